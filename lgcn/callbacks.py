@@ -1,0 +1,314 @@
+"""Callbacks: checkpoints, the run's configuration, plots, the summaries of a fit and of a test, predictions."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+from lgcn.baselines import BiasBaseline
+from lgcn.errors import InputError
+from lgcn.graph import RatingGraph
+from lgcn.metrics import recall_precision_at_k
+from lgcn.resume import ChangedSettings
+
+log = logging.getLogger(__name__)
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------
+
+
+class _RunCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint of one file with a fixed name in the run's ``checkpoints`` folder.
+
+    Lightning forgets the best score when the folder's path is written another way than in the checkpoint, and would
+    then overwrite a better model. Here the file's presence decides: a run that goes on keeps its best, a run that
+    starts from another's checkpoint finds its own.
+    """
+
+    def __init__(self, filename: str, **kwargs: Any) -> None:
+        super().__init__(filename=filename, enable_version_counter=False, **kwargs)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
+        score = state_dict["best_model_score"]
+        if score is None or not path.is_file():
+            return
+        self.best_model_path = self.kth_best_model_path = str(path)
+        self.best_model_score = self.kth_value = score
+        self.best_k_models = {str(path): score}
+
+
+class BestCheckpoint(_RunCheckpoint):
+    """Keep the model with the best validation result as ``best.ckpt``.
+
+    Args:
+        monitor: the logged value to judge by.
+        mode: ``min`` or ``max``, which is better.
+    """
+
+    def __init__(self, monitor: str = "val/rmse", mode: str = "min") -> None:
+        super().__init__("best", monitor=monitor, mode=mode)
+
+
+class LastCheckpoint(_RunCheckpoint):
+    """Keep the model of the last epoch as ``last.ckpt``, to resume from."""
+
+    def __init__(self) -> None:
+        super().__init__("last")
+
+
+# -- the run's configuration -----------------------------------------------------------------------------------
+
+
+class RunConfig(SaveConfigCallback):
+    """Save a run's configuration beside it and inside its checkpoints, and let it win over theirs when resuming.
+
+    A configuration that a resumed run replaces is kept as ``config.before_N.yaml``.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        # A saved configuration starts a new run; where this one started from is not part of it.
+        config = config.clone()
+        config["ckpt_path"] = None
+        super().__init__(parser, config, overwrite=True, **kwargs)
+        self.text = parser.dump(config, skip_none=False, format="yaml")
+        self.changed: ChangedSettings | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if trainer.log_dir is not None and trainer.is_global_zero:
+            self._keep_old(Path(trainer.log_dir) / self.config_filename, trainer)
+        super().setup(trainer, pl_module, stage)
+
+    def _keep_old(self, path: Path, trainer: pl.Trainer) -> None:
+        if not path.is_file() or yaml.safe_load(path.read_text()) == yaml.safe_load(self.text):
+            return
+        number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
+        path.replace(path.with_name(f"config.before_{number}.yaml"))
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.text
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "config" in checkpoint:
+            self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
+            self.changed.before_restoring(checkpoint)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.changed is not None:
+            self.changed.note_fresh(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.changed is not None:
+            self.changed.after_restoring(trainer)
+
+
+# -- curves ----------------------------------------------------------------------------------------------------
+
+
+class Plots(Callback):
+    """The notebook's two plots, loss and recall@k by step, as PNG in the run and as images in TensorBoard.
+
+    The curve is part of the checkpoint, so a resumed run's plots show all of it.
+    """
+
+    def __init__(self) -> None:
+        self.curve: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = state_dict["curve"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.curve.append({"step": trainer.global_step, **values})
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.log_dir is None or trainer.fast_dev_run or not self.curve:
+            return
+        k = pl_module.hparams["k"]
+        figures = {
+            "loss": self._figure({"train/loss": "training", "val/loss": "validation"}, "loss (mean squared error)"),
+            f"recall@{k}": self._figure({f"val/recall@{k}": f"validation, recall@{k}"}, f"recall@{k}"),
+        }
+        folder = Path(trainer.log_dir) / "plots"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(f"plots/{name}", figure, trainer.global_step)
+
+    def _figure(self, lines: dict[str, str], label: str) -> Figure:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot(xlabel="step", ylabel=label, title=f"{label.split(' (')[0]} by step")
+        for name, meaning in lines.items():
+            points = [(row["step"], row[name]) for row in self.curve if name in row]
+            # A single point has no line to see.
+            axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return figure
+
+
+# -- summaries -------------------------------------------------------------------------------------------------
+
+
+def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) -> dict[str, float]:
+    """RMSE, MAE, recall@k and precision@k of predictions for all of a graph's ratings, [E]."""
+    preds, target = preds.float().cpu(), graph.rating.cpu()
+    recall, precision = recall_precision_at_k(preds, target, graph.user.cpu(), graph.item.cpu(), k, threshold)
+    rmse, mae = MeanSquaredError(squared=False)(preds, target), MeanAbsoluteError()(preds, target)
+    values = {"rmse": rmse, "mae": mae, f"recall@{k}": recall, f"precision@{k}": precision}
+    return {name: float(value) for name, value in values.items()}
+
+
+class RunSummary(Callback):
+    """What a run came to, beside the user + item bias baseline: printed, in TensorBoard's hyper-parameters, and
+    after a test in ``test_metrics.json``."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.baseline: dict[str, float] = {}
+
+    def _fit_baseline(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
+        graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
+        graph, bias = graphs[part], BiasBaseline.fit(graphs["train"])
+        settings = pl_module.hparams
+        self.baseline = rating_metrics(graph, bias.predict(graph.user, graph.item), settings["k"], settings["threshold"])
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._fit_baseline(trainer, pl_module, "val")
+        log.info("user + item bias baseline: val/rmse %.4f", self.baseline["rmse"])
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, BestCheckpoint)), None)
+        if trainer.fast_dev_run or trainer.log_dir is None or best is None or best.best_model_score is None:
+            return
+        score, name = float(best.best_model_score), str(best.monitor)
+        metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
+        settings = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
+        program = sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
+        run = Path(trainer.log_dir)
+        self.console.print(f"\n[bold]run[/]       {run} ({trainer.global_step:,} steps)", soft_wrap=True)
+        self.console.print(f"[bold]best[/]      {name} {score:.4f}{self._against_baseline(name, score)}", soft_wrap=True)
+        for what, command in {
+            "test": f"{program} test --ckpt_path {best.best_model_path}",
+            "predict": f"{program} predict --ckpt_path {best.best_model_path} --output predictions.csv",
+            "go on": f"{program} fit --ckpt_path {run / 'checkpoints' / 'last.ckpt'} --trainer.max_steps "
+            f"{2 * trainer.global_step}",
+            "curves": f"{Path(program).with_name('tensorboard')} --logdir {run.parent.parent}",
+        }.items():
+            self.console.print(f"[bold]{what:<9}[/] {command}", soft_wrap=True)
+
+    def _against_baseline(self, name: str, score: float) -> str:
+        baseline = self.baseline.get(name.removeprefix("val/"))
+        if not baseline:
+            return ""
+        change = score / baseline - 1
+        return f", user + item bias baseline {baseline:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
+
+    @rank_zero_only
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._fit_baseline(trainer, pl_module, "test")
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+        graph = trainer.datamodule.graphs["test"]  # type: ignore[attr-defined]
+        table = Table(title=f"test: {len(graph):,} ratings of {int((graph.user_degree > 0).sum()):,} users")
+        for heading in ("", "model", "user + item biases"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for name, value in metrics.items():
+            baseline = self.baseline.get(name.removeprefix("test/"))
+            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
+        self.console.print(table)
+        if trainer.log_dir is None or trainer.fast_dev_run:
+            return
+        path = Path(trainer.log_dir) / "test_metrics.json"
+        content = {
+            **metrics,
+            "baseline": {f"test/{name}": value for name, value in self.baseline.items()},
+            "checkpoint": str(trainer.ckpt_path),
+            "num_ratings": len(graph),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(path)
+        self.console.print(f"written to {path}", soft_wrap=True)
+
+
+# -- predictions -----------------------------------------------------------------------------------------------
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write predicted ratings with raw ids to a CSV or Parquet file.
+
+    Args:
+        output: the file; its ending, .csv or .parquet, says what to write.
+
+    Raises:
+        InputError: another ending.
+    """
+
+    def __init__(self, output: str) -> None:
+        super().__init__(write_interval="epoch")
+        self.output = Path(output)
+        if self.output.suffix not in (".csv", ".parquet"):
+            raise InputError(f"--output must end in .csv or .parquet (got {output})")
+
+    def write_on_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        table: pd.DataFrame = data.predict_pairs
+        user, item = data.predict_indices
+        values = torch.cat(list(predictions)).cpu().numpy().astype(np.float64)
+        for name, index in (("user", user), ("item", item)):
+            unknown = table[name][index < 0]
+            if len(unknown):
+                shown = ", ".join(map(str, unknown.unique()[:5]))
+                log.warning(
+                    "%s pairs have a%s %s that is not in the data (%s%s); their prediction is left empty",
+                    *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
+                    ", ..." if unknown.nunique() > 5 else "",
+                )
+        table["prediction"] = np.where((user < 0) | (item < 0), np.nan, values)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        part = self.output.with_name(self.output.name + ".part")
+        if self.output.suffix == ".csv":
+            table.to_csv(part, index=False, float_format="%.6g")
+        else:
+            table.to_parquet(part, index=False)
+        part.replace(self.output)
+        Console(highlight=False).print(f"{len(table):,} predictions written to {self.output}", soft_wrap=True)

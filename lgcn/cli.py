@@ -1,0 +1,222 @@
+"""The command line: LightningCLI, with run folders, and checkpoints that bring their settings along.
+
+Settings come, each winning over the one before, from defaults, the checkpoint (if --ckpt_path is given), configuration
+files in order, and options.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.logging import RichHandler
+
+from lgcn import runs
+from lgcn.callbacks import BestCheckpoint, LastCheckpoint, Plots, PredictionWriter, RunConfig, RunSummary
+from lgcn.data.datamodule import RatingsDataModule
+from lgcn.errors import InputError
+from lgcn.module import LightGCNModule
+
+# By definition these count training steps, not epochs.
+PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
+
+
+class Invocation(NamedTuple):
+    """A command line, once it is known which run and checkpoint it speaks of."""
+
+    args: list[str]
+    name: str
+    runs_dir: Path
+    checkpoint: Path | None
+    content: dict[str, Any]  # of the checkpoint
+
+
+class LgcnCLI(LightningCLI):
+    """``lgcn fit | validate | test | predict``."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.invocation = resolve(args)
+        super().__init__(
+            LightGCNModule,
+            RatingsDataModule,
+            save_config_callback=RunConfig,
+            trainer_class=Trainer,
+            # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
+            # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
+            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            seed_everything_default=0,
+            parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings, trained with PyTorch Lightning."},
+            args=args,
+        )
+
+    # -- arguments -----------------------------------------------------------------------------------------
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_name", type=str | None, default=None, help="Name of the run's folder; the config file's if null."
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that the runs' folders are in.")
+        parser.add_argument(
+            "--lr_interval",
+            type=Literal["step", "epoch"] | None,
+            default=None,
+            help="What the schedule counts; null is step for OneCycleLR and CyclicLR, else epoch.",
+        )
+        parser.add_argument("--lr_frequency", type=int, default=1, help="The schedule moves every so many of these.")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.link_arguments("data.num_users", "model.num_users", apply_on="instantiate")
+        parser.link_arguments("data.num_items", "model.num_items", apply_on="instantiate")
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        for name, parser in self._subcommand_parsers.items():
+            # A checkpoint may come from anywhere; loading one runs no code of its.
+            parser.set_defaults({"weights_only": True})
+            if name == "predict":
+                parser.add_argument(
+                    "--output", type=str, default="predictions.csv", help="File to write, .csv or .parquet."
+                )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(self.invocation.args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets a checkpoint win over the command line; `resolve` has put it below already."""
+
+    # -- the trainer ---------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        with warnings.catch_warnings():
+            # The module has a default optimiser for use from Python; replacing it is what --optimizer is for.
+            warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer that was asked for, with a run folder and the callbacks that every run has."""
+        given, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
+        run, first_step = self._run_folder(fitting)
+        if given["logger"] is None or given["logger"] is True:
+            where = {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
+            purge = {"purge_step": first_step} if fitting and first_step else {}
+            kwargs["logger"] = [
+                TensorBoardLogger(**where, default_hp_metric=False, **purge),
+                runs.ContinuedCSVLogger(**where, first_step=first_step if fitting else sys.maxsize),
+            ]
+        if given["default_root_dir"] is None:
+            kwargs["default_root_dir"] = str(run)
+        callbacks = list(given["callbacks"] or [])
+        if fitting:
+            callbacks += [LastCheckpoint(), Plots()]
+        if self.subcommand == "predict":
+            callbacks.append(PredictionWriter(self._get(self.config, "output")))
+        kwargs["callbacks"] = [*callbacks, RunSummary()]
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        return trainer
+
+    def _run_folder(self, fitting: bool) -> tuple[Path, int]:
+        """Where this command's files go, and the first step that is not there yet.
+
+        Going on from a run's last checkpoint goes on in its folder; from any other, a new run starts.
+        """
+        name, runs_dir, checkpoint, content = self.invocation[1:]
+        run = runs.run_of(checkpoint) if checkpoint else None
+        if run is not None and (not fitting or checkpoint.name == "last.ckpt"):
+            return run, int(content.get("global_step", 0))
+        return runs.next_version(runs_dir, name), 0
+
+    def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
+        self, lightning_module: LightGCNModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
+    ) -> Any:
+        if lr_scheduler is None:
+            return optimizer
+        interval = self._get(self.config, "lr_interval")
+        if interval is None:
+            interval = "step" if type(lr_scheduler).__name__ in PER_STEP_SCHEDULES else "epoch"
+        schedule = {
+            "scheduler": lr_scheduler,
+            "interval": interval,
+            "frequency": self._get(self.config, "lr_frequency"),
+            "monitor": getattr(lr_scheduler, "monitor", None),
+        }
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def resolve(args: list[str]) -> Invocation:
+    """Find the run and checkpoint a command line speaks of, and put the checkpoint's settings below all others.
+
+    Raises:
+        InputError: the checkpoint is not there or cannot be read.
+    """
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("-c", "--config", action="append", default=[])
+    peek.add_argument("--run_name")
+    peek.add_argument("--runs_dir")
+    peek.add_argument("--ckpt_path")
+    given, rest = peek.parse_known_args(args[1:])
+    if not args or args[0] not in LightningCLI.subcommands() or {"-h", "--help"} & set(rest):
+        return Invocation(args, "lgcn", Path("runs"), None, {})
+
+    from_files: dict[str, Any] = {}
+    for config in given.config:
+        from_files |= _run_settings(config)
+    runs_dir = Path(given.runs_dir or from_files.get("runs_dir") or "runs")
+    stem = Path(given.config[-1]).stem if given.config else None
+    name = given.run_name or from_files.get("run_name") or stem
+    wanted = given.ckpt_path
+    if wanted is None and args[0] != "fit":
+        wanted = "best"  # a model that was never trained has nothing to show
+    settings: list[str] = []
+    checkpoint, content = None, {}
+    if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
+        checkpoint = runs.find_checkpoint(wanted, runs_dir, name)
+        content = runs.read_checkpoint(checkpoint)
+        base = yaml.safe_load(content["config"])
+        name = name or base.get("run_name")
+        base = {key: value for key, value in base.items() if key not in ("ckpt_path", "weights_only", "runs_dir")}
+        settings = ["--config", yaml.safe_dump(base)]
+        Console(highlight=False).print(f"checkpoint {checkpoint} (step {content['global_step']:,})", soft_wrap=True)
+    name = name or "lgcn"
+    resolved = [args[0], *settings, *args[1:], "--run_name", name]
+    if checkpoint is not None:
+        resolved += ["--ckpt_path", str(checkpoint)]
+    return Invocation(resolved, name, runs_dir, checkpoint, content)
+
+
+def _run_settings(config: str) -> dict[str, Any]:
+    """The run's name and folder from a configuration file; anything wrong with it is for the parser to say."""
+    try:
+        content = yaml.safe_load(Path(config).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: content[key] for key in ("run_name", "runs_dir") if content.get(key)}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``lgcn`` with arguments (those of the process if None); leave with status 2 and one line on bad input."""
+    logging.basicConfig(
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
+    )
+    logging.getLogger("lgcn").setLevel(logging.INFO)
+    # It is the folder of the run that goes on.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    try:
+        LgcnCLI(sys.argv[1:] if args is None else args)
+    except (InputError, MisconfigurationException) as error:
+        sys.stderr.write(f"lgcn: error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a ratings file to split graphs: sources ▸ vocabulary ▸ splits ▸ datamodule."""

@@ -1,0 +1,354 @@
+"""RatingsDataModule: from a source to the graphs of its three parts."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lgcn.data import sources
+from lgcn.data.sources import Column, Columns
+from lgcn.data.splits import Rows, Split, leave_last_out_split, random_split, temporal_split
+from lgcn.data.vocabulary import Vocabulary
+from lgcn.errors import InputError
+from lgcn.graph import RatingGraph
+
+log = logging.getLogger(__name__)
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+class Edges(NamedTuple):
+    """A batch of pairs, with their ratings where they are known."""
+
+    user: Tensor  # [B] int64
+    item: Tensor  # [B] int64
+    rating: Tensor | None  # [B] float32
+
+
+class EdgeChunks:
+    """Edges in chunks of bounded size, as an iterable with a length."""
+
+    def __init__(self, edges: Edges, size: int, first: int = 0, last: int | None = None) -> None:
+        self.edges, self.size = edges, size
+        self.first, self.last = first, len(edges.user) if last is None else last
+
+    def __len__(self) -> int:
+        return -(-(self.last - self.first) // self.size)
+
+    def __iter__(self) -> Iterator[Edges]:
+        for start in range(self.first, self.last, self.size):
+            chunk = slice(start, min(start + self.size, self.last))
+            user, item, rating = self.edges
+            yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
+
+
+class RatingsDataModule(pl.LightningDataModule):
+    """Ratings from a named dataset or a file, split into training, validation and test graphs.
+
+    Args:
+        source: ``sample``, a MovieLens edition (``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``,
+            ``ml-32m``, ``ml-latest``, ``ml-latest-small``), or a path to a CSV, TSV or Parquet file, or to a folder
+            or zip laid out as MovieLens is. Null if the parts are files of their own.
+        root: where archives are kept and downloaded to. Null is the environment variable LGCN_DATA, else ``data``.
+        mirror: where named datasets are downloaded from.
+        user_column: name of the column of user ids, or its position from 0 if the file has no header line.
+        item_column: likewise, of item ids.
+        rating_column: likewise, of ratings.
+        timestamp_column: likewise, of times (seconds since 1970, or dates). Null if there are none.
+        separator: between fields. Null is a tab for .tsv and .tab, else a comma.
+        min_rating: leave ratings below it out; users and items keep their index. The notebook's threshold is 1.
+        split: ``random`` (as the notebook's), ``temporal`` (validation and test are the latest ratings),
+            ``leave_last_out`` (each user's last rating is for test, the one before for validation), or ``files``.
+        val_fraction: share of the ratings for validation, for ``random`` and ``temporal``; with ``files`` and no
+            val_path, the share of the training file.
+        test_fraction: share for test, for ``random`` and ``temporal``.
+        train_path: for ``files``: the training ratings, a file or a name inside ``source`` such as ``u1.base``.
+        val_path: likewise, for validation. Null draws them from the training file.
+        test_path: likewise, for test.
+        predict_path: for ``lgcn predict``: a file of pairs, with the same user and item columns. Null predicts
+            the test part.
+        eval_graph: what validation and test propagate over: ``train``, or ``split`` for the part's own pairs, which
+            shows the model what it will be asked. ``split`` is the notebook's way and there to compare with it.
+        add_self_loops: whether each node is its own neighbour in the propagation.
+        seed: of the random split. The notebook's is 1.
+        steps_per_epoch: training steps between validations. Each step is over the whole training graph.
+        eval_batch_size: how many pairs are predicted at a time outside training.
+    """
+
+    def __init__(
+        self,
+        source: str | None = sources.SAMPLE,
+        root: str | None = None,
+        mirror: str = sources.GROUPLENS,
+        user_column: Column = "user",
+        item_column: Column = "item",
+        rating_column: Column = "rating",
+        timestamp_column: Column | None = None,
+        separator: str | None = None,
+        min_rating: float | None = None,
+        split: Literal["random", "temporal", "leave_last_out", "files"] = "random",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        train_path: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        predict_path: str | None = None,
+        eval_graph: Literal["train", "split"] = "train",
+        add_self_loops: bool = False,
+        seed: int = 1,
+        steps_per_epoch: int = 100,
+        eval_batch_size: int = 1 << 18,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
+        given = [column for column in self.columns if column is not None]
+        if len({isinstance(column, str) for column in given}) > 1:
+            raise InputError(f"give all columns by name or all by position (got {', '.join(map(repr, given))})")
+        if (split == "files") != (train_path is not None and test_path is not None):
+            raise InputError("--data.split files goes together with --data.train_path and --data.test_path")
+        if split != "files" and source is None:
+            raise InputError("--data.source is needed unless --data.split is files")
+        for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise InputError(f"--data.{name} must be at least 1 (got {value})")
+        self.eval_graph = eval_graph
+        self._graphs: dict[Part, RatingGraph] | None = None
+
+    # -- what others read ----------------------------------------------------------------------------------
+
+    @property
+    def graphs(self) -> dict[Part, RatingGraph]:
+        """The training, validation and test graph. The first use reads the source."""
+        if self._graphs is None:
+            self.prepare_data()
+            self.setup()
+        assert self._graphs is not None
+        return self._graphs
+
+    @property
+    def num_users(self) -> int:
+        """U, over all parts."""
+        return self.graphs["train"].num_users
+
+    @property
+    def num_items(self) -> int:
+        """I, over all parts."""
+        return self.graphs["train"].num_items
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal where users, items and training ratings are equal."""
+        return ":".join((self.users.fingerprint, self.items.fingerprint, self.graphs["train"].fingerprint))
+
+    # -- from the source to graphs -------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Download a named dataset that is not there yet."""
+        sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the source, number users and items, split, and build the graphs; once, whatever the stage.
+
+        Raises:
+            InputError: the source cannot be used; the message says why.
+        """
+        if self._graphs is not None:
+            return
+        ratings, self.item_titles, self.origin = self._read()
+        ratings = drop_duplicates(ratings)
+        # Users and items are numbered before ratings are filtered: a threshold changes no index.
+        self.users, self.items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
+        for what, vocabulary in (("user", self.users), ("item", self.items)):
+            if len(vocabulary) < 2:
+                raise InputError(
+                    f"{self.origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
+                    "there is nothing to learn from others with"
+                )
+        ratings = self._filter(ratings)
+        split = self._split(ratings)
+        user, item = self.users.encode(ratings["user"]), self.items.encode(ratings["item"])
+        rating = ratings["rating"].to_numpy(dtype=np.float32)
+        self._graphs = {
+            part: RatingGraph.from_edges(
+                *(torch.from_numpy(column[rows]) for column in (user, item, rating)),
+                num_users=len(self.users),
+                num_items=len(self.items),
+                add_self_loops=self.hparams["add_self_loops"],
+            )
+            for part, rows in (("train", split.train), ("val", split.val), ("test", split.test))
+        }
+        for line in self.summary():
+            log.info(line)
+
+    def summary(self) -> list[str]:
+        """Counts of what was read, a line each."""
+        train, val, test = (self.graphs[part] for part in PARTS)
+        entries = " / ".join(f"{2 * len(graph) + loops:,}" for graph, loops in self._with_loops(train, val, test))
+        return [
+            f"data: {self.origin}",
+            f"{len(self.users):,} users, {len(self.items):,} items, {sum(map(len, (train, val, test))):,} ratings",
+            f"train / val / test ({self.hparams['split']} split): {len(train):,} / {len(val):,} / {len(test):,}",
+            f"adjacency entries: {entries}",
+            f"training covers {int((train.user_degree > 0).sum()):,} users and "
+            f"{int((train.item_degree > 0).sum()):,} items",
+        ]
+
+    @staticmethod
+    def _with_loops(*graphs: RatingGraph) -> list[tuple[RatingGraph, int]]:
+        return [(graph, graph.num_nodes if graph.add_self_loops else 0) for graph in graphs]
+
+    @property
+    def _root(self) -> Path:
+        root = self.hparams["root"]
+        return sources.default_root() if root is None else Path(root)
+
+    def _read(self) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+        given = self.hparams
+        if given["split"] != "files":
+            return sources.load(given["source"], self._root, self.columns, given["separator"])
+        paths = {part: given[f"{part}_path"] for part in PARTS if given[f"{part}_path"] is not None}
+        tables, items, origin = sources.load_parts(
+            given["source"], self._root, list(paths.values()), self.columns, given["separator"]
+        )
+        for part, table in zip(paths, tables, strict=True):
+            table["part"] = part
+        ratings = pd.concat(tables, ignore_index=True)
+        for name in ("user", "item"):
+            if ratings[name].dtype == object:  # integers in one file, text in another
+                ratings[name] = ratings[name].astype(str)
+        return ratings, items, origin
+
+    def _filter(self, ratings: pd.DataFrame) -> pd.DataFrame:
+        threshold = self.hparams["min_rating"]
+        if threshold is None:
+            return ratings
+        kept = ratings[ratings["rating"] >= threshold].reset_index(drop=True)
+        log.info("%s of %s ratings are below %g", f"{len(ratings) - len(kept):,}", f"{len(ratings):,}", threshold)
+        return kept
+
+    def _split(self, ratings: pd.DataFrame) -> Split:
+        given = self.hparams
+        how, fractions = f"--data.split {given['split']}", (given["val_fraction"], given["test_fraction"])
+        timestamp = ratings.get("timestamp")
+        if given["split"] == "random":
+            split = random_split(len(ratings), *fractions, seed=given["seed"])
+        elif given["split"] == "files":
+            split = self._split_files(ratings["part"].to_numpy())
+        elif given["split"] == "leave_last_out":
+            split = leave_last_out_split(ratings["user"], timestamp)
+        elif timestamp is None:
+            raise InputError(f"{how} needs times, and {self.origin} has none; name them with --data.timestamp_column")
+        else:
+            split = temporal_split(timestamp, *fractions)
+        return split.checked(how)
+
+    def _split_files(self, part: "np.ndarray[Any, Any]") -> Split:
+        train, val, test = (np.flatnonzero(part == name) for name in PARTS)
+        if self.hparams["val_path"] is None:
+            train, val = self._draw_val(train)
+        return Split(train, val, test)
+
+    def _draw_val(self, train: Rows) -> tuple[Rows, Rows]:
+        from sklearn.model_selection import train_test_split
+
+        fraction = self.hparams["val_fraction"]
+        if len(train) < 2 or not 0 < fraction < 1:
+            raise InputError(
+                f"no validation part can be drawn from {len(train)} training ratings with --data.val_fraction "
+                f"{fraction}; give --data.val_path"
+            )
+        kept, drawn = train_test_split(train, test_size=fraction, random_state=self.hparams["seed"])
+        return kept, drawn
+
+    # -- loaders -------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> range:
+        """One full-graph step for each number; what a step does depends on its number and the seed alone."""
+        return range(self.hparams["steps_per_epoch"])
+
+    def val_dataloader(self) -> EdgeChunks:
+        return self._chunks("val")
+
+    def test_dataloader(self) -> EdgeChunks:
+        return self._chunks("test")
+
+    def predict_dataloader(self) -> EdgeChunks:
+        user, item = self.predict_indices
+        edges = Edges(torch.from_numpy(user).clamp(min=0), torch.from_numpy(item).clamp(min=0), None)
+        return EdgeChunks(edges, self.hparams["eval_batch_size"])
+
+    def _chunks(self, part: Part) -> EdgeChunks:
+        """This process's share of a part's ratings."""
+        graph = self.graphs[part]
+        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        first, last = (len(graph) * process // processes for process in (rank, rank + 1))
+        edges = Edges(graph.user, graph.item, graph.rating)
+        return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
+
+    # -- predictions ---------------------------------------------------------------------------------------
+
+    @property
+    def predict_indices(self) -> tuple[Rows, Rows]:
+        """User and item index of each pair to predict; -1 where the id is not known."""
+        if self.hparams["predict_path"] is None:
+            test = self.graphs["test"]
+            return test.user.numpy().astype(np.int64), test.item.numpy().astype(np.int64)
+        pairs = self.predict_pairs
+        return self.users.encode(pairs["user"]), self.items.encode(pairs["item"])
+
+    @property
+    def predict_pairs(self) -> pd.DataFrame:
+        """The pairs to predict, by raw ids (columns user and item), and their ratings if they are the test part."""
+        path = self.hparams["predict_path"]
+        if path is None:
+            test = self.graphs["test"]
+            user, item = self.predict_indices
+            return pd.DataFrame(
+                {"user": self.users.decode(user), "item": self.items.decode(item), "rating": test.rating.numpy()}
+            )
+        user_column, item_column = self.columns.user, self.columns.item
+        pairs = sources.read_columns(Path(path), [user_column, item_column], self.hparams["separator"])
+        if pairs.empty:
+            raise InputError(f"{path} has no pairs")
+        return pairs.rename(columns={user_column: "user", item_column: "item"})
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a checkpoint was trained on these training ratings.
+
+        Raises:
+            InputError: it was not.
+        """
+        if state_dict["fingerprint"] != self.fingerprint:
+            raise InputError(
+                f"the checkpoint was trained on other data than {self.origin} with these settings: users, items or "
+                "training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
+            )
+
+
+def drop_duplicates(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Keep one rating of each (user, item) pair: the last by timestamp where there are times, else the last row.
+
+    Of equal times, the last row is kept. The order of rows stays.
+    """
+    ordered = ratings.sort_values("timestamp", kind="stable") if "timestamp" in ratings else ratings
+    superseded = ordered.duplicated(["user", "item"], keep="last")
+    if not superseded.any():
+        return ratings
+    log.warning(
+        "%s ratings are of a (user, item) pair that was rated again later; only each pair's last one is kept",
+        f"{int(superseded.sum()):,}",
+    )
+    return ratings[~superseded.sort_index()].reset_index(drop=True)

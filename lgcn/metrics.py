@@ -1,0 +1,154 @@
+"""Thresholded recall@k and precision@k over a user's own held-out ratings.
+
+The metric of the notebook. For each user with at least one held-out rating, sort those ratings by predicted value,
+descending, and look at the first k:
+
+    relevant     true rating  >= threshold, among all of the user's held-out ratings
+    recommended  predicted    >= threshold, among the first k
+    hit          both,                      among the first k
+    recall@k = hits / relevant, 0 where nothing is relevant
+    precision@k = hits / recommended, 0 where nothing is recommended
+
+and average over those users. Ties are broken by ascending item index, which is the order in which the notebook's
+stable sort meets them; so the result does not depend on batches or processes.
+
+It ranks only what a user has rated, not the catalogue: a constant prediction above the threshold has a high recall.
+Read it beside RMSE.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lgcn.errors import InputError
+
+
+def recall_precision_at_k(
+    preds: Tensor, target: Tensor, user: Tensor, item: Tensor, k: int = 20, threshold: float = 3.5
+) -> tuple[Tensor, Tensor]:
+    """recall@k and precision@k as defined above.
+
+    Args:
+        preds: [B] predicted ratings.
+        target: [B] true ratings.
+        user: [B] user of each rating, integers from 0.
+        item: [B] item of each rating; a (user, item) pair is there once.
+        k: how many of a user's ratings are looked at.
+        threshold: from which rating on an item counts as relevant, and as recommended.
+
+    Returns:
+        Two scalars; nan where there is no rating at all.
+    """
+    metric = RatingRecall(num_users=int(user.max()) + 1 if len(user) else 1, k=k, threshold=threshold)
+    metric = metric.to(preds.device)
+    metric.update(preds, target, user, item)
+    hits, recommended, relevant, users = metric.counts()
+    return _mean_ratio(hits, relevant, users), _mean_ratio(hits, recommended, users)
+
+
+class _TopRatings(Metric):
+    """Each user's k best predicted ratings, and how many relevant ratings there are: k slots a user, no more.
+
+    The slots of two batches, or of two processes, merge into those of their union, so the result is exact however
+    the ratings are distributed.
+
+    Args:
+        num_users: U; user indices are below it.
+        k: how many of a user's ratings are looked at.
+        threshold: from which rating on an item counts as relevant, and as recommended.
+
+    Raises:
+        InputError: k is below 1.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    preds: Tensor  # [U, k] best predictions, descending; empty slots at the end
+    items: Tensor  # [U, k] their items; -1 is an empty slot
+    relevant_slot: Tensor  # [U, k] whether their true rating reaches the threshold
+    num_relevant: Tensor  # [U]
+    num_rated: Tensor  # [U]
+
+    def __init__(self, num_users: int, k: int = 20, threshold: float = 3.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if k < 1:
+            raise InputError(f"'k' must be at least 1 (got {k})")
+        self.num_users, self.k, self.threshold = num_users, k, threshold
+        # Slots are gathered as they are (dist_reduce_fx None stacks them) and merged in `counts`.
+        self.add_state("preds", torch.full((num_users, k), -torch.inf), dist_reduce_fx=None)
+        self.add_state("items", torch.full((num_users, k), -1), dist_reduce_fx=None)
+        self.add_state("relevant_slot", torch.zeros(num_users, k, dtype=torch.bool), dist_reduce_fx=None)
+        self.add_state("num_relevant", torch.zeros(num_users, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("num_rated", torch.zeros(num_users, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor, user: Tensor, item: Tensor) -> None:
+        """Take in ratings: predicted, true, user and item index, [B] each."""
+        user, item = user.long(), item.long()
+        relevant = target >= self.threshold
+        self.num_rated += torch.bincount(user, minlength=self.num_users)
+        self.num_relevant += torch.bincount(user[relevant], minlength=self.num_users)
+        there = torch.unique(user)
+        slots = (there[:, None].expand(-1, self.k), self.preds[there], self.items[there], self.relevant_slot[there])
+        merged = (
+            torch.cat([old.flatten(), new])
+            for old, new in zip(slots, (user, preds.to(self.preds.dtype), item, relevant), strict=True)
+        )
+        self.preds[there], self.items[there], self.relevant_slot[there] = _best(*merged, k=self.k)
+
+    def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For each user: hits, recommended, relevant, and whether there was any rating; [U] each."""
+        preds, items, relevant_slot = self.preds, self.items, self.relevant_slot
+        if preds.dim() == 3:  # [processes, U, k], after synchronisation
+            user = torch.arange(self.num_users, device=preds.device)[None, :, None].expand_as(preds)
+            every = (part.flatten() for part in (user, preds, items, relevant_slot))
+            preds, items, relevant_slot = _best(*every, k=self.k)
+        recommended = (preds >= self.threshold) & (items >= 0)
+        return (
+            (recommended & relevant_slot).sum(dim=1),
+            recommended.sum(dim=1),
+            self.num_relevant,
+            self.num_rated > 0,
+        )
+
+
+class RatingRecall(_TopRatings):
+    """recall@k at a threshold, mean over users with a held-out rating."""
+
+    def compute(self) -> Tensor:
+        hits, _, relevant, users = self.counts()
+        return _mean_ratio(hits, relevant, users)
+
+
+class RatingPrecision(_TopRatings):
+    """precision@k at a threshold, mean over users with a held-out rating."""
+
+    def compute(self) -> Tensor:
+        hits, recommended, _, users = self.counts()
+        return _mean_ratio(hits, recommended, users)
+
+
+def _best(user: Tensor, preds: Tensor, item: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k best entries of each user there is, ascending by user: [users, k] predictions, items, relevance.
+
+    Sorting from the last key to the first, each time keeping the order of equals, sorts by (user, prediction
+    descending, item).
+    """
+    order = torch.argsort(item, stable=True)
+    # An empty slot has item -1 and prediction -inf: it must lose against every rating, one of -inf included.
+    order = order[torch.argsort((item[order] < 0).int(), stable=True)]
+    order = order[torch.argsort(preds[order], descending=True, stable=True)]
+    order = order[torch.argsort(user[order], stable=True)]
+    _, size = torch.unique_consecutive(user[order], return_counts=True)
+    start = size.cumsum(0) - size
+    rank = torch.arange(len(order), device=user.device) - start.repeat_interleave(size)
+    best = order[rank < k].view(len(size), k)  # each user brings k slots along, so there are at least k entries
+    return preds[best], item[best], relevant[best]
+
+
+def _mean_ratio(numerator: Tensor, denominator: Tensor, users: Tensor) -> Tensor:
+    ratio = torch.where(denominator > 0, numerator / denominator.clamp(min=1), 0.0)
+    return ratio[users].mean()

@@ -1,0 +1,202 @@
+"""LightGCNModule: loss, metrics and logging around LightGCN, for Lightning's Trainer.
+
+Each training step is full-graph: propagate once, predict every training rating, minimise the objective. What a step
+does depends on the parameters, the seed and the step's number alone, so a resumed run is the same run.
+"""
+
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+from lgcn.errors import InputError
+from lgcn.graph import RatingGraph, require_torch_sparse
+from lgcn.metrics import RatingPrecision, RatingRecall
+from lgcn.model import Factors, LightGCN
+from lgcn.objectives import RATING_OBJECTIVES
+from lgcn.ops import Multipliable
+
+
+class Edges(Protocol):
+    """A batch of rated pairs: indices [B] and ratings [B]."""
+
+    user: Tensor
+    item: Tensor
+    rating: Tensor
+
+
+class LightGCNModule(pl.LightningModule):
+    """LightGCN, trained on the graphs of the Trainer's datamodule.
+
+    Args:
+        num_users: users in the data; set from --data.
+        num_items: items in the data; set from --data.
+        embedding_dim: columns of the embedding table.
+        num_layers: how many times embeddings travel over an edge. 0 is matrix factorisation.
+        layer_weights: of each layer in the final embedding: ``uniform``, ``learned``, or num_layers + 1 numbers,
+            the first for the embeddings themselves.
+        head: ``linear`` (the notebook's: a linear layer on user and item side by side, the same order of items for
+            every user) or ``dot`` (the paper's: their inner product).
+        biases: with ``dot``: add the mean rating and a learned bias per user and item.
+        init_std: standard deviation of the embeddings' first values.
+        edge_dropout: share of the ratings left out of the propagation in each training step.
+        objective: what is minimised: ``mse``, the mean squared error of the training ratings.
+        engine: what multiplies by the graph: ``csr`` (torch) or ``sparse_tensor`` (torch-sparse, an extra).
+        k: how many of a user's ratings recall@k and precision@k look at.
+        threshold: from which rating on an item counts as relevant.
+
+    Raises:
+        InputError: an argument is out of its range, or the engine is not installed.
+    """
+
+    train_graph: RatingGraph
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        embedding_dim: int = 64,
+        num_layers: int = 3,
+        layer_weights: Literal["uniform", "learned"] | list[float] = "uniform",
+        head: Literal["linear", "dot"] = "linear",
+        biases: bool = False,
+        init_std: float = 0.1,
+        edge_dropout: float = 0.0,
+        objective: Literal["mse"] = "mse",
+        engine: Literal["csr", "sparse_tensor"] = "csr",
+        k: int = 20,
+        threshold: float = 3.5,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if not 0 <= edge_dropout < 1:
+            raise InputError(f"'edge_dropout' must be at least 0 and below 1 (got {edge_dropout})")
+        if engine == "sparse_tensor":
+            require_torch_sparse()
+        self.model = LightGCN(
+            num_users, num_items, embedding_dim, num_layers, layer_weights, head, biases, init_std
+        )
+        self.objective = RATING_OBJECTIVES[objective]
+        metrics = MetricCollection(
+            {
+                "rmse": MeanSquaredError(squared=False),
+                "mae": MeanAbsoluteError(),
+                f"recall@{k}": RatingRecall(num_users, k, threshold),
+                f"precision@{k}": RatingPrecision(num_users, k, threshold),
+            }
+        )
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        # Kept in the checkpoint: a resumed run draws what the first would have drawn.
+        self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
+        self._factors: Factors | None = None
+
+    # -- graphs --------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the graphs from the datamodule and put them where the model will be."""
+        data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
+        self.train_graph = data.graphs["train"].to(device)
+        if stage == "fit":
+            self.model.head.fit_mean(float(self.train_graph.rating.mean()))
+        graphs = {"train": self.train_graph}
+        if data.eval_graph == "split":
+            graphs |= {part: data.graphs[part].to(device) for part in ("val", "test")}
+        matrices = {part: graph.propagation_matrix(self.hparams["engine"]) for part, graph in graphs.items()}
+        self._propagation = {part: matrices.get(part, matrices["train"]) for part in ("train", "val", "test")}
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def forward(self, matrix: Multipliable) -> Factors:
+        """Factors of all users and items after propagation over ``matrix``, [N, N]."""
+        return self.model(matrix)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One full-graph step; the batch is only its number within the epoch."""
+        graph = self.train_graph
+        preds = self(self._training_matrix()).predict_edges(graph)
+        loss = self.objective(preds, graph.rating)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(graph))
+        return loss
+
+    def _training_matrix(self) -> Multipliable:
+        probability = self.hparams["edge_dropout"]
+        if probability == 0:
+            return self._propagation["train"]
+        return self.train_graph.dropped(probability, self.step_generator(), self.hparams["engine"])
+
+    def step_generator(self) -> torch.Generator:
+        """A generator for this step's draws, seeded by (seed, step number)."""
+        state = np.random.SeedSequence((int(self.seed), self.global_step)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam with the paper's learning rate (section 4.1.2), unless the command line says otherwise."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    # -- evaluation ----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._factors = self(self._propagation["val"])
+
+    def on_test_epoch_start(self) -> None:
+        self._factors = self(self._propagation["test"])
+
+    def on_predict_epoch_start(self) -> None:
+        self._factors = self(self._propagation["test"])
+
+    def validation_step(self, batch: Edges, batch_idx: int) -> None:
+        preds = self._update(self.val_metrics, batch)
+        loss = self.objective(preds, batch.rating)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(preds), sync_dist=True)
+
+    def test_step(self, batch: Edges, batch_idx: int) -> None:
+        preds = self._update(self.test_metrics, batch)
+        self.log("test/loss", self.objective(preds, batch.rating), batch_size=len(preds), sync_dist=True)
+
+    def predict_step(self, batch: Edges, batch_idx: int) -> Tensor:
+        assert self._factors is not None
+        return self._factors.predict(batch.user, batch.item)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log(self.test_metrics)
+
+    def _update(self, metrics: MetricCollection, batch: Edges) -> Tensor:
+        assert self._factors is not None
+        preds = self._factors.predict(batch.user, batch.item)
+        metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
+        return preds
+
+    def _log(self, metrics: MetricCollection) -> None:
+        # `compute` has synchronised over processes already.
+        for name, value in metrics.compute().items():
+            self.log(name, value, prog_bar=name.endswith("rmse"))
+        metrics.reset()
+        self._factors = None
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint's parameters fit this model.
+
+        Raises:
+            InputError: they do not; the message says where they differ.
+        """
+        theirs, ours = checkpoint["state_dict"], self.state_dict()
+        there, here = checkpoint.get("hyper_parameters", {}), self.hparams
+        shapes = {name: (tuple(theirs[name].shape), tuple(ours[name].shape)) for name in theirs.keys() & ours.keys()}
+        if theirs.keys() == ours.keys() and all(a == b for a, b in shapes.values()):
+            return
+        names = ("num_users", "num_items", "embedding_dim", "num_layers", "layer_weights", "head", "biases")
+        settings = [
+            f"{name} {there[name]} there and {here[name]} here" for name in names if there.get(name) != here[name]
+        ]
+        raise InputError(
+            f"the checkpoint is of another model or other data: {'; '.join(settings) or 'its parameters differ'}; use "
+            "the settings of its run (config.yaml beside it), or train anew"
+        )

@@ -1,0 +1,125 @@
+"""Run folders: where a run's files are, and which checkpoint `best` and `last` mean.
+
+    runs/<config name>/version_N/
+        config.yaml  metrics.csv  events.out.tfevents.*  test_metrics.json
+        checkpoints/best.ckpt  checkpoints/last.ckpt
+        plots/*.png
+"""
+
+import difflib
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lgcn.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+KINDS = ("best", "last")
+
+
+def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
+    """Run folders, the newest first: of one configuration, or of all (then by when they were last changed)."""
+    found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if re.fullmatch(r"version_\d+", path.name)]
+    if name is None:
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda path: int(path.name.split("_")[1]), reverse=True)
+
+
+def next_version(runs_dir: Path, name: str) -> Path:
+    """The folder of a new run."""
+    newest = versions(runs_dir, name)
+    number = int(newest[0].name.split("_")[1]) + 1 if newest else 0
+    return runs_dir / name / f"version_{number}"
+
+
+def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
+    """The file that ``best``, ``last`` or a path means.
+
+    Args:
+        wanted: ``best`` or ``last`` of the newest run that has one, or a path.
+        runs_dir: where runs are.
+        name: of the configuration whose runs to look at; None looks at all.
+
+    Raises:
+        InputError: there is none.
+    """
+    if wanted in KINDS:
+        for run in versions(runs_dir, name):
+            path = run / CHECKPOINTS / f"{wanted}.ckpt"
+            if path.is_file():
+                return path
+        where = runs_dir / name if name else runs_dir
+        raise InputError(
+            f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as --ckpt_path"
+        )
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(wanted, KINDS, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else "; give best, last, or the path of a .ckpt file"
+    raise InputError(f"--ckpt_path: there is no file {wanted}{hint}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        InputError: the file is not a checkpoint written by ``lgcn fit``, or is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise InputError(f"{path} cannot be read as a checkpoint, it is damaged or something else ({reason})") from error
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict", "global_step"} <= checkpoint.keys():
+        raise InputError(f"{path} is not a checkpoint of lgcn; give one that `lgcn fit` wrote")
+    return checkpoint
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    folder = checkpoint.resolve().parent
+    return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """CSVLogger that adds to the metrics.csv already there, from ``first_step`` on, where Lightning's deletes it."""
+
+    def __init__(self, *args: Any, first_step: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._first_step = first_step
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _ContinuedWriter(self.log_dir, self._first_step)
+        return self._experiment
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        self._first_step = first_step
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep the rows before the first step; those after it were written by a run that went on and was killed."""
+        import pandas as pd
+
+        path = Path(self.metrics_file_path)
+        if not path.is_file() or path.stat().st_size == 0:
+            return
+        rows = pd.read_csv(path)
+        self.metrics_keys = list(rows.columns)
+        kept = rows[rows["step"] < self._first_step]
+        if len(kept) < len(rows):
+            part = path.with_name(path.name + ".part")
+            kept.to_csv(part, index=False)
+            part.replace(path)
