@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,6 +27,7 @@ from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.metrics import recall_precision_at_k
 from lgcn.resume import ChangedSettings
+from lgcn.runs import replacing
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,21 @@ class RunConfig(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
             self.changed.after_restoring(trainer)
+
+
+# -- progress --------------------------------------------------------------------------------------------------
+
+
+class RunProgressBar(TQDMProgressBar):
+    """Lightning's bar, redrawn every 20 steps (a step often takes less time than a redraw), without its version."""
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items  # type: ignore[return-value]
 
 
 # -- curves ----------------------------------------------------------------------------------------------------
@@ -237,17 +253,13 @@ class RunSummary(Callback):
         return f", user + item bias baseline {baseline:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
 
     @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._report(trainer, pl_module, "val")
+
+    @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._fit_baseline(trainer, pl_module, "test")
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-        graph = trainer.datamodule.graphs["test"]  # type: ignore[attr-defined]
-        table = Table(title=f"test: {len(graph):,} ratings of {int((graph.user_degree > 0).sum()):,} users")
-        for heading in ("", "model", "user + item biases"):
-            table.add_column(heading, justify="left" if not heading else "right")
-        for name, value in metrics.items():
-            baseline = self.baseline.get(name.removeprefix("test/"))
-            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
-        self.console.print(table)
+        metrics = self._report(trainer, pl_module, "test")
         if trainer.log_dir is None or trainer.fast_dev_run:
             return
         path = Path(trainer.log_dir) / "test_metrics.json"
@@ -255,13 +267,27 @@ class RunSummary(Callback):
             **metrics,
             "baseline": {f"test/{name}": value for name, value in self.baseline.items()},
             "checkpoint": str(trainer.ckpt_path),
-            "num_ratings": len(graph),
+            "num_ratings": len(trainer.datamodule.graphs["test"]),  # type: ignore[attr-defined]
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
         self.console.print(f"written to {path}", soft_wrap=True)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> dict[str, float]:
+        """Print a table of the model's results beside the baseline's, and return the model's."""
+        self._fit_baseline(trainer, pl_module, part)
+        graph = trainer.datamodule.graphs[part]  # type: ignore[attr-defined]
+        metrics = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{part}/")
+        }
+        table = Table(title=f"{len(graph):,} {part} ratings of {int((graph.user_degree > 0).sum()):,} users")
+        for heading in ("", "model", "user + item biases"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name, value in metrics.items():
+            baseline = self.baseline.get(name.removeprefix(f"{part}/"))
+            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
+        self.console.print(table)
+        return metrics
 
 
 # -- predictions -----------------------------------------------------------------------------------------------
@@ -304,11 +330,9 @@ class PredictionWriter(BasePredictionWriter):
                     ", ..." if unknown.nunique() > 5 else "",
                 )
         table["prediction"] = np.where((user < 0) | (item < 0), np.nan, values)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        part = self.output.with_name(self.output.name + ".part")
-        if self.output.suffix == ".csv":
-            table.to_csv(part, index=False, float_format="%.6g")
-        else:
-            table.to_parquet(part, index=False)
-        part.replace(self.output)
+        with replacing(self.output) as part:
+            if self.output.suffix == ".csv":
+                table.to_csv(part, index=False, float_format="%.6g")
+            else:
+                table.to_parquet(part, index=False)
         Console(highlight=False).print(f"{len(table):,} predictions written to {self.output}", soft_wrap=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,7 +22,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from lgcn import runs
-from lgcn.callbacks import BestCheckpoint, LastCheckpoint, Plots, PredictionWriter, RunConfig, RunSummary
+from lgcn.callbacks import (
+    BestCheckpoint,
+    LastCheckpoint,
+    Plots,
+    PredictionWriter,
+    RunConfig,
+    RunProgressBar,
+    RunSummary,
+)
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.module import LightGCNModule
@@ -81,6 +90,8 @@ class LgcnCLI(LightningCLI):
         for name, parser in self._subcommand_parsers.items():
             # A checkpoint may come from anywhere; loading one runs no code of its.
             parser.set_defaults({"weights_only": True})
+            if name in ("validate", "test"):
+                parser.set_defaults({"verbose": False})  # RunSummary prints the table
             if name == "predict":
                 parser.add_argument(
                     "--output", type=str, default="predictions.csv", help="File to write, .csv or .parquet."
@@ -105,7 +116,7 @@ class LgcnCLI(LightningCLI):
         given, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
         run, first_step = self._run_folder(fitting)
         if given["logger"] is None or given["logger"] is True:
-            where = {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
+            where = {"save_dir": run.parent.parent, "name": run.parent.name, "version": runs.number_of(run)}
             purge = {"purge_step": first_step} if fitting and first_step else {}
             kwargs["logger"] = [
                 TensorBoardLogger(**where, default_hp_metric=False, **purge),
@@ -114,11 +125,11 @@ class LgcnCLI(LightningCLI):
         if given["default_root_dir"] is None:
             kwargs["default_root_dir"] = str(run)
         callbacks = list(given["callbacks"] or [])
-        if fitting:
-            callbacks += [LastCheckpoint(), Plots()]
+        if given["enable_progress_bar"] is not False and not any(isinstance(cb, ProgressBar) for cb in callbacks):
+            callbacks.append(RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self._get(self.config, "output")))
-        kwargs["callbacks"] = [*callbacks, RunSummary()]
+        kwargs["callbacks"] = [*callbacks, LastCheckpoint(), Plots(), RunSummary()]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
@@ -209,8 +220,12 @@ def main(args: list[str] | None = None) -> None:
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
     )
     logging.getLogger("lgcn").setLevel(logging.INFO)
+    # Lightning advertises other products there.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     # It is the folder of the run that goes on.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # Lightning 2.6 asks torch's pytree for a class that torch 2.13 has renamed (lightning/pytorch/utilities/_pytree.py).
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
     try:
         LgcnCLI(sys.argv[1:] if args is None else args)
     except (InputError, MisconfigurationException) as error:

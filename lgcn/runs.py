@@ -11,6 +11,8 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,19 @@ def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
     found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if re.fullmatch(r"version_\d+", path.name)]
     if name is None:
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return sorted(found, key=lambda path: int(path.name.split("_")[1]), reverse=True)
+    return sorted(found, key=lambda path: int(number_of(path)), reverse=True)
+
+
+def number_of(run: Path) -> int | str:
+    """N of ``version_N``; the folder's name if it is called otherwise."""
+    number = re.fullmatch(r"version_(\d+)", run.name)
+    return int(number.group(1)) if number else run.name
 
 
 def next_version(runs_dir: Path, name: str) -> Path:
     """The folder of a new run."""
-    newest = versions(runs_dir, name)
-    number = int(newest[0].name.split("_")[1]) + 1 if newest else 0
-    return runs_dir / name / f"version_{number}"
+    taken = [int(number_of(run)) for run in versions(runs_dir, name)]
+    return runs_dir / name / f"version_{max(taken, default=-1) + 1}"
 
 
 def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
@@ -89,6 +96,15 @@ def run_of(checkpoint: Path) -> Path | None:
     return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, whose file takes that name once it is written whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    yield part
+    part.replace(path)
+
+
 class ContinuedCSVLogger(CSVLogger):
     """CSVLogger that adds to the metrics.csv already there, from ``first_step`` on, where Lightning's deletes it."""
 
@@ -120,6 +136,5 @@ class _ContinuedWriter(ExperimentWriter):
         self.metrics_keys = list(rows.columns)
         kept = rows[rows["step"] < self._first_step]
         if len(kept) < len(rows):
-            part = path.with_name(path.name + ".part")
-            kept.to_csv(part, index=False)
-            part.replace(path)
+            with replacing(path) as part:
+                kept.to_csv(part, index=False)

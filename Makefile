@@ -1,0 +1,57 @@
+# The first target that needs it makes a virtual environment and installs into it.
+VENV ?= .venv
+PYTHON ?= python3
+# The torch that the project is checked with. What is built against torch (make sparse) must be built anew for
+# another one. On a machine with a GPU: make install TORCH=torch
+TORCH ?= torch==2.13.0
+CONFIG ?= configs/quickstart.yaml
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install sparse fit test lint bench tensorboard clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+install: $(VENV)/installed  ## make the virtual environment and install lgcn with its sample data
+
+# torch comes first, so that nothing else chooses another.
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --upgrade pip setuptools wheel
+	$(BIN)/pip install '$(TORCH)'
+	$(BIN)/pip install -e '.[samples]'
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install -e '.[test]'
+	touch $@
+
+sparse: $(VENV)/installed-sparse  ## build torch-sparse for --model.engine sparse_tensor (ten minutes or more)
+
+# --no-build-isolation: they compile against the torch that is installed.
+$(VENV)/installed-sparse: $(VENV)/installed
+	$(BIN)/pip install --no-build-isolation -e '.[sparse]'
+	touch $@
+
+fit: $(VENV)/installed  ## train CONFIG (configs/quickstart.yaml unless given)
+	$(BIN)/lgcn fit --config $(CONFIG)
+
+test: $(VENV)/installed-test  ## install what tests need and run them
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-test  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test  ## time training steps beside the notebook's
+	$(BIN)/python tests/benchmarks/training_step.py
+
+tensorboard: $(VENV)/installed  ## show the curves of all runs at http://localhost:6006
+	$(BIN)/tensorboard --logdir runs
+
+clean:  ## remove the virtual environment and caches; runs and data stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
