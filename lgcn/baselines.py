@@ -23,9 +23,7 @@ class BiasBaseline:
     highest: float
 
     @classmethod
-    def fit(
-        cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10
-    ) -> "BiasBaseline":
+    def fit(cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10) -> "BiasBaseline":
         """Fit to a graph's ratings; users and items without ratings get a bias of 0."""
         user, item = graph.user.long().cpu(), graph.item.long().cpu()
         centred = graph.rating.double().cpu()

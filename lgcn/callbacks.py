@@ -106,10 +106,14 @@ class RunConfig(SaveConfigCallback):
         number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
         path.replace(path.with_name(f"config.before_{number}.yaml"))
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["config"] = self.text
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if "config" in checkpoint:
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
             self.changed.before_restoring(checkpoint)
@@ -135,7 +139,7 @@ class RunProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        return items  # type: ignore[return-value]
+        return items
 
 
 # -- curves ----------------------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ class Plots(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.log_dir is None or trainer.fast_dev_run or not self.curve:
+        if trainer.log_dir is None or _is_rehearsal(trainer) or not self.curve:
             return
         k = pl_module.hparams["k"]
         figures = {
@@ -193,6 +197,11 @@ class Plots(Callback):
 # -- summaries -------------------------------------------------------------------------------------------------
 
 
+def _is_rehearsal(trainer: pl.Trainer) -> bool:
+    """Whether this is --trainer.fast_dev_run, which leaves no files."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
 def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) -> dict[str, float]:
     """RMSE, MAE, recall@k and precision@k of predictions for all of a graph's ratings, [E]."""
     preds, target = preds.float().cpu(), graph.rating.cpu()
@@ -214,7 +223,9 @@ class RunSummary(Callback):
         graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
         graph, bias = graphs[part], BiasBaseline.fit(graphs["train"])
         settings = pl_module.hparams
-        self.baseline = rating_metrics(graph, bias.predict(graph.user, graph.item), settings["k"], settings["threshold"])
+        self.baseline = rating_metrics(
+            graph, bias.predict(graph.user, graph.item), settings["k"], settings["threshold"]
+        )
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -224,7 +235,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, BestCheckpoint)), None)
-        if trainer.fast_dev_run or trainer.log_dir is None or best is None or best.best_model_score is None:
+        if _is_rehearsal(trainer) or trainer.log_dir is None or best is None or best.best_model_score is None:
             return
         score, name = float(best.best_model_score), str(best.monitor)
         metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
@@ -235,7 +246,9 @@ class RunSummary(Callback):
         program = sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
         run = Path(trainer.log_dir)
         self.console.print(f"\n[bold]run[/]       {run} ({trainer.global_step:,} steps)", soft_wrap=True)
-        self.console.print(f"[bold]best[/]      {name} {score:.4f}{self._against_baseline(name, score)}", soft_wrap=True)
+        self.console.print(
+            f"[bold]best[/]      {name} {score:.4f}{self._against_baseline(name, score)}", soft_wrap=True
+        )
         for what, command in {
             "test": f"{program} test --ckpt_path {best.best_model_path}",
             "predict": f"{program} predict --ckpt_path {best.best_model_path} --output predictions.csv",
@@ -260,7 +273,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = self._report(trainer, pl_module, "test")
-        if trainer.log_dir is None or trainer.fast_dev_run:
+        if trainer.log_dir is None or _is_rehearsal(trainer):
             return
         path = Path(trainer.log_dir) / "test_metrics.json"
         content = {

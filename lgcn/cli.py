@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -63,7 +63,10 @@ class LgcnCLI(LightningCLI):
             # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
             seed_everything_default=0,
-            parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings, trained with PyTorch Lightning."},
+            parser_kwargs={
+                "prog": "lgcn",
+                "description": "LightGCN on ratings, trained with PyTorch Lightning.",
+            },
             args=args,
         )
 
@@ -71,7 +74,10 @@ class LgcnCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--run_name", type=str | None, default=None, help="Name of the run's folder; the config file's if null."
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="Name of the run's folder; the config file's if null.",
         )
         parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that the runs' folders are in.")
         parser.add_argument(
@@ -116,12 +122,14 @@ class LgcnCLI(LightningCLI):
         given, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
         run, first_step = self._run_folder(fitting)
         if given["logger"] is None or given["logger"] is True:
-            where = {"save_dir": run.parent.parent, "name": run.parent.name, "version": runs.number_of(run)}
-            purge = {"purge_step": first_step} if fitting and first_step else {}
-            kwargs["logger"] = [
-                TensorBoardLogger(**where, default_hp_metric=False, **purge),
-                runs.ContinuedCSVLogger(**where, first_step=first_step if fitting else sys.maxsize),
-            ]
+            where: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name}
+            where["version"] = runs.number_of(run)
+            # TensorBoard hides what a killed run wrote past the checkpoint it goes on from.
+            purge: dict[str, Any] = {"purge_step": first_step} if fitting and first_step else {}
+            loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
+            if fitting:
+                loggers.append(runs.ContinuedCSVLogger(**where, first_step=first_step))
+            kwargs["logger"] = loggers
         if given["default_root_dir"] is None:
             kwargs["default_root_dir"] = str(run)
         callbacks = list(given["callbacks"] or [])
@@ -140,7 +148,7 @@ class LgcnCLI(LightningCLI):
         """
         name, runs_dir, checkpoint, content = self.invocation[1:]
         run = runs.run_of(checkpoint) if checkpoint else None
-        if run is not None and (not fitting or checkpoint.name == "last.ckpt"):
+        if run is not None and checkpoint is not None and (not fitting or checkpoint.name == "last.ckpt"):
             return run, int(content.get("global_step", 0))
         return runs.next_version(runs_dir, name), 0
 
@@ -224,7 +232,7 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     # It is the folder of the run that goes on.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Lightning 2.6 asks torch's pytree for a class that torch 2.13 has renamed (lightning/pytorch/utilities/_pytree.py).
+    # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
     try:
         LgcnCLI(sys.argv[1:] if args is None else args)

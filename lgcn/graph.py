@@ -11,6 +11,7 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,9 +118,7 @@ class RatingGraph:
         """The same graph on another device, with what was already derived."""
         if torch.device(device) == self.device:
             return self
-        moved = replace(
-            self, user=self.user.to(device), item=self.item.to(device), rating=self.rating.to(device)
-        )
+        moved = replace(self, user=self.user.to(device), item=self.item.to(device), rating=self.rating.to(device))
         vars(moved)["adjacency"] = Adjacency(*(part.to(device) for part in self.adjacency))
         return moved
 
@@ -152,9 +151,7 @@ class RatingGraph:
         # scipy compresses edge numbers instead of values: the result says where each edge went.
         indptr = _row_starts(self.user_degree).numpy()
         edge_number = np.arange(len(self), dtype=np.int32)
-        rated = sparse.csr_array(
-            (edge_number, self.item.cpu().numpy(), indptr), shape=(self.num_users, self.num_items)
-        )
+        rated = sparse.csr_array((edge_number, self.item.cpu().numpy(), indptr), shape=(self.num_users, self.num_items))
         loops = [None, None]
         if self.add_self_loops:
             loops = [
@@ -163,7 +160,10 @@ class RatingGraph:
             ]
         both = sparse.block_array([[loops[0], rated], [rated.T, loops[1]]], format="csr", dtype=np.int32)
         both.sort_indices()
-        crow, col = torch.from_numpy(both.indptr).to(torch.int32), torch.from_numpy(both.indices).to(torch.int32)
+        crow, col = (
+            torch.from_numpy(both.indptr).to(torch.int32),
+            torch.from_numpy(both.indices).to(torch.int32),
+        )
         row = torch.repeat_interleave(torch.arange(self.num_nodes), crow.diff().long())
         # The self-loops are in the pattern already, so gcn_norm only counts degrees and divides.
         _, value = gcn_norm(torch.stack([row, col.long()]), num_nodes=self.num_nodes, add_self_loops=False)
@@ -194,7 +194,7 @@ class RatingGraph:
         return self._as_matrix(self.adjacency.value, engine)
 
     def _as_matrix(self, value: Tensor, engine: str) -> Multipliable:
-        make = {"csr": csr, "sparse_tensor": sparse_tensor}[engine]
+        make: Callable[..., Multipliable] = {"csr": csr, "sparse_tensor": sparse_tensor}[engine]
         return make(self.adjacency.crow, self.adjacency.col, value, (self.num_nodes, self.num_nodes))
 
     # -- patterns for lgcn.ops.edge_dot --------------------------------------------------------------------

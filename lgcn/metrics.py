@@ -92,20 +92,22 @@ class _TopRatings(Metric):
         self.num_rated += torch.bincount(user, minlength=self.num_users)
         self.num_relevant += torch.bincount(user[relevant], minlength=self.num_users)
         there = torch.unique(user)
-        slots = (there[:, None].expand(-1, self.k), self.preds[there], self.items[there], self.relevant_slot[there])
-        merged = (
-            torch.cat([old.flatten(), new])
-            for old, new in zip(slots, (user, preds.to(self.preds.dtype), item, relevant), strict=True)
+        self.preds[there], self.items[there], self.relevant_slot[there] = _best(
+            torch.cat([there.repeat_interleave(self.k), user]),
+            torch.cat([self.preds[there].flatten(), preds.to(self.preds.dtype)]),
+            torch.cat([self.items[there].flatten(), item]),
+            torch.cat([self.relevant_slot[there].flatten(), relevant]),
+            self.k,
         )
-        self.preds[there], self.items[there], self.relevant_slot[there] = _best(*merged, k=self.k)
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For each user: hits, recommended, relevant, and whether there was any rating; [U] each."""
         preds, items, relevant_slot = self.preds, self.items, self.relevant_slot
         if preds.dim() == 3:  # [processes, U, k], after synchronisation
             user = torch.arange(self.num_users, device=preds.device)[None, :, None].expand_as(preds)
-            every = (part.flatten() for part in (user, preds, items, relevant_slot))
-            preds, items, relevant_slot = _best(*every, k=self.k)
+            preds, items, relevant_slot = _best(
+                user.flatten(), preds.flatten(), items.flatten(), relevant_slot.flatten(), self.k
+            )
         recommended = (preds >= self.threshold) & (items >= 0)
         return (
             (recommended & relevant_slot).sum(dim=1),

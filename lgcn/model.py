@@ -88,7 +88,12 @@ class LightGCN(nn.Module):
             fixed = [1 / (num_layers + 1)] * (num_layers + 1)
         else:
             fixed = [float(weight) for weight in layer_weights]
-            _check("layer_weights", fixed, len(fixed) == num_layers + 1, f"num_layers + 1 = {num_layers + 1} numbers")
+            _check(
+                "layer_weights",
+                fixed,
+                len(fixed) == num_layers + 1,
+                f"num_layers + 1 = {num_layers + 1} numbers",
+            )
         self.fixed_layer_weights = fixed
         self.head: Head = LinearHead(embedding_dim) if head == "linear" else DotHead(num_users, num_items, biases)
 
@@ -116,7 +121,7 @@ class LightGCN(nn.Module):
     def forward(self, matrix: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrix``, [N, N]."""
         combined = self.propagate(matrix, self.head.project(self.embedding.weight))
-        user, item = combined.split([self.num_users, self.num_items])
+        user, item = combined[: self.num_users], combined[self.num_users :]
         return Factors(*self.head.factors(user, item), self.head.offset)
 
 

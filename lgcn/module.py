@@ -76,9 +76,7 @@ class LightGCNModule(pl.LightningModule):
             raise InputError(f"'edge_dropout' must be at least 0 and below 1 (got {edge_dropout})")
         if engine == "sparse_tensor":
             require_torch_sparse()
-        self.model = LightGCN(
-            num_users, num_items, embedding_dim, num_layers, layer_weights, head, biases, init_std
-        )
+        self.model = LightGCN(num_users, num_items, embedding_dim, num_layers, layer_weights, head, biases, init_std)
         self.objective = RATING_OBJECTIVES[objective]
         metrics = MetricCollection(
             {
@@ -90,8 +88,10 @@ class LightGCNModule(pl.LightningModule):
         )
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.
+        self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
         self._factors: Factors | None = None
+        self._trained_steps = 0
 
     # -- graphs --------------------------------------------------------------------------------------------
 
@@ -165,6 +165,8 @@ class LightGCNModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log(self.test_metrics)
+        # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
+        self.log("step", float(max(self._trained_steps - 1, 0)))
 
     def _update(self, metrics: MetricCollection, batch: Edges) -> Tensor:
         assert self._factors is not None
@@ -187,6 +189,7 @@ class LightGCNModule(pl.LightningModule):
         Raises:
             InputError: they do not; the message says where they differ.
         """
+        self._trained_steps = checkpoint["global_step"]
         theirs, ours = checkpoint["state_dict"], self.state_dict()
         there, here = checkpoint.get("hyper_parameters", {}), self.hparams
         shapes = {name: (tuple(theirs[name].shape), tuple(ours[name].shape)) for name in theirs.keys() & ours.keys()}

@@ -53,7 +53,8 @@ class _EdgeDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, order: Tensor) -> Tensor:
         ctx.save_for_backward(left, right, pattern, transpose, order)
-        return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
+        sampled: Tensor = torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0)
+        return sampled.values()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -72,7 +72,9 @@ class ChangedSettings:
                 if not self.new_schedule:
                     setattr(scheduler, name, value)
             if "lr" in self.optimizer and hasattr(scheduler, "base_lrs") and not self.new_schedule:
-                scheduler.base_lrs = [group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups]
+                scheduler.base_lrs = [
+                    group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups
+                ]
             scheduler._last_lr = [group["lr"] for group in trainer.optimizers[0].param_groups]
 
 

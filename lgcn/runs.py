@@ -1,9 +1,9 @@
 """Run folders: where a run's files are, and which checkpoint `best` and `last` mean.
 
-    runs/<config name>/version_N/
-        config.yaml  metrics.csv  events.out.tfevents.*  test_metrics.json
-        checkpoints/best.ckpt  checkpoints/last.ckpt
-        plots/*.png
+runs/<config name>/version_N/
+    config.yaml  metrics.csv  events.out.tfevents.*  test_metrics.json
+    checkpoints/best.ckpt  checkpoints/last.ckpt
+    plots/*.png
 """
 
 import difflib
@@ -82,9 +82,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+    ) as error:
         reason = str(error).split("\n", 1)[0][:200]
-        raise InputError(f"{path} cannot be read as a checkpoint, it is damaged or something else ({reason})") from error
+        raise InputError(
+            f"{path} cannot be read as a checkpoint, it is damaged or something else ({reason})"
+        ) from error
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "global_step"} <= checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of lgcn; give one that `lgcn fit` wrote")
     return checkpoint

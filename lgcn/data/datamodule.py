@@ -176,14 +176,17 @@ class RatingsDataModule(pl.LightningDataModule):
         split = self._split(ratings)
         user, item = self.users.encode(ratings["user"]), self.items.encode(ratings["item"])
         rating = ratings["rating"].to_numpy(dtype=np.float32)
+        rows: dict[Part, Rows] = {"train": split.train, "val": split.val, "test": split.test}
         self._graphs = {
             part: RatingGraph.from_edges(
-                *(torch.from_numpy(column[rows]) for column in (user, item, rating)),
-                num_users=len(self.users),
-                num_items=len(self.items),
-                add_self_loops=self.hparams["add_self_loops"],
+                torch.from_numpy(user[chosen]),
+                torch.from_numpy(item[chosen]),
+                torch.from_numpy(rating[chosen]),
+                len(self.users),
+                len(self.items),
+                self.hparams["add_self_loops"],
             )
-            for part, rows in (("train", split.train), ("val", split.val), ("test", split.test))
+            for part, chosen in rows.items()
         }
         for line in self.summary():
             log.info(line)
@@ -230,7 +233,7 @@ class RatingsDataModule(pl.LightningDataModule):
         threshold = self.hparams["min_rating"]
         if threshold is None:
             return ratings
-        kept = ratings[ratings["rating"] >= threshold].reset_index(drop=True)
+        kept: pd.DataFrame = ratings[ratings["rating"] >= threshold].reset_index(drop=True)
         log.info("%s of %s ratings are below %g", f"{len(ratings) - len(kept):,}", f"{len(ratings):,}", threshold)
         return kept
 
@@ -312,7 +315,11 @@ class RatingsDataModule(pl.LightningDataModule):
             test = self.graphs["test"]
             user, item = self.predict_indices
             return pd.DataFrame(
-                {"user": self.users.decode(user), "item": self.items.decode(item), "rating": test.rating.numpy()}
+                {
+                    "user": self.users.decode(user),
+                    "item": self.items.decode(item),
+                    "rating": test.rating.numpy(),
+                }
             )
         user_column, item_column = self.columns.user, self.columns.item
         pairs = sources.read_columns(Path(path), [user_column, item_column], self.hparams["separator"])

@@ -90,8 +90,7 @@ class Layout:
         if self.separator == "\t":
             rows = [line.split("|") for line in decoded.splitlines() if line]
             genres = [
-                "|".join(name for name, flag in zip(GENRES_100K, row[5:], strict=False) if flag == "1")
-                for row in rows
+                "|".join(name for name, flag in zip(GENRES_100K, row[5:], strict=False) if flag == "1") for row in rows
             ]
         elif self.separator == "::":
             rows = [line.split("::") for line in decoded.splitlines() if line]
@@ -105,7 +104,18 @@ class Layout:
 
 GENRES_100K = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
-    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+    *(
+        "Fantasy",
+        "Film-Noir",
+        "Horror",
+        "Musical",
+        "Mystery",
+        "Romance",
+        "Sci-Fi",
+        "Thriller",
+        "War",
+        "Western",
+    ),
 )
 
 LAYOUT_100K = Layout("u.data", "u.item", Columns(0, 1, 2, 3), "\t")
@@ -288,7 +298,7 @@ def _locate(source: str, root: Path) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    if path.suffix or path.parent != Path("."):
+    if path.suffix or path.parent != Path():
         raise InputError(f"there is no file {source}" + _nearest_file(path))
     names = [SAMPLE, *EDITIONS]
     nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
@@ -377,7 +387,7 @@ def _separator_of(path: Place) -> str:
 def _byte_stream(path: Place) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed, with a progress bar if there are many."""
     with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
         if size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
@@ -426,7 +436,10 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
                 read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=1 if has_header else 0),
                 parse_options=arrow_csv.ParseOptions(delimiter=separator[0]),
                 convert_options=arrow_csv.ConvertOptions(
-                    column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
+                    column_types=types,
+                    include_columns=list(types),
+                    null_values=[""],
+                    strings_can_be_null=True,
                 ),
             )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -444,7 +457,7 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that has any; slow, for first rows and for explaining errors."""
     with path.open("rb") as raw:
         binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         try:
             if len(separator) > 1:
                 for line, content in enumerate(text, start=1):

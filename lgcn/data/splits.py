@@ -65,9 +65,7 @@ def temporal_split(timestamp: "pd.Series[Any]", val_fraction: float = 0.1, test_
     first_test = round(len(times) * (1 - test_fraction))
     val_time, test_time = ordered[min(first_val, len(times) - 1)], ordered[min(first_test, len(times) - 1)]
     rows = np.arange(len(times))
-    return Split(
-        rows[times < val_time], rows[(times >= val_time) & (times < test_time)], rows[times >= test_time]
-    )
+    return Split(rows[times < val_time], rows[(times >= val_time) & (times < test_time)], rows[times >= test_time])
 
 
 def leave_last_out_split(user: "pd.Series[Any]", timestamp: "pd.Series[Any] | None" = None) -> Split:
