@@ -3,16 +3,15 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
 import yaml
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,54 +25,83 @@ from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.metrics import recall_precision_at_k
-from lgcn.resume import ChangedSettings
-from lgcn.runs import replacing
+from lgcn.resume import ChangedSettings, settle_progress
+from lgcn.runs import CHECKPOINTS, replacing
 
 log = logging.getLogger(__name__)
+
+
+def is_rehearsal(trainer: pl.Trainer) -> bool:
+    """Whether this is --trainer.fast_dev_run, which leaves no files."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------
 
 
-class _RunCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint of one file with a fixed name in the run's ``checkpoints`` folder.
+class RunCheckpoints(Checkpoint):
+    """Keep ``best.ckpt``, the model with the best validation result, and ``last.ckpt``, to resume from.
 
-    Lightning forgets the best score when the folder's path is written another way than in the checkpoint, and would
-    then overwrite a better model. Here the file's presence decides: a run that goes on keeps its best, a run that
-    starts from another's checkpoint finds its own.
-    """
-
-    def __init__(self, filename: str, **kwargs: Any) -> None:
-        super().__init__(filename=filename, enable_version_counter=False, **kwargs)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        assert self.dirpath is not None
-        path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
-        score = state_dict["best_model_score"]
-        if score is None or not path.is_file():
-            return
-        self.best_model_path = self.kth_best_model_path = str(path)
-        self.best_model_score = self.kth_value = score
-        self.best_k_models = {str(path): score}
-
-
-class BestCheckpoint(_RunCheckpoint):
-    """Keep the model with the best validation result as ``best.ckpt``.
+    Both are written between two epochs, when metrics, schedules and counters are settled, so that going on from one
+    is what would have come next. (Lightning's ModelCheckpoint writes before the schedule has moved, skips ``last``
+    when ``best`` did not change, and forgets the best score when a path is written another way.)
 
     Args:
         monitor: the logged value to judge by.
         mode: ``min`` or ``max``, which is better.
     """
 
-    def __init__(self, monitor: str = "val/rmse", mode: str = "min") -> None:
-        super().__init__("best", monitor=monitor, mode=mode)
+    def __init__(self, monitor: str = "val/rmse", mode: Literal["min", "max"] = "min") -> None:
+        self.monitor, self.mode = monitor, mode
+        self.best_score: float | None = None
+        self.best_step = 0
+        self._best_is_due = False
+        self._saved_step = -1
 
+    def path(self, trainer: pl.Trainer, kind: str) -> Path:
+        """Where a run's ``best`` or ``last`` checkpoint is."""
+        return Path(str(trainer.log_dir)) / CHECKPOINTS / f"{kind}.ckpt"
 
-class LastCheckpoint(_RunCheckpoint):
-    """Keep the model of the last epoch as ``last.ckpt``, to resume from."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_step = trainer.global_step  # nothing new to save yet
+        # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
+        if not self.path(trainer, "best").is_file():
+            self.best_score = None
 
-    def __init__(self) -> None:
-        super().__init__("last")
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            logged = ", ".join(sorted(trainer.callback_metrics))
+            raise InputError(f"--checkpoint.monitor '{self.monitor}' is not logged; there are {logged}")
+        score = float(trainer.callback_metrics[self.monitor])
+        better = self.best_score is None or (score < self.best_score if self.mode == "min" else score > self.best_score)
+        if better and score == score:  # nan is never better
+            self.best_score, self.best_step = score, trainer.global_step
+            self._best_is_due = True
+            if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+                self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if is_rehearsal(trainer) or trainer.global_step == self._saved_step:
+            return
+        self._saved_step = trainer.global_step
+        if self._best_is_due:
+            trainer.save_checkpoint(self.path(trainer, "best"))
+            self._best_is_due = False
+        trainer.save_checkpoint(self.path(trainer, "last"))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
 
 # -- the run's configuration -----------------------------------------------------------------------------------
@@ -114,7 +142,8 @@ class RunConfig(SaveConfigCallback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if "config" in checkpoint:
+        if trainer.state.fn == "fit" and "config" in checkpoint:
+            settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
             self.changed.before_restoring(checkpoint)
 
@@ -125,6 +154,12 @@ class RunConfig(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
             self.changed.after_restoring(trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.changed is not None:
+            # Lightning counts the step it was stopped at once more where an epoch had just ended.
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            self.changed = None
 
 
 # -- progress --------------------------------------------------------------------------------------------------
@@ -167,7 +202,7 @@ class Plots(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.log_dir is None or _is_rehearsal(trainer) or not self.curve:
+        if trainer.log_dir is None or is_rehearsal(trainer) or not self.curve:
             return
         k = pl_module.hparams["k"]
         figures = {
@@ -195,11 +230,6 @@ class Plots(Callback):
 
 
 # -- summaries -------------------------------------------------------------------------------------------------
-
-
-def _is_rehearsal(trainer: pl.Trainer) -> bool:
-    """Whether this is --trainer.fast_dev_run, which leaves no files."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) -> dict[str, float]:
@@ -234,10 +264,10 @@ class RunSummary(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, BestCheckpoint)), None)
-        if _is_rehearsal(trainer) or trainer.log_dir is None or best is None or best.best_model_score is None:
+        best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, RunCheckpoints)), None)
+        if is_rehearsal(trainer) or trainer.log_dir is None or best is None or best.best_score is None:
             return
-        score, name = float(best.best_model_score), str(best.monitor)
+        score, name = best.best_score, best.monitor
         metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
         settings = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
         for logger in trainer.loggers:
@@ -247,12 +277,13 @@ class RunSummary(Callback):
         run = Path(trainer.log_dir)
         self.console.print(f"\n[bold]run[/]       {run} ({trainer.global_step:,} steps)", soft_wrap=True)
         self.console.print(
-            f"[bold]best[/]      {name} {score:.4f}{self._against_baseline(name, score)}", soft_wrap=True
+            f"[bold]best[/]      {name} {score:.4f} at step {best.best_step:,}{self._against_baseline(name, score)}",
+            soft_wrap=True,
         )
         for what, command in {
-            "test": f"{program} test --ckpt_path {best.best_model_path}",
-            "predict": f"{program} predict --ckpt_path {best.best_model_path} --output predictions.csv",
-            "go on": f"{program} fit --ckpt_path {run / 'checkpoints' / 'last.ckpt'} --trainer.max_steps "
+            "test": f"{program} test --ckpt_path {best.path(trainer, 'best')}",
+            "predict": f"{program} predict --ckpt_path {best.path(trainer, 'best')} --output predictions.csv",
+            "go on": f"{program} fit --ckpt_path {best.path(trainer, 'last')} --trainer.max_steps "
             f"{2 * trainer.global_step}",
             "curves": f"{Path(program).with_name('tensorboard')} --logdir {run.parent.parent}",
         }.items():
@@ -273,7 +304,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = self._report(trainer, pl_module, "test")
-        if trainer.log_dir is None or _is_rehearsal(trainer):
+        if trainer.log_dir is None or is_rehearsal(trainer):
             return
         path = Path(trainer.log_dir) / "test_metrics.json"
         content = {
@@ -306,7 +337,7 @@ class RunSummary(Callback):
 # -- predictions -----------------------------------------------------------------------------------------------
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Write predicted ratings with raw ids to a CSV or Parquet file.
 
     Args:
@@ -317,22 +348,22 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, output: str) -> None:
-        super().__init__(write_interval="epoch")
         self.output = Path(output)
+        self.chunks: list[Tensor] = []
         if self.output.suffix not in (".csv", ".parquet"):
             raise InputError(f"--output must end in .csv or .parquet (got {output})")
 
-    def write_on_epoch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any
     ) -> None:
+        self.chunks.append(outputs.cpu())
+
+    @rank_zero_only
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         table: pd.DataFrame = data.predict_pairs
         user, item = data.predict_indices
-        values = torch.cat(list(predictions)).cpu().numpy().astype(np.float64)
+        values = torch.cat(self.chunks).numpy().astype(np.float64)
         for name, index in (("user", user), ("item", item)):
             unknown = table[name][index < 0]
             if len(unknown):

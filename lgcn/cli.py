@@ -23,10 +23,9 @@ from rich.logging import RichHandler
 
 from lgcn import runs
 from lgcn.callbacks import (
-    BestCheckpoint,
-    LastCheckpoint,
     Plots,
     PredictionWriter,
+    RunCheckpoints,
     RunConfig,
     RunProgressBar,
     RunSummary,
@@ -87,7 +86,7 @@ class LgcnCLI(LightningCLI):
             help="What the schedule counts; null is step for OneCycleLR and CyclicLR, else epoch.",
         )
         parser.add_argument("--lr_frequency", type=int, default=1, help="The schedule moves every so many of these.")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.link_arguments("data.num_users", "model.num_users", apply_on="instantiate")
         parser.link_arguments("data.num_items", "model.num_items", apply_on="instantiate")
 
@@ -137,7 +136,7 @@ class LgcnCLI(LightningCLI):
             callbacks.append(RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self._get(self.config, "output")))
-        kwargs["callbacks"] = [*callbacks, LastCheckpoint(), Plots(), RunSummary()]
+        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary()]
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
@@ -160,10 +159,17 @@ class LgcnCLI(LightningCLI):
         interval = self._get(self.config, "lr_interval")
         if interval is None:
             interval = "step" if type(lr_scheduler).__name__ in PER_STEP_SCHEDULES else "epoch"
+        frequency, steps_per_epoch = self._get(self.config, "lr_frequency"), self.datamodule.hparams["steps_per_epoch"]
+        if frequency < 1 or (interval == "step" and steps_per_epoch % frequency):
+            # Lightning counts steps from the start of each epoch.
+            raise InputError(
+                f"--lr_frequency must be at least 1 and, counting steps, divide --data.steps_per_epoch "
+                f"{steps_per_epoch} (got {frequency})"
+            )
         schedule = {
             "scheduler": lr_scheduler,
             "interval": interval,
-            "frequency": self._get(self.config, "lr_frequency"),
+            "frequency": frequency,
             "monitor": getattr(lr_scheduler, "monitor", None),
         }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -202,9 +208,12 @@ def resolve(args: list[str]) -> Invocation:
         name = name or base.get("run_name")
         base = {key: value for key, value in base.items() if key not in ("ckpt_path", "weights_only", "runs_dir")}
         settings = ["--config", yaml.safe_dump(base)]
+        folder = runs.run_of(checkpoint)
+        if folder is not None and not given.runs_dir:
+            runs_dir = folder.parent.parent
         Console(highlight=False).print(f"checkpoint {checkpoint} (step {content['global_step']:,})", soft_wrap=True)
     name = name or "lgcn"
-    resolved = [args[0], *settings, *args[1:], "--run_name", name]
+    resolved = [args[0], *settings, *args[1:], "--run_name", name, "--runs_dir", str(runs_dir)]
     if checkpoint is not None:
         resolved += ["--ckpt_path", str(checkpoint)]
     return Invocation(resolved, name, runs_dir, checkpoint, content)
@@ -230,8 +239,6 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lgcn").setLevel(logging.INFO)
     # Lightning advertises other products there.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
-    # It is the folder of the run that goes on.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
     try:

@@ -48,7 +48,7 @@ class RatingGraph:
 
     Edges are sorted by user, then item, whatever their order in the file. Everything derived (adjacency,
     patterns for the sampled product) is built at first use and kept; memory is linear in E. Indices are int32,
-    so one graph holds at most 2^31 entries.
+    so 2 E + N is below 2^31.
     """
 
     user: Tensor  # [E] int32 in 0..U-1, ascending
@@ -79,13 +79,16 @@ class RatingGraph:
             add_self_loops: whether every node is its own neighbour, too.
 
         Raises:
-            ValueError: lengths differ, an index is out of range, or a (user, item) pair is there twice.
+            ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
+                too many edges and nodes.
         """
         if not len(user) == len(item) == len(rating):
             raise ValueError(f"user, item and rating differ in length: {len(user)}, {len(item)}, {len(rating)}")
         for name, index, size in (("user", user, num_users), ("item", item, num_items)):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
                 raise ValueError(f"{name} indices must be in 0..{size - 1} (got {index.min()}..{index.max()})")
+        if 2 * len(user) + num_users + num_items >= 2**31:
+            raise ValueError(f"{len(user)} ratings of {num_users} users and {num_items} items are too many for int32")
         rows, columns = user.cpu().numpy(), item.cpu().numpy()
         order = sparse.csr_array((np.arange(len(rows)), (rows, columns)), shape=(num_users, num_items))
         order.sort_indices()
@@ -155,7 +158,8 @@ class RatingGraph:
         loops = [None, None]
         if self.add_self_loops:
             loops = [
-                sparse.diags_array(np.full(size, len(self), dtype=np.int32), dtype=np.int32)
+                # Not `diags_array`, which leaves zeros out: the number that a loop carries in a graph of no edges.
+                sparse.csr_array((np.full(size, len(self), np.int32), np.arange(size), np.arange(size + 1)))
                 for size in (self.num_users, self.num_items)
             ]
         both = sparse.block_array([[loops[0], rated], [rated.T, loops[1]]], format="csr", dtype=np.int32)

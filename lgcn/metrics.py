@@ -65,7 +65,7 @@ class _TopRatings(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    full_state_update = False
+    full_state_update = True  # `forward` must not merge states one by one: only together do the slots merge
 
     preds: Tensor  # [U, k] best predictions, descending; empty slots at the end
     items: Tensor  # [U, k] their items; -1 is an empty slot

@@ -78,6 +78,7 @@ class LightGCN(nn.Module):
         _check("embedding_dim", embedding_dim, embedding_dim >= 1, "at least 1")
         _check("num_layers", num_layers, num_layers >= 0, "0 or more")
         _check("init_std", init_std, init_std >= 0, "0 or more")
+        _check("head", head, head in ("linear", "dot"), "'linear' or 'dot'")
         _check("biases", biases, not (biases and head == "linear"), "false with head 'linear', which has its own")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         # One table, users first: propagation multiplies all of it at once.
@@ -85,6 +86,8 @@ class LightGCN(nn.Module):
         nn.init.normal_(self.embedding.weight, std=init_std)
         self.layer_logits = nn.Parameter(torch.zeros(num_layers + 1)) if layer_weights == "learned" else None
         if isinstance(layer_weights, str):
+            named = layer_weights in ("uniform", "learned")
+            _check("layer_weights", layer_weights, named, "'uniform', 'learned' or a list of numbers")
             fixed = [1 / (num_layers + 1)] * (num_layers + 1)
         else:
             fixed = [float(weight) for weight in layer_weights]

@@ -6,6 +6,7 @@ Both operations have a backward pass made of sparse products alone, so a trainin
 an embedding row per edge (E x F numbers, and a scatter to undo it).
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,8 @@ class Multipliable(Protocol):
     """A sparse matrix that knows ``matrix @ dense``: a torch CSR tensor or a ``torch_sparse.SparseTensor``."""
 
     def __matmul__(self, dense: Tensor, /) -> Tensor: ...
+
+    def to(self, dtype: torch.dtype, /) -> "Multipliable": ...
 
 
 class _SymmetricMatmul(torch.autograd.Function):
@@ -38,13 +41,20 @@ def symmetric_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
         dense: [N, F].
 
     Returns:
-        [N, F].
+        [N, F], float64 where ``dense`` is, else float32.
     """
     # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
-    return _SymmetricMatmul.apply(matrix, dense.contiguous())  # type: ignore[no-any-return, no-untyped-call]
+    dense = _full_precision(dense).contiguous()
+    with torch.autocast(dense.device.type, enabled=False):
+        return _SymmetricMatmul.apply(matrix.to(dense.dtype), dense)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
+def _full_precision(dense: Tensor) -> Tensor:
+    """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
+    return dense if dense.dtype == torch.float64 else dense.float()
+
+
+def csr(crow: Tensor, col: Tensor, value: Tensor, shape: Sequence[int]) -> Tensor:
     """A torch CSR tensor around existing tensors, without a copy or a check of them."""
     return torch.sparse_csr_tensor(crow, col, value, shape, check_invariants=False)
 
@@ -53,6 +63,9 @@ class _EdgeDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, order: Tensor) -> Tensor:
         ctx.save_for_backward(left, right, pattern, transpose, order)
+        # The pattern's values must be of left's type, and a beta of 0 does not keep a nan among them out.
+        zeros = left.new_zeros(pattern.values().shape)
+        pattern = csr(pattern.crow_indices(), pattern.col_indices(), zeros, (len(left), len(right)))
         sampled: Tensor = torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0)
         return sampled.values()
 
@@ -83,6 +96,8 @@ def edge_dot(left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, or
         order: [E], for each non-zero of ``transpose`` the index of the same edge in ``pattern``.
 
     Returns:
-        [E], in the order of ``pattern``'s non-zeros.
+        [E], in the order of ``pattern``'s non-zeros; float64 where ``left`` and ``right`` are, else float32.
     """
-    return _EdgeDot.apply(left.contiguous(), right.contiguous(), pattern, transpose, order)  # type: ignore[no-any-return, no-untyped-call]
+    left, right = _full_precision(left).contiguous(), _full_precision(right).contiguous()
+    with torch.autocast(left.device.type, enabled=False):
+        return _EdgeDot.apply(left, right, pattern, transpose, order)  # type: ignore[no-any-return, no-untyped-call]

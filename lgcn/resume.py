@@ -78,6 +78,23 @@ class ChangedSettings:
             scheduler._last_lr = [group["lr"] for group in trainer.optimizers[0].param_groups]
 
 
+def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
+    """Set the counters of Lightning's loops in a checkpoint to those of a run that has just made its last step.
+
+    Lightning would otherwise end the epoch a second time, without the metrics that its callbacks ask for. A step
+    depends on its number alone, so where in an epoch the run goes on follows from the number of steps.
+    """
+    step = checkpoint["global_step"]
+    epochs, batches = divmod(step, steps_per_epoch)
+    loop = checkpoint["loops"]["fit_loop"]
+    begun = epochs + (batches > 0)
+    for span in ("current", "total"):
+        loop["epoch_progress"][span] |= {"ready": begun, "started": begun, "processed": epochs, "completed": epochs}
+        done = step if span == "total" else batches
+        loop["epoch_loop.batch_progress"][span] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
+    loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+
 def _difference(before: Settings | None, now: Settings | None) -> tuple[bool, Settings]:
     """Whether the class differs, and the arguments that do."""
     if before is None or now is None:

@@ -49,6 +49,29 @@ class EdgeChunks:
             yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
 
 
+class TrainingSteps:
+    """The numbers of an epoch's steps, each over the whole training graph.
+
+    What a step does depends on its number and the seed alone, so there is nothing to remember; the two methods say
+    so to Lightning, which asks before it goes on within an epoch.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
 class RatingsDataModule(pl.LightningDataModule):
     """Ratings from a named dataset or a file, split into training, validation and test graphs.
 
@@ -273,9 +296,8 @@ class RatingsDataModule(pl.LightningDataModule):
 
     # -- loaders -------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> range:
-        """One full-graph step for each number; what a step does depends on its number and the seed alone."""
-        return range(self.hparams["steps_per_epoch"])
+    def train_dataloader(self) -> "TrainingSteps":
+        return TrainingSteps(self.hparams["steps_per_epoch"])
 
     def val_dataloader(self) -> EdgeChunks:
         return self._chunks("val")

@@ -17,7 +17,9 @@ import gzip
 import io
 import logging
 import os
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
+
+#: What reading a member of a broken zip, or a broken .gz, raises.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 #: A place that has named files in it: a folder, or the inside of a zip.
 Place = Path | zipfile.Path
@@ -87,19 +92,23 @@ class Layout:
             decoded = text.decode("utf-8-sig")
         except UnicodeDecodeError:  # the editions before 2010 are Latin-1
             decoded = text.decode("latin-1")
-        if self.separator == "\t":
-            rows = [line.split("|") for line in decoded.splitlines() if line]
-            genres = [
-                "|".join(name for name, flag in zip(GENRES_100K, row[5:], strict=False) if flag == "1") for row in rows
-            ]
-        elif self.separator == "::":
-            rows = [line.split("::") for line in decoded.splitlines() if line]
-            genres = [row[2] for row in rows]
-        else:
-            rows = list(csv.reader(io.StringIO(decoded)))[1:]
-            genres = [row[2] for row in rows]
-        items = pd.Series([int(row[0]) for row in rows], dtype=np.int64)
-        return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": genres})
+        # Not splitlines(), which takes the \x85 and \u2028 of a title for the end of a line.
+        lines = [line for line in decoded.replace("\r\n", "\n").split("\n") if line]
+        try:
+            if self.separator == "\t":
+                rows = [line.split("|") for line in lines]
+                genres = [
+                    "|".join(name for name, flag in zip(GENRES_100K, row[5:], strict=False) if flag == "1")
+                    for row in rows
+                ]
+            else:
+                split = (line.split("::") for line in lines)
+                rows = list(split) if self.separator == "::" else list(csv.reader(io.StringIO(decoded)))[1:]
+                genres = [row[2] for row in rows]
+            items = pd.Series([int(row[0]) for row in rows], dtype=np.int64)
+            return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": genres})
+        except (ValueError, IndexError, csv.Error) as error:
+            raise InputError(f"{path} is not a list of movies as MovieLens has them ({error})") from error
 
 
 GENRES_100K = (
@@ -207,6 +216,11 @@ def load_parts(
     """
     if source is None:
         return [read_table(Path(path), columns, separator) for path in paths], None, ", ".join(paths)
+    if source == SAMPLE:
+        raise InputError(
+            f"the packaged sample has no files {', '.join(paths)} in it; with --data.split files, give --data.source "
+            "null if they are files of your own, or the dataset that they are part of"
+        )
     path = _locate(source, root)
     with _opened(path) as place:
         layout, folder = _find_layout(place, path)
@@ -278,7 +292,7 @@ def read_columns(
         if path.name.endswith((".parquet", ".pq")):
             return _read_parquet(path, wanted, number)
         return _read_delimited(path, wanted, separator or _separator_of(path), number)
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
+    except (*DAMAGED, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
     except pa.ArrowException as error:
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -323,12 +337,17 @@ def _opened(path: Path) -> Iterator[Place]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
+        if path.suffix != ".zip":
+            raise InputError(f"{path} is neither a folder nor a zip; --data.source must be one here") from error
         raise InputError(
             f"{path} is not a whole zip archive ({error}); remove it and run the command again to download it, "
             "or get it again by hand"
         ) from error
     with archive:
-        yield zipfile.Path(archive)
+        try:
+            yield zipfile.Path(archive)
+        except DAMAGED as error:
+            raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
 
 
 def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:
@@ -413,28 +432,34 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
                 column = pc.cast(column, pa.float64())
             except pa.ArrowInvalid as error:
                 raise InputError(f"{path}: the column '{name}' is not numeric ({error})") from error
-        columns[name] = column.to_pandas()
+        columns[name] = column.to_pandas(integer_object_nulls=True)
     return pd.DataFrame(columns)
 
 
 def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
     has_header = isinstance(wanted[0], str)
-    first = _first_row(path, separator)
+    separator = separator.replace("\\t", "\t")  # as it is typed in a shell
+    step = len(separator)
+    if separator != separator[0] * step or not separator.isascii() or separator[0] in '\r\n"':
+        raise InputError(
+            "--data.separator must be one plain character, repeated or not, and no quote or line end "
+            f"(got {separator!r})"
+        )
+    line, first = _first_row(path, separator)
     names = first if has_header else [str(position) for position in range(len(first))]
     _check_columns(path, [str(column) for column in wanted], names)
     # arrow splits at one character only, but a doubled one is a column of nothing in between.
-    step = len(separator)
-    if separator != separator[0] * step:
-        raise InputError(f"--data.separator must be one character, repeated or not (got {separator!r})")
-    spread = [name for place, name in enumerate(names) for name in (name, *(f"\0{place}-{i}" for i in range(step - 1)))]
-    spread = spread[: len(spread) - (step - 1)]
+    gaps = [[f"\0{place}-{i}" for i in range(step - 1)] for place in range(len(names))]
+    gaps[-1] = []
+    spread = [name for name, gap in zip(names, gaps, strict=True) for name in (name, *gap)]
     types = {str(column): pa.float64() if column == number else pa.string() for column in wanted}
+    types |= {name: pa.null() for gap in gaps for name in gap}
     try:
         with _byte_stream(path) as stream:
             table = arrow_csv.read_csv(
                 stream,
-                read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=1 if has_header else 0),
-                parse_options=arrow_csv.ParseOptions(delimiter=separator[0]),
+                read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=line if has_header else 0),
+                parse_options=arrow_csv.ParseOptions(delimiter=separator[0], newlines_in_values=True),
                 convert_options=arrow_csv.ConvertOptions(
                     column_types=types,
                     include_columns=list(types),
@@ -443,13 +468,15 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
                 ),
             )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise _explain(path, names, separator, has_header, number, error) from error
+        raise _explain(path, wanted, names, separator, number, error) from error
     return pd.DataFrame({column: table[str(column)].to_pandas() for column in wanted})
 
 
-def _first_row(path: Place, separator: str) -> list[str]:
-    for _, row in _rows(path, separator):
-        return row
+def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
+    for line, row in _rows(path, separator):
+        if any(map(_not_utf8, row)):
+            raise _wrong_encoding(path, line, row)
+        return line, row
     raise InputError(f"{path} is empty")
 
 
@@ -457,30 +484,38 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that has any; slow, for first rows and for explaining errors."""
     with path.open("rb") as raw:
         binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="backslashreplace", newline="")
         try:
             if len(separator) > 1:
                 for line, content in enumerate(text, start=1):
-                    if content.strip():
-                        yield line, content.rstrip("\r\n").split(separator)
+                    if row := content.rstrip("\r\n"):
+                        yield line, row.split(separator)
             else:
                 reader = csv.reader(text, delimiter=separator)
-                for row in reader:
-                    if row:
-                        yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 text ({error.reason} at byte {error.start:,}); convert it, for example with "
-                "`iconv -f latin1 -t utf-8`"
-            ) from error
+                for fields in reader:
+                    if fields:
+                        yield reader.line_num, fields
         except csv.Error as error:
             raise InputError(f"{path} cannot be read: {error}") from error
 
 
+def _not_utf8(field: str) -> bool:
+    """Whether :func:`_rows` had to write a byte as \\x80 to \\xff."""
+    return re.search(r"\\x[89a-f][0-9a-f]", field) is not None
+
+
+def _wrong_encoding(path: Place, line: int, row: list[str]) -> InputError:
+    text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
+    return InputError(
+        f"{path}, line {line}: {text} is not UTF-8 text; convert the file, for example with `iconv -f latin1 -t utf-8`"
+    )
+
+
 def _explain(
-    path: Place, names: list[str], separator: str, has_header: bool, number: Column | None, error: Exception
+    path: Place, wanted: Sequence[Column], names: list[str], separator: str, number: Column | None, error: Exception
 ) -> InputError:
     """Find the line that arrow stumbled over."""
+    has_header, place = isinstance(wanted[0], str), 0
     for place, (line, row) in enumerate(_rows(path, separator)):
         if place == 0 and has_header:
             continue
@@ -489,31 +524,45 @@ def _explain(
                 f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}: "
                 f"{separator.join(row)[:80]!r}"
             )
+        if len(separator) > 1 and any(separator[0] in field for field in row):
+            return InputError(
+                f"{path}, line {line}: a single {separator[0]!r} inside a field, where {separator!r} separates "
+                f"fields: {separator.join(row)[:80]!r}; use another separator"
+            )
+        needed = {column: row[names.index(str(column))] for column in wanted}
+        if any(map(_not_utf8, needed.values())):
+            return _wrong_encoding(path, line, list(needed.values()))
         if number is None:
             continue
-        value = row[names.index(str(number))].strip()
+        value = needed[number].strip()
         try:
-            float(value or "nan")
-        except ValueError:
+            pc.cast(pa.scalar(value or "nan"), pa.float64())
+        except pa.ArrowInvalid:
             hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
             return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
+    if has_header and place == 0:
+        return InputError(f"{path} has a header line and nothing below it")
     return InputError(f"{path} cannot be read: {error}")
 
 
 def _check_columns(path: Place, wanted: Sequence[Column], names: Sequence[str]) -> None:
     for column in wanted:
         if column not in names:
+            # With quotes, so that ' item' shows its space.
             raise InputError(
-                f"{path} has no column '{column}'; it has {_some(names)}. Say which is which with "
-                "--data.user_column, --data.item_column, --data.rating_column and --data.timestamp_column"
+                f"{path} has no column '{column}'; it has {_some([repr(name) for name in names])}. Say which is which "
+                "with --data.user_column, --data.item_column, --data.rating_column and --data.timestamp_column "
+                "(positions from 0 if there is no header line)"
                 + ("" if len(names) > 1 else ", and how fields are separated with --data.separator")
             )
+        if names.count(column) > 1:
+            raise InputError(f"{path} has {names.count(column)} columns named '{column}'; rename one")
 
 
 def _ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """Raw ids: integers where all are written as such (no leading zeros), else text; missing ones stay missing."""
-    if pd.api.types.is_integer_dtype(column.dtype):
-        return column.astype(np.int64) if not column.isna().any() else column
+    if pd.api.types.is_signed_integer_dtype(column.dtype):
+        return column.astype(np.int64)
     try:
         text = pa.array(column, type=pa.string(), from_pandas=True)
     except (pa.ArrowTypeError, pa.ArrowInvalid):  # UUIDs, decimals, mixtures: as they are written
@@ -524,20 +573,35 @@ def _ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _seconds(column: "pd.Series[Any]", path: Place, name: Column) -> "pd.Series[Any]":
-    """Times as int64 seconds since 1970, from numbers, dates, or text of either."""
+    """Times as int64 seconds since 1970, from numbers, ISO 8601 dates, or text of either."""
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0]) + 1
         raise InputError(f"{path}: row {row} has no time in the column '{name}'; mend it or leave the column out")
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return column.astype(np.int64)
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        given = pa.array(column, from_pandas=True)
+        for kind in (pa.int64(), pa.float64()):
+            try:
+                numbers = pc.cast(given, kind).to_numpy(zero_copy_only=False)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                continue
+            if len(wrong := np.flatnonzero(~(np.abs(numbers) < 2.0**63))):
+                raise InputError(
+                    f"{path}: row {wrong[0] + 1} has the time {column.iloc[wrong[0]]} in the column '{name}'; it "
+                    "must be in seconds since 1970"
+                )
+            return pd.Series(numbers.astype(np.int64))
     try:
-        return pd.to_numeric(column).astype(np.int64)
-    except (ValueError, TypeError):
-        pass
-    try:
-        return pd.to_datetime(column, utc=True).astype("datetime64[s, UTC]").astype(np.int64)
+        dates = pd.to_datetime(column, format="ISO8601", utc=True)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: the column '{name}' has no times ({error})") from error
+        reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
+        raise InputError(
+            f"{path}: the column '{name}' must hold seconds since 1970 or ISO 8601 dates such as 2026-01-31T12:00 "
+            f"({reason})"
+        ) from error
+    if dates.isna().any():
+        row = int(np.flatnonzero(dates.isna())[0])
+        raise InputError(f"{path}: row {row + 1} has the time {column.iloc[row]!r} in the column '{name}'; mend it")
+    return dates.astype("datetime64[s, UTC]").astype(np.int64)
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -1,0 +1,482 @@
+"""The command line from end to end: what a run leaves behind, resuming, leakage, and bad input."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lgcn.cli import main
+from lgcn.data.datamodule import RatingsDataModule
+
+FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
+FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
+DOT = ["--model.head", "dot", "--model.biases", "true", "--model.embedding_dim", "4", "--model.num_layers", "1"]
+
+
+def made_ratings(num_users: int = 30, num_items: int = 20, seed: int = 0) -> pd.DataFrame:
+    """Half of all pairs, rated 1 to 5 by a user bias, an item bias and noise."""
+    draw = np.random.default_rng(seed)
+    user, item = np.divmod(draw.permutation(num_users * num_items)[: num_users * num_items // 2], num_items)
+    taste = draw.normal(3, 0.7, num_users)[user] + draw.normal(0, 0.7, num_items)[item] + draw.normal(0, 0.3, len(user))
+    names = [f"u{number}" for number in user]
+    return pd.DataFrame({"user": names, "item": item * 10, "rating": np.clip(np.round(taste * 2) / 2, 0.5, 5.0)})
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "ratings.csv"
+    made_ratings().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def fit(tmp_path: Path, csv: Path) -> Callable[..., Path]:
+    """Train on the made ratings with these arguments more; the run's folder."""
+
+    def run(*args: str, steps: int = 8, name: str = "made", source: Path = csv) -> Path:
+        given = ["--data.source", str(source), *FAST, *DOT, "--trainer.max_steps", str(steps)]
+        main(["fit", *given, "--run_name", name, "--runs_dir", str(tmp_path / "runs"), *args])
+        return max((tmp_path / "runs" / name).iterdir(), key=lambda path: path.stat().st_mtime)
+
+    return run
+
+
+def checkpoint(run: Path, kind: str = "last") -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(run / "checkpoints" / f"{kind}.ckpt", weights_only=True)
+    return loaded
+
+
+def predicted(run: Path, *args: str, kind: str = "last") -> pd.DataFrame:
+    output = run / "predictions.csv"
+    main(["predict", "--ckpt_path", str(run / "checkpoints" / f"{kind}.ckpt"), "--output", str(output), *args])
+    return pd.read_csv(output)
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Whether two nests of dicts, lists, tensors and numbers are the same to the bit."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return bool(left.keys() == right.keys()) and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return bool(left == right)
+
+
+# -- what a run leaves behind ----------------------------------------------------------------------------------
+
+
+def test_a_run_has_its_files_and_scalars(fit: Callable[..., Path]) -> None:
+    run = fit(
+        *("--trainer.callbacks+=LearningRateMonitor", "--optimizer=Adam", "--optimizer.lr=0.05"),
+        *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5"),
+    )
+    assert run.name == "version_0"
+    for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "plots/loss.png", "plots/recall@20.png"):
+        assert (run / name).stat().st_size > 0, name
+    events = EventAccumulator(str(run)).Reload()
+    wanted = {"train/loss", "val/loss", "val/rmse", "val/mae", "val/recall@20", "val/precision@20", "lr-Adam"}
+    assert wanted <= set(events.Tags()["scalars"])
+    assert {"plots/loss", "plots/recall@20"} <= set(events.Tags()["images"])
+    assert [event.step for event in events.Scalars("val/rmse")] == [3, 7]  # after steps 4 and 8, counted from 0
+    # The schedule halves the rate after each epoch of 4 steps.
+    assert [round(event.value, 6) for event in events.Scalars("lr-Adam")] == [0.05, 0.025]
+    table = pd.read_csv(run / "metrics.csv")
+    assert table["train/loss"].count() == 8
+    assert table["val/rmse"].dropna().tolist() == pytest.approx(
+        [event.value for event in events.Scalars("val/rmse")], rel=1e-6
+    )
+
+
+def test_validation_rmse_is_the_root_of_the_validation_loss(fit: Callable[..., Path]) -> None:
+    rows = pd.read_csv(fit() / "metrics.csv").dropna(subset=["val/rmse"])
+    assert (rows["val/rmse"] ** 2).tolist() == pytest.approx(rows["val/loss"].tolist(), rel=1e-5)
+
+
+def test_best_checkpoint_is_the_one_with_the_lowest_rmse(fit: Callable[..., Path]) -> None:
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.3", steps=24)
+    rows = pd.read_csv(run / "metrics.csv").dropna(subset=["val/rmse"])
+    best = rows.loc[rows["val/rmse"].idxmin()]
+    assert checkpoint(run, "best")["global_step"] == best["step"] + 1
+    assert checkpoint(run, "last")["global_step"] == 24
+
+
+def test_test_writes_what_its_predictions_give(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit()
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    written = json.loads((run / "test_metrics.json").read_text())
+    table = predicted(run, kind="best")
+    error = table["prediction"] - table["rating"]
+    assert written["test/rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+    assert written["test/mae"] == pytest.approx(error.abs().mean(), rel=1e-4)
+    assert written["num_ratings"] == len(table) == 30
+    printed = capsys.readouterr().out
+    assert f"{written['test/rmse']:.4f}" in printed
+    assert f"{written['baseline']['test/rmse']:.4f}" in printed
+    events = EventAccumulator(str(run)).Reload()
+    assert [event.step for event in events.Scalars("test/rmse")] == [checkpoint(run, "best")["global_step"] - 1]
+
+
+def test_predict_for_pairs_in_a_file(
+    fit: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = fit()
+    pairs = pd.DataFrame({"item": [0, 10, 999], "user": ["u1", "nobody", "u2"]})
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    table = predicted(run, "--data.predict_path", str(tmp_path / "pairs.csv"))
+    assert table["user"].tolist() == ["u1", "nobody", "u2"]
+    assert table["item"].tolist() == [0, 10, 999]
+    assert table["prediction"].isna().tolist() == [False, True, True]
+    assert "nobody" in caplog.text
+    assert "999" in caplog.text
+    args = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.predict_path", str(tmp_path / "pairs.csv")]
+    main(["predict", *args, "--output", str(tmp_path / "p.parquet")])
+    assert pd.read_parquet(tmp_path / "p.parquet")["prediction"][0] == pytest.approx(table["prediction"][0], rel=1e-5)
+
+
+def test_commands_take_the_newest_run_of_a_configuration(fit: Callable[..., Path], tmp_path: Path) -> None:
+    fit()
+    newest = fit("--model.embedding_dim=5")
+    assert newest.name == "version_1"
+    main(["test", "--run_name", "made", "--runs_dir", str(tmp_path / "runs"), "--ckpt_path", "last"])
+    assert (newest / "test_metrics.json").exists()
+    assert not (newest.parent / "version_0" / "test_metrics.json").exists()
+
+
+def test_an_option_wins_over_the_checkpoint(fit: Callable[..., Path]) -> None:
+    run = fit()
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--model.k", "3"])
+    assert "test/recall@3" in json.loads((run / "test_metrics.json").read_text())
+
+
+def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path], tmp_path: Path) -> None:
+    run = fit("--model.edge_dropout=0.3")
+    main(["fit", "--config", str(run / "config.yaml")])
+    again = run.parent / "version_1"
+    assert equal(checkpoint(run)["state_dict"], checkpoint(again)["state_dict"])
+
+
+def test_print_config_parses_back(capsys: pytest.CaptureFixture[str], csv: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--data.source", str(csv), *DOT, "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["head"] == "dot"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ["ReduceLROnPlateau", "--lr_scheduler.monitor=val/rmse"],
+        ["OneCycleLR", "--lr_scheduler.max_lr=0.1", "--lr_scheduler.total_steps=8"],
+        ["StepLR", "--lr_scheduler.step_size=1", "--lr_interval=step", "--lr_frequency=4"],
+    ],
+    ids=lambda schedule: str(schedule[0]),
+)
+def test_schedules(fit: Callable[..., Path], schedule: list[str]) -> None:
+    run = fit(
+        "--trainer.callbacks+=LearningRateMonitor",
+        "--optimizer=SGD",
+        "--optimizer.lr=0.05",
+        f"--lr_scheduler={schedule[0]}",
+        *schedule[1:],
+    )
+    rates = [round(event.value, 6) for event in EventAccumulator(str(run)).Reload().Scalars("lr-SGD")]
+    if schedule[0] == "ReduceLROnPlateau":
+        assert rates == [0.05, 0.05]
+    elif schedule[0] == "OneCycleLR":
+        # Counted by step: it starts at max_lr / 25, peaks after 30 % of 8 steps, and is at its lowest in the end.
+        assert rates[0] == pytest.approx(0.004)
+        assert max(rates) > 0.09
+        assert rates[-1] < 0.001
+    else:
+        assert rates == [0.05] * 4 + [0.005] * 4
+
+
+def test_the_sparse_tensor_engine_gives_the_same_run(fit: Callable[..., Path], torch_sparse: Any) -> None:
+    csr, sparse_tensor = fit(), fit("--model.engine=sparse_tensor", name="other")
+    for name, value in checkpoint(csr)["state_dict"].items():
+        torch.testing.assert_close(checkpoint(sparse_tensor)["state_dict"][name], value, rtol=1e-4, atol=1e-5)
+
+
+# -- leakage ---------------------------------------------------------------------------------------------------
+
+
+def _parts(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[str]:
+    ratings = made_ratings()
+    held_out = ratings.groupby("user").cumcount() < 2
+    parts = {
+        "train": ratings[~held_out],
+        "val": change(ratings[held_out][::2]),
+        "test": change(ratings[held_out][1::2]),
+    }
+    assert set(parts["train"]["item"]) == set(ratings["item"])  # so the vocabulary does not depend on what is held out
+    folder.mkdir()
+    for part, table in parts.items():
+        table.to_csv(folder / f"{part}.csv", index=False)
+    return ["--data.split=files", "--data.source=null"] + [
+        f"--data.{part}_path={folder / part}.csv" for part in ("train", "val", "test")
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.assign(rating=6 - table["rating"]),
+        lambda table: table.assign(rating=np.random.default_rng(1).permutation(table["rating"])),
+        lambda table: table.iloc[:1],
+    ],
+    ids=["changed", "permuted", "removed"],
+)
+def test_held_out_ratings_change_no_prediction(
+    fit: Callable[..., Path], tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    every = made_ratings()[["user", "item"]].drop_duplicates()
+    every.to_csv(tmp_path / "every.csv", index=False)
+    tables = []
+    for name, function in (("whole", lambda table: table), ("other", change)):
+        run = fit(*_parts(tmp_path / name, function), "--model.edge_dropout=0.2", name=name)
+        tables.append(predicted(run, "--data.predict_path", str(tmp_path / "every.csv")))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_eval_graph_split_shows_the_model_what_it_is_asked(fit: Callable[..., Path]) -> None:
+    run = fit()
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    ours = json.loads((run / "test_metrics.json").read_text())
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.eval_graph", "split"])
+    assert json.loads((run / "test_metrics.json").read_text())["test/rmse"] != ours["test/rmse"]
+
+
+# -- resuming --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [8, 6], ids=["between epochs", "within an epoch"])
+def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, tmp_path: Path) -> None:
+    settings = ["--model.edge_dropout=0.3", "--optimizer=Adam", "--optimizer.lr=0.05", "--lr_scheduler=ExponentialLR"]
+    settings += ["--lr_scheduler.gamma=0.9", "--lr_interval=step"]
+    straight = fit(*settings, steps=16, name="straight")
+    fit(*settings, steps=half, name="halves")
+    main(
+        ["fit", "--run_name=halves", "--runs_dir", str(tmp_path / "runs"), "--ckpt_path=last", "--trainer.max_steps=16"]
+    )
+    halves = straight.parent.parent / "halves" / "version_0"
+    assert not (halves.parent / "version_1").exists()
+    once, twice = checkpoint(straight), checkpoint(halves)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert equal(once[part], twice[part]), part
+    rows = [pd.read_csv(run / "metrics.csv") for run in (straight, halves)]
+    for table in rows:
+        assert table["train/loss"].count() == 16
+    columns = ["step", "train/loss"]
+    left, right = (table.dropna(subset=["train/loss"])[columns].reset_index(drop=True) for table in rows)
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    if half == 8:
+        pd.testing.assert_frame_equal(*rows, check_exact=True)
+        curves = [checkpoint(run)["callbacks"]["Plots"]["curve"] for run in (straight, halves)]
+        assert equal(*curves)
+
+
+def test_what_a_killed_run_wrote_past_its_checkpoint_is_written_once(fit: Callable[..., Path]) -> None:
+    run = fit()
+    table = pd.read_csv(run / "metrics.csv")
+    lost = table.tail(1).assign(step=9)
+    pd.concat([table, lost]).to_csv(run / "metrics.csv", index=False)
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_steps=12"])
+    steps = pd.read_csv(run / "metrics.csv").dropna(subset=["train/loss"])["step"]
+    assert steps.tolist() == list(range(12))
+
+
+def test_going_on_from_the_best_checkpoint_is_a_new_run(fit: Callable[..., Path]) -> None:
+    run = fit()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--trainer.max_steps=12"])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert checkpoint(run.parent / "version_1")["global_step"] == 12
+
+
+def test_a_resumed_run_keeps_a_better_best(fit: Callable[..., Path]) -> None:
+    run = fit("--optimizer=SGD", "--optimizer.lr=0.5")
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    # A step of this size spoils the model, so nothing better comes.
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_steps=12", "--optimizer.lr=500"])
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def _resumed(run: Path, *args: str) -> dict[str, Any]:
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_steps=12", *args])
+    return checkpoint(run)
+
+
+def test_a_changed_learning_rate_is_used(fit: Callable[..., Path]) -> None:
+    content = _resumed(
+        fit("--optimizer=Adam", "--optimizer.lr=0.05"), "--optimizer.lr=0.01", "--optimizer.weight_decay=0.1"
+    )
+    group = content["optimizer_states"][0]["param_groups"][0]
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.1)
+    assert float(content["optimizer_states"][0]["state"][0]["step"]) == 12  # its moments went on
+
+
+def test_a_changed_learning_rate_keeps_its_place_in_the_schedule(fit: Callable[..., Path]) -> None:
+    schedule = ["--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5"]
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.08", *schedule)
+    assert checkpoint(run)["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.08 / 4)
+    content = _resumed(run, "--optimizer.lr=0.8")
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.8 / 8)
+    assert content["lr_schedulers"][0]["base_lrs"] == [0.8]
+
+
+def test_a_changed_schedule_is_used(fit: Callable[..., Path]) -> None:
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.08", "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5")
+    # Two epochs at 0.5, one at 0.1.
+    content = _resumed(run, "--lr_scheduler.gamma=0.1")
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.08 * 0.5**2 * 0.1)
+
+
+def test_another_schedule_starts_from_its_beginning(fit: Callable[..., Path]) -> None:
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.08", "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5")
+    one_cycle = ["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1", "--lr_scheduler.total_steps=100"]
+    content = _resumed(run, *one_cycle)
+    assert content["lr_schedulers"][0]["last_epoch"] == 4  # steps since it began
+    assert content["optimizer_states"][0]["param_groups"][0]["max_lr"] == 0.1
+
+
+def test_another_optimiser_starts_without_the_old_moments(fit: Callable[..., Path]) -> None:
+    content = _resumed(fit("--optimizer=Adam", "--optimizer.lr=0.05"), "--optimizer=SGD", "--optimizer.lr=0.01")
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == 0.01
+    assert "betas" not in content["optimizer_states"][0]["param_groups"][0]
+
+
+# -- bad input -------------------------------------------------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
+    """The message a command ends with, having failed."""
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return re.sub(r"\s+", " ", error)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--data.source=ml-latest-smal"], ["ml-latest-small", "did you mean"]),
+        (["--data.source=nowhere.csv"], ["no file nowhere.csv"]),
+        (["--data.sourcee=x"], ["sourcee"]),
+        (["--data.item_column=movie"], ["'movie'", "user, item, rating"]),
+        (["--model.k=0"], ["'k'", "at least 1", "got 0"]),
+        (["--model.edge_dropout=1.5"], ["edge_dropout", "1.5"]),
+        (["--model.head=cosine"], ["head", "cosine"]),
+        (["--model.layer_weights=[1]"], ["layer_weights", "num_layers + 1 = 2"]),
+        (["--data.split=temporal"], ["temporal", "timestamp_column"]),
+        (["--data.val_fraction=0.001"], ["part empty", "7 / 1 / 0", "--data.split"]),
+        (["--trainer.accelerator=gpu"], ["gpu"]),
+        (
+            ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=1", "--lr_interval=step", "--lr_frequency=3"],
+            ["divide", "3"],
+        ),
+        (["--checkpoint.monitor=val/rsme"], ["val/rsme", "val/rmse"]),
+        (["--ckpt_path=lats"], ["lats", "did you mean 'last'"]),
+        (["--ckpt_path=last"], ["no run in", "lgcn fit"]),
+    ],
+    ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else None,
+)
+def test_bad_arguments(
+    args: list[str], words: list[str], csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if args == ["--data.val_fraction=0.001"]:
+        made_ratings(4, 4).to_csv(csv, index=False)
+    base = [
+        "fit",
+        "--data.source",
+        str(csv),
+        *FAST,
+        *DOT,
+        "--runs_dir",
+        str(tmp_path / "runs"),
+        "--trainer.max_steps=8",
+    ]
+    message = refused(capsys, [*base, *args])
+    for word in words:
+        assert word in message
+
+
+def test_unknown_key_in_a_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("data:\n  source: sample\n  colour: red\n")
+    assert "colour" in refused(capsys, ["fit", "--config", str(tmp_path / "mine.yaml")])
+
+
+def test_a_checkpoint_that_is_none(tmp_path: Path, csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"not a checkpoint")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "y.ckpt")
+    assert "damaged" in refused(capsys, ["test", "--ckpt_path", str(tmp_path / "x.ckpt")])
+    assert "not a checkpoint of lgcn" in refused(capsys, ["test", "--ckpt_path", str(tmp_path / "y.ckpt")])
+
+
+def test_a_checkpoint_cut_short(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = fit() / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert str(path) in refused(capsys, ["test", "--ckpt_path", str(path)])
+
+
+def test_a_checkpoint_of_another_model(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(fit() / "checkpoints" / "last.ckpt")
+    assert "embedding_dim 4 there and 7 here" in refused(
+        capsys, ["test", "--ckpt_path", path, "--model.embedding_dim=7"]
+    )
+
+
+def test_a_checkpoint_of_other_data(fit: Callable[..., Path], csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(fit() / "checkpoints" / "last.ckpt")
+    assert "trained on other data" in refused(capsys, ["test", "--ckpt_path", path, "--data.seed=5"])
+    made_ratings(num_users=12).to_csv(csv, index=False)
+    assert "num_users 30 there and 12 here" in refused(capsys, ["test", "--ckpt_path", path])
+
+
+def test_output_of_an_unknown_kind(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(fit() / "checkpoints" / "last.ckpt")
+    assert "predictions.xlsx" in refused(capsys, ["predict", "--ckpt_path", path, "--output", "predictions.xlsx"])
+
+
+# -- the reference ---------------------------------------------------------------------------------------------
+
+
+def test_the_notebook_configuration_learns_what_the_notebook_would(real_data: Path, tmp_path: Path) -> None:
+    """400 of its 10,000 steps against the same model written densely, as the notebook writes it."""
+    args = ["fit", "--config", "configs/notebook.yaml", "--data.root", str(real_data), "--runs_dir", str(tmp_path)]
+    main([*args, "--trainer.max_steps=40", "--trainer.enable_model_summary=false", "--data.steps_per_epoch=40"])
+    ours = checkpoint(tmp_path / "notebook" / "version_0")["state_dict"]
+
+    data = RatingsDataModule("ml-latest-small", root=str(real_data), min_rating=1)
+    train = data.graphs["train"]
+    user, item = train.user.long(), train.item.long() + data.num_users
+    row, column = torch.cat([user, item]), torch.cat([item, user])
+    degree = torch.bincount(row, minlength=train.num_nodes).float()
+    weight = (degree[row] * degree[column]).rsqrt()
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(train.num_nodes, 64)
+    torch.nn.init.normal_(embedding.weight, std=0.1)
+    out = torch.nn.Linear(128, 1)
+    optimizer = torch.optim.Adam([*embedding.parameters(), *out.parameters()], lr=1e-3, weight_decay=0.01)
+    for _ in range(40):
+        ego = embedding.weight
+        neighbours = torch.zeros_like(ego).index_add(0, row, weight[:, None] * ego[column])
+        final = (ego + neighbours) / 2
+        preds = out(torch.cat([final[user], final[item]], dim=1))
+        loss = torch.nn.functional.mse_loss(preds, train.rating[:, None])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(ours["model.head.out.weight"], out.weight.detach(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ours["model.head.out.bias"], out.bias.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours["model.embedding.weight"], embedding.weight.detach(), rtol=0, atol=2e-4)
