@@ -93,9 +93,9 @@ class RunCheckpoints(Checkpoint):
             return
         self._saved_step = trainer.global_step
         if self._best_is_due:
-            trainer.save_checkpoint(self.path(trainer, "best"))
+            trainer.save_checkpoint(self.path(trainer, "best"), weights_only=False)
             self._best_is_due = False
-        trainer.save_checkpoint(self.path(trainer, "last"))
+        trainer.save_checkpoint(self.path(trainer, "last"), weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}

@@ -6,7 +6,6 @@ Both operations have a backward pass made of sparse products alone, so a trainin
 an embedding row per edge (E x F numbers, and a scatter to undo it).
 """
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -54,7 +53,7 @@ def _full_precision(dense: Tensor) -> Tensor:
     return dense if dense.dtype == torch.float64 else dense.float()
 
 
-def csr(crow: Tensor, col: Tensor, value: Tensor, shape: Sequence[int]) -> Tensor:
+def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A torch CSR tensor around existing tensors, without a copy or a check of them."""
     return torch.sparse_csr_tensor(crow, col, value, shape, check_invariants=False)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lgcn.data import sources
 from lgcn.data.sources import Column, Columns
-from lgcn.data.splits import Rows, Split, leave_last_out_split, random_split, temporal_split
+from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
@@ -135,6 +135,8 @@ class RatingsDataModule(pl.LightningDataModule):
         given = [column for column in self.columns if column is not None]
         if len({isinstance(column, str) for column in given}) > 1:
             raise InputError(f"give all columns by name or all by position (got {', '.join(map(repr, given))})")
+        if len(set(given)) < len(given):
+            raise InputError(f"each column can be one thing only (got {', '.join(map(repr, given))})")
         if (split == "files") != (train_path is not None and test_path is not None):
             raise InputError("--data.split files goes together with --data.train_path and --data.test_path")
         if split != "files" and source is None:
@@ -234,7 +236,7 @@ class RatingsDataModule(pl.LightningDataModule):
     @property
     def _root(self) -> Path:
         root = self.hparams["root"]
-        return sources.default_root() if root is None else Path(root)
+        return sources.default_root() if root is None else Path(root).expanduser()
 
     def _read(self) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
         given = self.hparams
@@ -283,16 +285,10 @@ class RatingsDataModule(pl.LightningDataModule):
         return Split(train, val, test)
 
     def _draw_val(self, train: Rows) -> tuple[Rows, Rows]:
-        from sklearn.model_selection import train_test_split
-
         fraction = self.hparams["val_fraction"]
-        if len(train) < 2 or not 0 < fraction < 1:
-            raise InputError(
-                f"no validation part can be drawn from {len(train)} training ratings with --data.val_fraction "
-                f"{fraction}; give --data.val_path"
-            )
-        kept, drawn = train_test_split(train, test_size=fraction, random_state=self.hparams["seed"])
-        return kept, drawn
+        if not 0 < fraction < 1:
+            raise InputError(f"--data.val_fraction must be between 0 and 1 (got {fraction}), or give --data.val_path")
+        return divide(train, fraction, self.hparams["seed"])
 
     # -- loaders -------------------------------------------------------------------------------------------
 
@@ -343,11 +339,7 @@ class RatingsDataModule(pl.LightningDataModule):
                     "rating": test.rating.numpy(),
                 }
             )
-        user_column, item_column = self.columns.user, self.columns.item
-        pairs = sources.read_columns(Path(path), [user_column, item_column], self.hparams["separator"])
-        if pairs.empty:
-            raise InputError(f"{path} has no pairs")
-        return pairs.rename(columns={user_column: "user", item_column: "item"})
+        return sources.read_pairs(Path(path).expanduser(), self.columns, self.hparams["separator"])
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 

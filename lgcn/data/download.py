@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def download_archive(url: str, path: Path, md5: str | None = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: not a URL
         raise InputError(
             f"could not download {url} to {path}: {_reason(error)}; run the same command to continue, or put the "
             f"archive there by hand"
@@ -127,6 +128,8 @@ def _verify(part: Path, url: str, md5: str | None) -> None:
             broken = archive.testzip()
     except zipfile.BadZipFile as error:
         raise InputError(f"{url} is not a zip archive ({error}); the download was removed") from error
+    except (zlib.error, EOFError) as error:
+        raise InputError(f"{url} is damaged ({error}); the download was removed, run the command again") from error
     if broken:
         raise InputError(f"{url}: the member {broken} is damaged; the download was removed, run the command again")
 

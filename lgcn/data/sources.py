@@ -215,7 +215,7 @@ def load_parts(
         One canonical table per path; items as in :class:`RatingTable`; where it was read from.
     """
     if source is None:
-        return [read_table(Path(path), columns, separator) for path in paths], None, ", ".join(paths)
+        return [read_table(Path(path).expanduser(), columns, separator) for path in paths], None, ", ".join(paths)
     if source == SAMPLE:
         raise InputError(
             f"the packaged sample has no files {', '.join(paths)} in it; with --data.split files, give --data.source "
@@ -270,6 +270,18 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
     return table
 
 
+def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
+    """Read the columns of users and items only, as ``user`` and ``item``; missing ids stay missing.
+
+    Raises:
+        InputError: as for :func:`read_table`.
+    """
+    read = read_columns(path, [columns.user, columns.item], separator)
+    if read.empty:
+        raise InputError(f"{path} has no pairs")
+    return pd.DataFrame({"user": _ids(read[columns.user]), "item": _ids(read[columns.item])})
+
+
 def read_columns(
     path: Place, wanted: Sequence[Column], separator: str | None = None, number: Column | None = None
 ) -> pd.DataFrame:
@@ -309,7 +321,7 @@ def _locate(source: str, root: Path) -> Path:
             if path.exists():
                 return path
         raise InputError(f"{source} is not in {root}; it is downloaded by `lgcn fit`, or put {source}.zip there")
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.exists():
         return path
     if path.suffix or path.parent != Path():

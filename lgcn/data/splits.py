@@ -1,5 +1,6 @@
 """Splits: which rows of the canonical table are for training, validation and test."""
 
+import math
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -43,13 +44,17 @@ def random_split(num_rows: int, val_fraction: float = 0.1, test_fraction: float 
     """
     held_out_fraction = val_fraction + test_fraction
     _check_fractions(val_fraction, test_fraction)
-    if num_rows < 2:
-        raise InputError(f"a random split needs at least 2 ratings (got {num_rows})")
-    train, held_out = train_test_split(np.arange(num_rows), test_size=held_out_fraction, random_state=seed)
-    if len(held_out) < 2:
-        return Split(train, held_out, held_out[:0])
-    val, test = train_test_split(held_out, test_size=test_fraction / held_out_fraction, random_state=seed)
+    train, held_out = divide(np.arange(num_rows), held_out_fraction, seed)
+    val, test = divide(held_out, test_fraction / held_out_fraction, seed)
     return Split(train, val, test)
+
+
+def divide(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """scikit-learn's ``train_test_split``, but where that would refuse to leave a part empty, the first is empty."""
+    if math.ceil(len(rows) * fraction) >= len(rows):
+        return rows[:0], rows
+    kept, drawn = train_test_split(rows, test_size=fraction, random_state=seed)
+    return kept, drawn
 
 
 def temporal_split(timestamp: "pd.Series[Any]", val_fraction: float = 0.1, test_fraction: float = 0.1) -> Split:
@@ -59,12 +64,13 @@ def temporal_split(timestamp: "pd.Series[Any]", val_fraction: float = 0.1, test_
     the parts may be a little larger or smaller than asked.
     """
     _check_fractions(val_fraction, test_fraction)
-    times = timestamp.to_numpy()
+    times, rows = timestamp.to_numpy(), np.arange(len(timestamp))
+    if len(times) == 0:
+        return Split(rows, rows, rows)
     ordered = np.sort(times)
     first_val = round(len(times) * (1 - val_fraction - test_fraction))
     first_test = round(len(times) * (1 - test_fraction))
     val_time, test_time = ordered[min(first_val, len(times) - 1)], ordered[min(first_test, len(times) - 1)]
-    rows = np.arange(len(times))
     return Split(rows[times < val_time], rows[(times >= val_time) & (times < test_time)], rows[times >= test_time])
 
 

@@ -1,0 +1,211 @@
+"""The sparse kernels against dense products and gather-multiply-sum, in values and in gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from lgcn.graph import RatingGraph
+from lgcn.ops import csr, edge_dot, symmetric_matmul
+
+COLUMNS = [1, 2, 64]
+
+
+def symmetric(size: int = 9, seed: int = 0) -> Tensor:
+    """A dense symmetric matrix, [N, N] float64, with about a third of its entries and two empty rows."""
+    draw = torch.Generator().manual_seed(seed)
+    upper = torch.randn(size, size, generator=draw, dtype=torch.float64).triu()
+    upper = upper * (torch.rand(size, size, generator=draw) < 0.35)
+    upper[[0, 4]] = 0
+    upper[:, [0, 4]] = 0
+    return upper + upper.triu(1).T
+
+
+def to_csr(dense: Tensor) -> Tensor:
+    sparse = dense.to_sparse_csr()
+    crow, col = sparse.crow_indices().int(), sparse.col_indices().int()
+    return csr(crow, col, sparse.values(), (len(dense), len(dense)))
+
+
+def rated_pairs(num_users: int = 7, num_items: int = 9, num_edges: int = 25, seed: int = 0) -> RatingGraph:
+    """Random pairs; the first and the last user and item have none."""
+    draw = torch.Generator().manual_seed(seed)
+    pair = torch.randperm((num_users - 2) * (num_items - 2), generator=draw)[:num_edges]
+    user, item = 1 + pair // (num_items - 2), 1 + pair % (num_items - 2)
+    return RatingGraph.from_edges(user, item, torch.ones(num_edges), num_users, num_items)
+
+
+def dot(graph: RatingGraph, left: Tensor, right: Tensor) -> Tensor:
+    return edge_dot(left, right, graph.pattern, graph.pattern_transpose, graph.by_item)
+
+
+def gathered_dot(graph: RatingGraph, left: Tensor, right: Tensor) -> Tensor:
+    """The slow version: a copy of both rows for every edge."""
+    return (left[graph.user.long()] * right[graph.item.long()]).sum(dim=1)
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# -- symmetric_matmul --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_symmetric_matmul_is_the_dense_product(columns: int) -> None:
+    matrix, dense = symmetric(), randn(9, columns)
+    assert matrix.count_nonzero() > 20
+    torch.testing.assert_close(symmetric_matmul(to_csr(matrix), dense), matrix @ dense, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_symmetric_matmul_gradients(columns: int) -> None:
+    matrix, dense = to_csr(symmetric()), randn(9, columns).requires_grad_()
+    assert gradcheck(lambda x: symmetric_matmul(matrix, x), dense)
+    # Squared, so that the second derivative is not 0 everywhere.
+    assert gradgradcheck(lambda x: symmetric_matmul(matrix, x).square(), dense)
+
+
+@pytest.mark.usefixtures("torch_sparse")
+def test_symmetric_matmul_of_a_sparse_tensor() -> None:
+    from torch_sparse import SparseTensor
+
+    dense = symmetric()
+    matrix, x = SparseTensor.from_dense(dense), randn(9, 2).requires_grad_()
+    torch.testing.assert_close(symmetric_matmul(matrix, x), dense @ x, rtol=1e-13, atol=1e-13)
+    assert gradcheck(lambda x: symmetric_matmul(matrix, x), x)
+    assert gradgradcheck(lambda x: symmetric_matmul(matrix, x).square(), x)
+
+
+def test_symmetric_matmul_of_non_contiguous_operands() -> None:
+    matrix = symmetric()
+    transposed, strided = randn(3, 9).T, randn(9, 6)[:, ::2]
+    for dense in (transposed, strided):
+        assert not dense.is_contiguous()
+        torch.testing.assert_close(symmetric_matmul(to_csr(matrix), dense), matrix @ dense)
+    # `sum` hands the backward pass one number expanded over all entries.
+    dense = randn(9, 3).requires_grad_()
+    torch.autograd.backward(symmetric_matmul(to_csr(matrix), dense).sum())
+    assert dense.grad is not None
+    torch.testing.assert_close(dense.grad, matrix.sum(dim=0)[:, None].expand(9, 3))
+
+
+# -- edge_dot ----------------------------------------------------------------------------------------------
+
+
+def test_edge_dot_by_hand() -> None:
+    graph = RatingGraph.from_edges(torch.tensor([1, 0, 1]), torch.tensor([1, 0, 0]), torch.ones(3), 2, 2)
+    left, right = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[10.0, 1.0], [0.0, 5.0]])
+    # Pairs sorted by user, then item: (0, 0), (1, 0), (1, 1).
+    assert dot(graph, left, right).tolist() == [1 * 10 + 2 * 1, 3 * 10 + 4 * 1, 3 * 0 + 4 * 5]
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_edge_dot_is_gather_multiply_sum(columns: int, dtype: torch.dtype) -> None:
+    graph = rated_pairs()
+    left, right = randn(7, columns, dtype=dtype), randn(9, columns, dtype=dtype, seed=2)
+    weight = randn(len(graph), dtype=dtype, seed=3)
+    results = []
+    for function in (dot, gathered_dot):
+        a, b = left.clone().requires_grad_(), right.clone().requires_grad_()
+        out = function(graph, a, b)
+        torch.autograd.backward((out * weight).sum())
+        assert a.grad is not None
+        assert b.grad is not None
+        results.append((out.detach(), a.grad, b.grad))
+    torch.testing.assert_close(*results)
+    _, by_left, by_right = results[0]
+    assert not by_left[[0, -1]].any()  # users and items without a rating
+    assert not by_right[[0, -1]].any()
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_edge_dot_gradients(columns: int) -> None:
+    graph = rated_pairs()
+    left, right = randn(7, columns).requires_grad_(), randn(9, columns, seed=2).requires_grad_()
+    assert gradcheck(lambda a, b: dot(graph, a, b), (left, right))
+
+
+@pytest.mark.parametrize("learned", ["left", "right"])
+def test_edge_dot_with_one_constant_operand(learned: str) -> None:
+    graph = rated_pairs()
+    operands = {"left": randn(7, 3), "right": randn(9, 3, seed=2)}
+    operands[learned].requires_grad_()
+    assert gradcheck(lambda x: dot(graph, **(operands | {learned: x})), operands[learned])
+    torch.autograd.backward(dot(graph, **operands).sum())
+    (constant,) = (operand for name, operand in operands.items() if name != learned)
+    assert constant.grad is None
+
+
+def test_edge_dot_of_non_contiguous_operands() -> None:
+    graph = rated_pairs()
+    left, right = randn(3, 7).T, randn(9, 6)[:, ::2]
+    torch.testing.assert_close(dot(graph, left, right), gathered_dot(graph, left, right))
+    left.requires_grad_()
+    # Gradients that are no plain row of numbers: one number for all (sum), and every other of a longer row.
+    for reduced in (Tensor.sum, lambda out: (out[:, None].expand(-1, 2) * randn(len(graph), 4)[:, ::2]).sum()):
+        ours, theirs = (
+            torch.autograd.grad(reduced(function(graph, left, right)), left)[0] for function in (dot, gathered_dot)
+        )
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_edge_dot_does_not_read_the_patterns_values() -> None:
+    graph = rated_pairs()
+    left, right = randn(7, 3).requires_grad_(), randn(9, 3, seed=2).requires_grad_()
+    graph.pattern.values().fill_(torch.nan)
+    graph.pattern_transpose.values().fill_(torch.nan)
+    out = dot(graph, left, right)
+    torch.testing.assert_close(out, gathered_dot(graph, left, right))
+    torch.autograd.backward(out.sum())
+    assert left.grad is not None
+    assert right.grad is not None
+    assert left.grad.isfinite().all()
+    assert right.grad.isfinite().all()
+
+
+def test_edge_dot_of_no_edges() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    graph = RatingGraph.from_edges(none, none, torch.zeros(0), 2, 3)
+    left, right = randn(2, 4).requires_grad_(), randn(3, 4).requires_grad_()
+    out = dot(graph, left, right)
+    assert out.tolist() == []
+    torch.autograd.backward(out.sum())
+    assert left.grad is not None
+    assert right.grad is not None
+    assert not left.grad.any()
+    assert not right.grad.any()
+
+
+# -- precision ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_operands_are_multiplied_in_float32(half: torch.dtype) -> None:
+    graph = rated_pairs()
+    matrix = graph.propagation_matrix()
+    assert isinstance(matrix, Tensor)
+    dense, left, right = randn(16, 3).to(half), randn(7, 3).to(half), randn(9, 3).to(half)
+    for x in (dense, left, right):
+        x.requires_grad_()
+    with torch.autocast("cpu", half):
+        product, dots = symmetric_matmul(matrix, dense), dot(graph, left, right)
+    assert product.dtype == dots.dtype == torch.float32
+    torch.testing.assert_close(product, matrix.to_dense() @ dense.float())
+    torch.testing.assert_close(dots, gathered_dot(graph, left.float(), right.float()))
+    torch.autograd.backward(product.sum() + dots.sum())
+    assert dense.grad is not None
+    assert left.grad is not None
+    assert dense.grad.dtype == left.grad.dtype == half
+    torch.testing.assert_close(dense.grad, matrix.to_dense().sum(dim=0)[:, None].expand(16, 3).to(half))
+
+
+def test_a_float64_operand_is_multiplied_in_float64() -> None:
+    graph = rated_pairs()
+    matrix = graph.propagation_matrix()
+    assert isinstance(matrix, Tensor)
+    dense = randn(16, 3)
+    product = symmetric_matmul(matrix, dense)
+    assert product.dtype == torch.float64
+    torch.testing.assert_close(product, matrix.to_dense().double() @ dense, rtol=1e-14, atol=1e-14)
