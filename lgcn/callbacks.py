@@ -269,7 +269,8 @@ class RunSummary(Callback):
             return
         score, name = best.best_score, best.monitor
         metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
-        settings = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        given = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        settings = {name: value for name, value in given.items() if not name.startswith("_")}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)

@@ -124,7 +124,9 @@ class LgcnCLI(LightningCLI):
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self._get(self.config_init, "trainer"), self.subcommand == "fit"
         run, first_step = self._run_folder(fitting)
-        if given["logger"] is None or given["logger"] is True:
+        if self.subcommand in ("validate", "predict"):
+            kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
+        elif given["logger"] is None or given["logger"] is True:
             where: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name}
             where["version"] = runs.number_of(run)
             # TensorBoard hides what a killed run wrote past the checkpoint it goes on from.

@@ -125,6 +125,20 @@ def test_test_writes_what_its_predictions_give(fit: Callable[..., Path], capsys:
     assert [event.step for event in events.Scalars("test/rmse")] == [checkpoint(run, "best")["global_step"] - 1]
 
 
+def test_judging_a_run_leaves_its_curves(fit: Callable[..., Path]) -> None:
+    run = fit()
+    tags = ["train/loss", "val/rmse"]
+
+    def curves() -> list[list[tuple[int, float]]]:
+        events = EventAccumulator(str(run)).Reload()
+        return [[(event.step, event.value) for event in events.Scalars(tag)] for tag in tags]
+
+    before = curves()
+    for command in ("validate", "test"):
+        main([command, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    assert curves() == before
+
+
 def test_predict_for_pairs_in_a_file(
     fit: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -452,9 +466,17 @@ def test_output_of_an_unknown_kind(fit: Callable[..., Path], capsys: pytest.Capt
 
 
 def test_the_notebook_configuration_learns_what_the_notebook_would(real_data: Path, tmp_path: Path) -> None:
-    """400 of its 10,000 steps against the same model written densely, as the notebook writes it."""
+    """40 of its 10,000 steps against the same model written densely, as the notebook writes it."""
     args = ["fit", "--config", "configs/notebook.yaml", "--data.root", str(real_data), "--runs_dir", str(tmp_path)]
-    main([*args, "--trainer.max_steps=40", "--trainer.enable_model_summary=false", "--data.steps_per_epoch=40"])
+    main(
+        [
+            *args,
+            "--trainer.max_steps=40",
+            "--trainer.enable_model_summary=false",
+            "--data.steps_per_epoch=40",
+            "--lr_frequency=40",
+        ]
+    )
     ours = checkpoint(tmp_path / "notebook" / "version_0")["state_dict"]
 
     data = RatingsDataModule("ml-latest-small", root=str(real_data), min_rating=1)

@@ -18,12 +18,11 @@ Edges = tuple[Tensor, Tensor, Tensor]
 USERS, ITEMS, NODES, EDGES = 30, 40, 70, 300  # the last 5 users and the last 8 items have no ratings
 
 
-def random_edges(
-    num_users: int = USERS - 5, num_items: int = ITEMS - 8, num_edges: int = EDGES, seed: int = 0
-) -> Edges:
+def random_edges(seed: int = 0) -> Edges:
     draw = torch.Generator().manual_seed(seed)
-    pair = torch.randperm(num_users * num_items, generator=draw)[:num_edges]
-    return pair // num_items, pair % num_items, torch.randint(1, 11, (num_edges,), generator=draw) / 2
+    pair = torch.randperm((USERS - 5) * (ITEMS - 8), generator=draw)[:EDGES]
+    user, item = pair // (ITEMS - 8), pair % (ITEMS - 8)
+    return user, item, torch.randint(1, 11, (EDGES,), generator=draw) / 2
 
 
 def graph_of(edges: Edges, add_self_loops: bool = False) -> RatingGraph:

@@ -513,7 +513,16 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 def _not_utf8(field: str) -> bool:
     """Whether :func:`_rows` had to write a byte as \\x80 to \\xff."""
-    return re.search(r"\\x[89a-f][0-9a-f]", field) is not None
+    return "\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) is not None
+
+
+def _is_number(field: str) -> bool:
+    """Whether arrow reads it as a number, or as none; Python's float also takes 1_0 and other scripts' digits."""
+    try:
+        float(field or "nan")
+    except ValueError:
+        return False
+    return field.isascii() and "_" not in field
 
 
 def _wrong_encoding(path: Place, line: int, row: list[str]) -> InputError:
@@ -528,6 +537,7 @@ def _explain(
 ) -> InputError:
     """Find the line that arrow stumbled over."""
     has_header, place = isinstance(wanted[0], str), 0
+    positions = [names.index(str(column)) for column in wanted]
     for place, (line, row) in enumerate(_rows(path, separator)):
         if place == 0 and has_header:
             continue
@@ -541,15 +551,10 @@ def _explain(
                 f"{path}, line {line}: a single {separator[0]!r} inside a field, where {separator!r} separates "
                 f"fields: {separator.join(row)[:80]!r}; use another separator"
             )
-        needed = {column: row[names.index(str(column))] for column in wanted}
-        if any(map(_not_utf8, needed.values())):
-            return _wrong_encoding(path, line, list(needed.values()))
-        if number is None:
-            continue
-        value = needed[number].strip()
-        try:
-            pc.cast(pa.scalar(value or "nan"), pa.float64())
-        except pa.ArrowInvalid:
+        needed = [row[position] for position in positions]
+        if any(map(_not_utf8, needed)):
+            return _wrong_encoding(path, line, needed)
+        if number is not None and not _is_number(value := row[names.index(str(number))].strip()):
             hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
             return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
     if has_header and place == 0:

@@ -1,0 +1,91 @@
+"""Heads against the formulas they stand for."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lgcn.heads import DotHead, Head, LinearHead
+
+USERS, ITEMS, COLUMNS = 4, 5, 3
+
+
+def table(rows: int, seed: int) -> Tensor:
+    return torch.randn(rows, COLUMNS, generator=torch.Generator().manual_seed(seed))
+
+
+def scores(head: Head, user: Tensor, item: Tensor) -> Tensor:
+    """Predictions of all pairs, [U, I], of a head on embeddings that are not propagated."""
+    p, q = head.factors(head.project(user), head.project(item))
+    return p @ q.T + head.offset
+
+
+def test_linear_head_by_hand() -> None:
+    head = LinearHead(2)
+    with torch.no_grad():
+        head.out.weight.copy_(torch.tensor([[1.0, 2.0, 10.0, 20.0]]))
+        head.out.bias.fill_(0.5)
+    user, item = torch.tensor([[1.0, 1.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert scores(head, user, item).tolist() == [[3 + 10 + 0.5, 3 + 20 + 0.5], [6 + 10 + 0.5, 6 + 20 + 0.5]]
+
+
+def test_linear_head_is_a_linear_layer_on_both_embeddings_side_by_side() -> None:
+    torch.manual_seed(0)
+    head, user, item = LinearHead(COLUMNS), table(USERS, 1), table(ITEMS, 2)
+    ours = scores(head, user, item)
+    for u in range(USERS):
+        for i in range(ITEMS):
+            torch.testing.assert_close(ours[u, i], head.out(torch.cat([user[u], item[i]]))[0])
+
+
+def test_linear_head_ranks_items_alike_for_every_user() -> None:
+    torch.manual_seed(0)
+    ours = scores(LinearHead(COLUMNS), table(USERS, 1), table(ITEMS, 2))
+    torch.testing.assert_close(ours - ours[:, :1], (ours - ours[:, :1])[:1].expand(USERS, -1))
+
+
+def test_dot_head_is_the_inner_product() -> None:
+    head = DotHead(2, 2)
+    user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
+    assert scores(head, user, item).tolist() == [[1 * 4 + 2 * 5, 1 * 6], [3 * 5, 0]]
+    assert not list(head.parameters())
+
+
+def test_dot_head_with_biases_by_hand() -> None:
+    head = DotHead(2, 2, biases=True)
+    head.fit_mean(3.5)
+    assert head.user_bias is not None
+    assert head.item_bias is not None
+    with torch.no_grad():
+        head.user_bias.copy_(torch.tensor([[0.5], [-1.0]]))
+        head.item_bias.copy_(torch.tensor([[0.25], [2.0]]))
+    user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
+    assert scores(head, user, item).tolist() == [
+        [3.5 + 0.5 + 0.25 + 14, 3.5 + 0.5 + 2 + 6],
+        [3.5 - 1 + 0.25 + 15, 3.5 - 1 + 2 + 0],
+    ]
+
+
+def test_gradient_of_a_bias_is_the_number_of_its_pairs() -> None:
+    head = DotHead(USERS, ITEMS, biases=True)
+    scores(head, table(USERS, 1), table(ITEMS, 2)).sum().backward()  # type: ignore[no-untyped-call]
+    assert head.user_bias is not None
+    assert head.item_bias is not None
+    assert head.user_bias.grad is not None
+    assert head.item_bias.grad is not None
+    assert head.user_bias.grad.tolist() == [[ITEMS]] * USERS
+    assert head.item_bias.grad.tolist() == [[USERS]] * ITEMS
+
+
+@pytest.mark.parametrize("head", [LinearHead(COLUMNS), DotHead(USERS, ITEMS)])
+def test_the_mean_rating_is_part_of_a_head_with_biases_only(head: Head) -> None:
+    before = scores(head, table(USERS, 1), table(ITEMS, 2))
+    head.fit_mean(3.5)
+    assert torch.equal(scores(head, table(USERS, 1), table(ITEMS, 2)), before)
+
+
+def test_the_mean_rating_is_saved_and_not_learned() -> None:
+    head, loaded = DotHead(USERS, ITEMS, biases=True), DotHead(USERS, ITEMS, biases=True)
+    head.fit_mean(3.5)
+    loaded.load_state_dict(head.state_dict())
+    assert float(loaded.offset) == 3.5
+    assert {name for name, _ in head.named_parameters()} == {"user_bias", "item_bias"}
