@@ -98,5 +98,4 @@ def edge_dot(left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, or
         [E], in the order of ``pattern``'s non-zeros; float64 where ``left`` and ``right`` are, else float32.
     """
     left, right = _full_precision(left).contiguous(), _full_precision(right).contiguous()
-    with torch.autocast(left.device.type, enabled=False):
-        return _EdgeDot.apply(left, right, pattern, transpose, order)  # type: ignore[no-any-return, no-untyped-call]
+    return _EdgeDot.apply(left, right, pattern, transpose, order)  # type: ignore[no-any-return, no-untyped-call]

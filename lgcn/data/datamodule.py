@@ -152,21 +152,37 @@ class RatingsDataModule(pl.LightningDataModule):
     @property
     def graphs(self) -> dict[Part, RatingGraph]:
         """The training, validation and test graph. The first use reads the source."""
-        if self._graphs is None:
-            self.prepare_data()
-            self.setup()
+        self._ready()
         assert self._graphs is not None
         return self._graphs
 
     @property
+    def users(self) -> Vocabulary:
+        """The raw ids of all parts' users."""
+        self._ready()
+        return self._users
+
+    @property
+    def items(self) -> Vocabulary:
+        """The raw ids of all parts' items."""
+        self._ready()
+        return self._items
+
+    @property
+    def item_titles(self) -> pd.DataFrame | None:
+        """Columns item, title and genres, where the source has titles."""
+        self._ready()
+        return self._item_titles
+
+    @property
     def num_users(self) -> int:
         """U, over all parts."""
-        return self.graphs["train"].num_users
+        return len(self.users)
 
     @property
     def num_items(self) -> int:
         """I, over all parts."""
-        return self.graphs["train"].num_items
+        return len(self.items)
 
     @property
     def fingerprint(self) -> str:
@@ -174,6 +190,11 @@ class RatingsDataModule(pl.LightningDataModule):
         return ":".join((self.users.fingerprint, self.items.fingerprint, self.graphs["train"].fingerprint))
 
     # -- from the source to graphs -------------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        if self._graphs is None:
+            self.prepare_data()
+            self.setup()
 
     def prepare_data(self) -> None:
         """Download a named dataset that is not there yet."""
@@ -187,11 +208,11 @@ class RatingsDataModule(pl.LightningDataModule):
         """
         if self._graphs is not None:
             return
-        ratings, self.item_titles, self.origin = self._read()
+        ratings, self._item_titles, self.origin = self._read()
         ratings = drop_duplicates(ratings)
         # Users and items are numbered before ratings are filtered: a threshold changes no index.
-        self.users, self.items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
-        for what, vocabulary in (("user", self.users), ("item", self.items)):
+        self._users, self._items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
+        for what, vocabulary in (("user", self._users), ("item", self._items)):
             if len(vocabulary) < 2:
                 raise InputError(
                     f"{self.origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
@@ -199,7 +220,7 @@ class RatingsDataModule(pl.LightningDataModule):
                 )
         ratings = self._filter(ratings)
         split = self._split(ratings)
-        user, item = self.users.encode(ratings["user"]), self.items.encode(ratings["item"])
+        user, item = self._users.encode(ratings["user"]), self._items.encode(ratings["item"])
         rating = ratings["rating"].to_numpy(dtype=np.float32)
         rows: dict[Part, Rows] = {"train": split.train, "val": split.val, "test": split.test}
         self._graphs = {
@@ -207,8 +228,8 @@ class RatingsDataModule(pl.LightningDataModule):
                 torch.from_numpy(user[chosen]),
                 torch.from_numpy(item[chosen]),
                 torch.from_numpy(rating[chosen]),
-                len(self.users),
-                len(self.items),
+                len(self._users),
+                len(self._items),
                 self.hparams["add_self_loops"],
             )
             for part, chosen in rows.items()
