@@ -474,6 +474,7 @@ def test_the_notebook_configuration_learns_what_the_notebook_would(real_data: Pa
             "--trainer.max_steps=40",
             "--trainer.enable_model_summary=false",
             "--data.steps_per_epoch=40",
+            "--trainer.log_every_n_steps=40",
             "--lr_frequency=40",
         ]
     )
