@@ -14,7 +14,6 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lgcn.cli import main
-from lgcn.data.datamodule import RatingsDataModule
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
@@ -460,46 +459,3 @@ def test_a_checkpoint_of_other_data(fit: Callable[..., Path], csv: Path, capsys:
 def test_output_of_an_unknown_kind(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = str(fit() / "checkpoints" / "last.ckpt")
     assert "predictions.xlsx" in refused(capsys, ["predict", "--ckpt_path", path, "--output", "predictions.xlsx"])
-
-
-# -- the reference ---------------------------------------------------------------------------------------------
-
-
-def test_the_notebook_configuration_learns_what_the_notebook_would(real_data: Path, tmp_path: Path) -> None:
-    """40 of its 10,000 steps against the same model written densely, as the notebook writes it."""
-    args = ["fit", "--config", "configs/notebook.yaml", "--data.root", str(real_data), "--runs_dir", str(tmp_path)]
-    main(
-        [
-            *args,
-            "--trainer.max_steps=40",
-            "--trainer.enable_model_summary=false",
-            "--data.steps_per_epoch=40",
-            "--trainer.log_every_n_steps=40",
-            "--lr_frequency=40",
-        ]
-    )
-    ours = checkpoint(tmp_path / "notebook" / "version_0")["state_dict"]
-
-    data = RatingsDataModule("ml-latest-small", root=str(real_data), min_rating=1)
-    train = data.graphs["train"]
-    user, item = train.user.long(), train.item.long() + data.num_users
-    row, column = torch.cat([user, item]), torch.cat([item, user])
-    degree = torch.bincount(row, minlength=train.num_nodes).float()
-    weight = (degree[row] * degree[column]).rsqrt()
-    torch.manual_seed(0)
-    embedding = torch.nn.Embedding(train.num_nodes, 64)
-    torch.nn.init.normal_(embedding.weight, std=0.1)
-    out = torch.nn.Linear(128, 1)
-    optimizer = torch.optim.Adam([*embedding.parameters(), *out.parameters()], lr=1e-3, weight_decay=0.01)
-    for _ in range(40):
-        ego = embedding.weight
-        neighbours = torch.zeros_like(ego).index_add(0, row, weight[:, None] * ego[column])
-        final = (ego + neighbours) / 2
-        preds = out(torch.cat([final[user], final[item]], dim=1))
-        loss = torch.nn.functional.mse_loss(preds, train.rating[:, None])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    torch.testing.assert_close(ours["model.head.out.weight"], out.weight.detach(), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(ours["model.head.out.bias"], out.bias.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours["model.embedding.weight"], embedding.weight.detach(), rtol=0, atol=2e-4)
