@@ -103,4 +103,4 @@ def test_equality() -> None:
     assert Vocabulary([1, 2]) != Vocabulary([1, 3])
     assert Vocabulary([1, 2]) != [1, 2]
     assert Vocabulary([1, 2]).fingerprint != Vocabulary([1, 2, 3]).fingerprint
-    assert Vocabulary([12, 3]).fingerprint != Vocabulary([1, 23]).fingerprint
+    assert Vocabulary(["a", "bc"]).fingerprint != Vocabulary(["ab", "c"]).fingerprint
