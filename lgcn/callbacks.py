@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -56,14 +57,14 @@ class RunCheckpoints(Checkpoint):
         self.best_score: float | None = None
         self.best_step = 0
         self._best_is_due = False
-        self._saved_step = -1
+        self.saved_step = -1
 
     def path(self, trainer: pl.Trainer, kind: str) -> Path:
         """Where a run's ``best`` or ``last`` checkpoint is."""
         return Path(str(trainer.log_dir)) / CHECKPOINTS / f"{kind}.ckpt"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_step = trainer.global_step  # nothing new to save yet
+        self.saved_step = trainer.global_step  # nothing new to save yet
         # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
         if not self.path(trainer, "best").is_file():
             self.best_score = None
@@ -89,9 +90,9 @@ class RunCheckpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if is_rehearsal(trainer) or trainer.global_step == self._saved_step:
+        if is_rehearsal(trainer) or trainer.global_step == self.saved_step:
             return
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
         if self._best_is_due:
             trainer.save_checkpoint(self.path(trainer, "best"), weights_only=False)
             self._best_is_due = False
@@ -241,6 +242,11 @@ def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) 
     return {name: float(value) for name, value in values.items()}
 
 
+def program() -> str:
+    """How this process was called, for commands to copy."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
+
+
 class RunSummary(Callback):
     """What a run came to, beside the user + item bias baseline: printed, in TensorBoard's hyper-parameters, and
     after a test in ``test_metrics.json``."""
@@ -274,7 +280,7 @@ class RunSummary(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
-        program = sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
+        lgcn = program()
         run = Path(trainer.log_dir)
         self.console.print(f"\n[bold]run[/]       {run} ({trainer.global_step:,} steps)", soft_wrap=True)
         self.console.print(
@@ -282,13 +288,25 @@ class RunSummary(Callback):
             soft_wrap=True,
         )
         for what, command in {
-            "test": f"{program} test --ckpt_path {best.path(trainer, 'best')}",
-            "predict": f"{program} predict --ckpt_path {best.path(trainer, 'best')} --output predictions.csv",
-            "go on": f"{program} fit --ckpt_path {best.path(trainer, 'last')} --trainer.max_steps "
+            "test": f"{lgcn} test --ckpt_path {best.path(trainer, 'best')}",
+            "predict": f"{lgcn} predict --ckpt_path {best.path(trainer, 'best')} --output predictions.csv",
+            "go on": f"{lgcn} fit --ckpt_path {best.path(trainer, 'last')} --trainer.max_steps "
             f"{2 * trainer.global_step}",
-            "curves": f"{Path(program).with_name('tensorboard')} --logdir {run.parent.parent}",
+            "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {run.parent.parent}",
         }.items():
             self.console.print(f"[bold]{what:<9}[/] {command}", soft_wrap=True)
+
+    @rank_zero_only
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        last = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, RunCheckpoints)), None)
+        if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
+            return
+        self.console.print(f"\nstopped at step {trainer.global_step:,}", soft_wrap=True)
+        if trainer.log_dir is not None and (path := last.path(trainer, "last")).is_file():
+            self.console.print(
+                f"[bold]go on[/]     {program()} fit --ckpt_path {path}  (from step {last.saved_step:,})",
+                soft_wrap=True,
+            )
 
     def _against_baseline(self, name: str, score: float) -> str:
         baseline = self.baseline.get(name.removeprefix("val/"))

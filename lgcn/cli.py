@@ -252,6 +252,9 @@ def main(args: list[str] | None = None) -> None:
     except (InputError, MisconfigurationException) as error:
         sys.stderr.write(f"lgcn: error: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("lgcn: stopped\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lgcn.cli import main
+from lgcn.module import LightGCNModule
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
@@ -175,6 +177,32 @@ def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path
     main(["fit", "--config", str(run / "config.yaml")])
     again = run.parent / "version_1"
     assert equal(checkpoint(run)["state_dict"], checkpoint(again)["state_dict"])
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    fit: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C at step 6, in the second epoch of 4 steps."""
+    step = LightGCNModule.training_step
+
+    def stopped(module: LightGCNModule, *args: Any) -> torch.Tensor:
+        if module.global_step == 6:
+            raise KeyboardInterrupt
+        return step(module, *args)
+
+    handler = signal.getsignal(signal.SIGINT)  # Lightning ignores further ones
+    monkeypatch.setattr(LightGCNModule, "training_step", stopped)
+    with pytest.raises(SystemExit):
+        fit()
+    monkeypatch.undo()
+    signal.signal(signal.SIGINT, handler)
+    last = tmp_path / "runs" / "made" / "version_0" / "checkpoints" / "last.ckpt"
+    printed = capsys.readouterr().out
+    assert "stopped at step 6" in printed
+    command = re.search(r"lgcn (fit --ckpt_path \S+)  \(from step 4\)", printed)
+    assert command is not None
+    main(command.group(1).split())
+    assert checkpoint(last.parent.parent)["global_step"] == 8
 
 
 def test_print_config_parses_back(capsys: pytest.CaptureFixture[str], csv: Path) -> None:
