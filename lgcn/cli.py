@@ -1,7 +1,8 @@
 """The command line: LightningCLI, with run folders, and checkpoints that bring their settings along.
 
 Settings come, each winning over the one before, from defaults, the checkpoint (if --ckpt_path is given), configuration
-files in order, and options.
+files in order, and options. For ``validate``, ``test`` and ``predict`` the checkpoint wins over the files, which only
+name the run: what is judged is the model that was trained.
 """
 
 import argparse
@@ -182,7 +183,7 @@ class LgcnCLI(LightningCLI):
 
 
 def resolve(args: list[str]) -> Invocation:
-    """Find the run and checkpoint a command line speaks of, and put the checkpoint's settings below all others.
+    """Find the run and checkpoint a command line speaks of, and put its settings in their order.
 
     Raises:
         InputError: the checkpoint is not there or cannot be read.
@@ -219,7 +220,9 @@ def resolve(args: list[str]) -> Invocation:
             runs_dir = folder.parent.parent
         Console(highlight=False).print(f"checkpoint {checkpoint} (step {content['global_step']:,})", soft_wrap=True)
     name = name or "lgcn"
-    resolved = [args[0], *settings, *args[1:], "--run_name", name, "--runs_dir", str(runs_dir)]
+    files = [f"--config={config}" for config in given.config]
+    settings = [*settings, *files] if args[0] == "fit" else [*files, *settings]
+    resolved = [args[0], *settings, *rest, "--run_name", name, "--runs_dir", str(runs_dir)]
     if checkpoint is not None:
         resolved += ["--ckpt_path", str(checkpoint)]
     return Invocation(resolved, name, runs_dir, checkpoint, content)

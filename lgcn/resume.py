@@ -29,6 +29,8 @@ class ChangedSettings:
     """
 
     def __init__(self, before: Settings, now: Settings) -> None:
+        for name, (was, is_now) in sorted(_changes(before, now).items()):
+            log.info("changed since the checkpoint: %s %s -> %s", name, was, is_now)
         self.new_optimizer, self.optimizer = _difference(before.get("optimizer"), now.get("optimizer"))
         self.new_schedule, self.schedule = _difference(before.get("lr_scheduler"), now.get("lr_scheduler"))
         self._groups: list[Settings] = []
@@ -93,6 +95,16 @@ def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
         done = step if span == "total" else batches
         loop["epoch_loop.batch_progress"][span] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+
+def _changes(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """The values that differ in two nests of dicts, by dotted name."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return {} if before == now else {name: (before, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in before.keys() | now.keys():
+        found |= _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    return found
 
 
 def _difference(before: Settings | None, now: Settings | None) -> tuple[bool, Settings]:

@@ -172,6 +172,35 @@ def test_an_option_wins_over_the_checkpoint(fit: Callable[..., Path]) -> None:
     assert "test/recall@3" in json.loads((run / "test_metrics.json").read_text())
 
 
+def test_a_configuration_file_names_the_run_that_is_tested_and_changes_no_setting_of_it(
+    fit: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "made.yaml"
+    config.write_text("model: {layer_weights: [0, 1], k: 20}")
+    run = fit("--config", str(config), "--model.layer_weights=uniform", "--model.k=5")
+    main(["test", "--config", str(config), "--runs_dir", str(tmp_path / "runs")])
+    metrics = json.loads((run / "test_metrics.json").read_text())
+    table = predicted(run, kind="best")
+    assert metrics["test/rmse"] == pytest.approx(
+        np.sqrt(((table["prediction"] - table["rating"]) ** 2).mean()), rel=1e-4
+    )
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    assert json.loads((run / "test_metrics.json").read_text()) == metrics
+    assert "test/recall@5" in metrics
+
+
+def test_an_edited_configuration_file_counts_when_going_on(
+    fit: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "made.yaml"
+    for dropout in (0.1, 0.2):
+        config.write_text(f"model: {{edge_dropout: {dropout}}}")
+        going_on = ["--ckpt_path", "last"] if dropout == 0.2 else []
+        run = fit("--config", str(config), *going_on, steps=8 if dropout == 0.1 else 12)
+    assert checkpoint(run)["hyper_parameters"]["edge_dropout"] == 0.2
+    assert "changed since the checkpoint: model.edge_dropout 0.1 -> 0.2" in caplog.text
+
+
 def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path], tmp_path: Path) -> None:
     run = fit("--model.edge_dropout=0.3")
     main(["fit", "--config", str(run / "config.yaml")])
