@@ -32,6 +32,12 @@ from lgcn.runs import CHECKPOINTS, replacing
 log = logging.getLogger(__name__)
 
 
+def run_folder(trainer: pl.Trainer) -> Path | None:
+    """Where the run's files go. All processes must ask, for Lightning has them agree on it."""
+    log_dir = trainer.log_dir
+    return None if log_dir is None else Path(log_dir)
+
+
 def is_rehearsal(trainer: pl.Trainer) -> bool:
     """Whether this is --trainer.fast_dev_run, which leaves no files."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -58,23 +64,30 @@ class RunCheckpoints(Checkpoint):
         self.best_step = 0
         self._best_is_due = False
         self.saved_step = -1
+        self.run: Path | None = None
 
-    def path(self, trainer: pl.Trainer, kind: str) -> Path:
-        """Where a run's ``best`` or ``last`` checkpoint is."""
-        return Path(str(trainer.log_dir)) / CHECKPOINTS / f"{kind}.ckpt"
+    def path(self, kind: str) -> Path:
+        """Where the run's ``best`` or ``last`` checkpoint is."""
+        return Path(str(self.run)) / CHECKPOINTS / f"{kind}.ckpt"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run = run_folder(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step  # nothing new to save yet
         # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
-        if not self.path(trainer, "best").is_file():
+        if not self.path("best").is_file():
             self.best_score = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if self.monitor not in trainer.callback_metrics:
-            logged = ", ".join(sorted(trainer.callback_metrics))
-            raise InputError(f"--checkpoint.monitor '{self.monitor}' is not logged; there are {logged}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in trainer.callback_metrics:
+                what = "--checkpoint.monitor" if callback is self else f"the monitor of {type(callback).__name__}"
+                logged = ", ".join(sorted(trainer.callback_metrics))
+                raise InputError(f"{what}, '{monitor}', is not logged; there are {logged}")
         score = float(trainer.callback_metrics[self.monitor])
         better = self.best_score is None or (score < self.best_score if self.mode == "min" else score > self.best_score)
         if better and score == score:  # nan is never better
@@ -94,9 +107,9 @@ class RunCheckpoints(Checkpoint):
             return
         self.saved_step = trainer.global_step
         if self._best_is_due:
-            trainer.save_checkpoint(self.path(trainer, "best"), weights_only=False)
+            trainer.save_checkpoint(self.path("best"), weights_only=False)
             self._best_is_due = False
-        trainer.save_checkpoint(self.path(trainer, "last"), weights_only=False)
+        trainer.save_checkpoint(self.path("last"), weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}
@@ -125,11 +138,12 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        if trainer.log_dir is not None and trainer.is_global_zero:
-            self._keep_old(Path(trainer.log_dir) / self.config_filename, trainer)
+        run = run_folder(trainer)
+        if run is not None and trainer.is_global_zero:
+            self._keep_old(run / self.config_filename)
         super().setup(trainer, pl_module, stage)
 
-    def _keep_old(self, path: Path, trainer: pl.Trainer) -> None:
+    def _keep_old(self, path: Path) -> None:
         if not path.is_file() or yaml.safe_load(path.read_text()) == yaml.safe_load(self.text):
             return
         number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
@@ -189,6 +203,7 @@ class Plots(Callback):
 
     def __init__(self) -> None:
         self.curve: list[dict[str, float]] = []
+        self.run: Path | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"curve": self.curve}
@@ -201,16 +216,19 @@ class Plots(Callback):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self.curve.append({"step": trainer.global_step, **values})
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run = run_folder(trainer)
+
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.log_dir is None or is_rehearsal(trainer) or not self.curve:
+        if self.run is None or is_rehearsal(trainer) or not self.curve:
             return
         k = pl_module.hparams["k"]
         figures = {
             "loss": self._figure({"train/loss": "training", "val/loss": "validation"}, "loss (mean squared error)"),
             f"recall@{k}": self._figure({f"val/recall@{k}": f"validation, recall@{k}"}, f"recall@{k}"),
         }
-        folder = Path(trainer.log_dir) / "plots"
+        folder = self.run / "plots"
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=120)
@@ -254,6 +272,10 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self.console = Console(highlight=False)
         self.baseline: dict[str, float] = {}
+        self.run: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run = run_folder(trainer)
 
     def _fit_baseline(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
         graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
@@ -271,7 +293,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, RunCheckpoints)), None)
-        if is_rehearsal(trainer) or trainer.log_dir is None or best is None or best.best_score is None:
+        if is_rehearsal(trainer) or self.run is None or best is None or best.best_score is None:
             return
         score, name = best.best_score, best.monitor
         metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
@@ -281,18 +303,16 @@ class RunSummary(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
         lgcn = program()
-        run = Path(trainer.log_dir)
-        self.console.print(f"\n[bold]run[/]       {run} ({trainer.global_step:,} steps)", soft_wrap=True)
+        self.console.print(f"\n[bold]run[/]       {self.run} ({trainer.global_step:,} steps)", soft_wrap=True)
         self.console.print(
             f"[bold]best[/]      {name} {score:.4f} at step {best.best_step:,}{self._against_baseline(name, score)}",
             soft_wrap=True,
         )
         for what, command in {
-            "test": f"{lgcn} test --ckpt_path {best.path(trainer, 'best')}",
-            "predict": f"{lgcn} predict --ckpt_path {best.path(trainer, 'best')} --output predictions.csv",
-            "go on": f"{lgcn} fit --ckpt_path {best.path(trainer, 'last')} --trainer.max_steps "
-            f"{2 * trainer.global_step}",
-            "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {run.parent.parent}",
+            "test": f"{lgcn} test --ckpt_path {best.path('best')}",
+            "predict": f"{lgcn} predict --ckpt_path {best.path('best')} --output predictions.csv",
+            "go on": f"{lgcn} fit --ckpt_path {best.path('last')} --trainer.max_steps {2 * trainer.global_step}",
+            "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {self.run.parent.parent}",
         }.items():
             self.console.print(f"[bold]{what:<9}[/] {command}", soft_wrap=True)
 
@@ -302,7 +322,7 @@ class RunSummary(Callback):
         if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
             return
         self.console.print(f"\nstopped at step {trainer.global_step:,}", soft_wrap=True)
-        if trainer.log_dir is not None and (path := last.path(trainer, "last")).is_file():
+        if self.run is not None and (path := last.path("last")).is_file():
             self.console.print(
                 f"[bold]go on[/]     {program()} fit --ckpt_path {path}  (from step {last.saved_step:,})",
                 soft_wrap=True,
@@ -323,9 +343,9 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = self._report(trainer, pl_module, "test")
-        if trainer.log_dir is None or is_rehearsal(trainer):
+        if self.run is None or is_rehearsal(trainer):
             return
-        path = Path(trainer.log_dir) / "test_metrics.json"
+        path = self.run / "test_metrics.json"
         content = {
             **metrics,
             "baseline": {f"test/{name}": value for name, value in self.baseline.items()},

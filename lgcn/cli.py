@@ -16,9 +16,11 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -66,6 +68,8 @@ class LgcnCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lgcn",
                 "description": "LightGCN on ratings, trained with PyTorch Lightning.",
+                # `resolve` reads some options before the parser does, and both must see the same.
+                "allow_abbrev": False,
             },
             args=args,
         )
@@ -114,6 +118,16 @@ class LgcnCLI(LightningCLI):
         """Lightning lets a checkpoint win over the command line; `resolve` has put it below already."""
 
     # -- the trainer ---------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a device that is not there before the data is read, which may take minutes."""
+        wanted = self._get(self.config, "trainer")["accelerator"]
+        kinds = {"gpu": (CUDAAccelerator, MPSAccelerator), "cuda": (CUDAAccelerator,), "mps": (MPSAccelerator,)}
+        if wanted in kinds and not any(kind.is_available() for kind in kinds[wanted]):
+            raise InputError(
+                f"--trainer.accelerator {wanted}: torch {torch.__version__} finds no such device; use cpu or auto, or "
+                "install a torch built for the device (make install TORCH=torch)"
+            )
 
     def instantiate_classes(self) -> None:
         with warnings.catch_warnings():
@@ -245,7 +259,9 @@ def main(args: list[str] | None = None) -> None:
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
     )
-    logging.getLogger("lgcn").setLevel(logging.INFO)
+    # Of several processes, one speaks.
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+    logging.getLogger("lgcn").setLevel(logging.INFO if first else logging.ERROR)
     # Lightning advertises other products there.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.

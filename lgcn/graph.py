@@ -22,7 +22,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.ops import Multipliable, csr
+from lgcn.ops import EdgePattern, Multipliable, csr
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -152,18 +152,16 @@ class RatingGraph:
         from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
         # scipy compresses edge numbers instead of values: the result says where each edge went.
-        indptr = _row_starts(self.user_degree).numpy()
-        edge_number = np.arange(len(self), dtype=np.int32)
-        rated = sparse.csr_array((edge_number, self.item.cpu().numpy(), indptr), shape=(self.num_users, self.num_items))
-        loops = [None, None]
-        if self.add_self_loops:
-            loops = [
-                # Not `diags_array`, which leaves zeros out: the number that a loop carries in a graph of no edges.
-                sparse.csr_array((np.full(size, len(self), np.int32), np.arange(size), np.arange(size + 1)))
-                for size in (self.num_users, self.num_items)
-            ]
-        both = sparse.block_array([[loops[0], rated], [rated.T, loops[1]]], format="csr", dtype=np.int32)
-        both.sort_indices()
+        user, item = self.user.cpu().numpy(), self.item.cpu().numpy() + np.int32(self.num_users)
+        loop = np.arange(self.num_nodes if self.add_self_loops else 0, dtype=np.int32)
+        number = np.arange(len(self), dtype=np.int32)
+        both = sparse.coo_array(
+            (
+                np.concatenate([number, number, np.full_like(loop, len(self))]),
+                (np.concatenate([user, item, loop]), np.concatenate([item, user, loop])),
+            ),
+            shape=(self.num_nodes, self.num_nodes),
+        ).tocsr()
         crow, col = (
             torch.from_numpy(both.indptr).to(torch.int32),
             torch.from_numpy(both.indices).to(torch.int32),
@@ -201,32 +199,16 @@ class RatingGraph:
         make: Callable[..., Multipliable] = {"csr": csr, "sparse_tensor": sparse_tensor}[engine]
         return make(self.adjacency.crow, self.adjacency.col, value, (self.num_nodes, self.num_nodes))
 
-    # -- patterns for lgcn.ops.edge_dot --------------------------------------------------------------------
-
     @cached_property
-    def pattern(self) -> Tensor:
-        """The rated pairs as a torch CSR tensor, [U, I], with values of 0."""
-        return csr(
-            _row_starts(self.user_degree),
-            self.item,
-            torch.zeros(len(self), device=self.device),
-            (self.num_users, self.num_items),
+    def pattern(self) -> EdgePattern:
+        """The rated pairs, compressed by user and by item, as the predictions of all edges need them."""
+        starts, number = _row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
+        by_user = sparse.csr_array(
+            (number, self.item.cpu().numpy(), starts.cpu().numpy()), shape=(self.num_users, self.num_items)
         )
-
-    @cached_property
-    def by_item(self) -> Tensor:
-        """[E] edge numbers sorted by item, then user."""
-        return torch.argsort(self.item, stable=True)
-
-    @cached_property
-    def pattern_transpose(self) -> Tensor:
-        """The rated pairs as a torch CSR tensor, [I, U], with values of 0."""
-        return csr(
-            _row_starts(self.item_degree),
-            self.user[self.by_item],
-            torch.zeros(len(self), device=self.device),
-            (self.num_items, self.num_users),
-        )
+        by_item = by_user.tocsc()
+        order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
+        return EdgePattern(self.user, self.item, starts, _row_starts(self.item_degree), order, users)
 
     # -- to and from other libraries -----------------------------------------------------------------------
 
@@ -236,7 +218,7 @@ class RatingGraph:
         Raises:
             InputError: torch-sparse is not installed.
         """
-        return sparse_tensor(self.pattern.crow_indices(), self.item, self.rating, (self.num_users, self.num_items))
+        return sparse_tensor(self.pattern.user_starts, self.item, self.rating, (self.num_users, self.num_items))
 
     @classmethod
     def from_sparse_tensor(cls, ratings: "SparseTensor", add_self_loops: bool = False) -> "RatingGraph":

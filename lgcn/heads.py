@@ -1,8 +1,8 @@
 """Heads: from propagated embeddings to a rating.
 
-Every head here is an inner product of two short vectors and a constant, r̂(u, i) = p(u) · q(i) + offset. Training
-can therefore use one sampled product over the rated pairs, ranking one matrix product, and export two tables,
-whatever the head.
+Whatever the head, a rating is an inner product of two rows, a bias on either side and a constant,
+r̂(u, i) = p(u) · q(i) + b(u) + b(i) + offset. Training can therefore use one sampled product over the rated pairs,
+ranking one matrix product, and export two tables.
 
 Shape letters: U users, I items, N = U + I nodes, D embedding columns, C propagated columns, F factor columns.
 """
@@ -10,11 +10,11 @@ Shape letters: U users, I items, N = U + I nodes, D embedding columns, C propaga
 import torch
 from torch import Tensor, nn
 
+Terms = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]
+
 
 class Head(nn.Module):
-    """What a head must do: say what travels over the graph, then what to multiply."""
-
-    offset: Tensor
+    """What a head must do: say what travels over the graph, then what to make of it."""
 
     def project(self, embedding: Tensor) -> Tensor:
         """From the embedding table [N, D] to what is propagated, [N, C].
@@ -23,8 +23,8 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
-    def factors(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """From propagated users [U, C] and items [I, C] to p [U, F] and q [I, F]."""
+    def forward(self, user: Tensor, item: Tensor) -> Terms:
+        """From propagated users [U, C] and items [I, C] to p [U, F], q [I, F], biases [U] and [I], and the offset."""
         raise NotImplementedError
 
     def fit_mean(self, mean: float) -> None:
@@ -35,7 +35,7 @@ class LinearHead(Head):
     """The notebook's head: a linear layer on the user's and the item's embedding side by side.
 
     It is additive, r̂ = w_u · e_u + w_i · e_i + b, so it ranks items alike for every user. Only the two columns
-    E w_u and E w_i are sent over the graph, not all D.
+    E w_u and E w_i are sent over the graph, not all D, and they are all that is left: F is 0.
     """
 
     def __init__(self, embedding_dim: int) -> None:
@@ -43,19 +43,11 @@ class LinearHead(Head):
         self.embedding_dim = embedding_dim
         self.out = nn.Linear(2 * embedding_dim, 1)
 
-    @property
-    def offset(self) -> Tensor:  # type: ignore[override]  # a property in place of an attribute
-        return self.out.bias[0]
-
     def project(self, embedding: Tensor) -> Tensor:
-        return embedding @ self.out.weight.view(2, self.embedding_dim).t()
+        return nn.functional.linear(embedding, self.out.weight.view(2, self.embedding_dim))
 
-    def factors(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        from_user, from_item = user[:, :1], item[:, 1:]
-        return (
-            torch.cat([from_user, torch.ones_like(from_user)], dim=1),
-            torch.cat([torch.ones_like(from_item), from_item], dim=1),
-        )
+    def forward(self, user: Tensor, item: Tensor) -> Terms:
+        return user[:, :0], item[:, :0], user[:, 0], item[:, 1], self.out.bias[0]
 
 
 class DotHead(Head):
@@ -65,25 +57,21 @@ class DotHead(Head):
     recommender systems", 2009, equation 4); mean is that of the training ratings and is not learned.
     """
 
+    offset: Tensor
     user_bias: nn.Parameter | None
     item_bias: nn.Parameter | None
 
     def __init__(self, num_users: int, num_items: int, biases: bool = False) -> None:
         super().__init__()
-        self.user_bias = nn.Parameter(torch.zeros(num_users, 1)) if biases else None
-        self.item_bias = nn.Parameter(torch.zeros(num_items, 1)) if biases else None
+        self.user_bias = nn.Parameter(torch.zeros(num_users)) if biases else None
+        self.item_bias = nn.Parameter(torch.zeros(num_items)) if biases else None
         self.register_buffer("offset", torch.zeros(()))
 
     def project(self, embedding: Tensor) -> Tensor:
         return embedding
 
-    def factors(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        if self.user_bias is None or self.item_bias is None:
-            return user, item
-        return (
-            torch.cat([user, self.user_bias, torch.ones_like(self.user_bias)], dim=1),
-            torch.cat([item, torch.ones_like(self.item_bias), self.item_bias], dim=1),
-        )
+    def forward(self, user: Tensor, item: Tensor) -> Terms:
+        return user, item, self.user_bias, self.item_bias, self.offset
 
     def fit_mean(self, mean: float) -> None:
         if self.user_bias is not None:

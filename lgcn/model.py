@@ -21,26 +21,31 @@ from torch import Tensor, nn
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.heads import DotHead, Head, LinearHead
-from lgcn.ops import Multipliable, edge_dot, symmetric_matmul
+from lgcn.ops import Multipliable, edge_scores, symmetric_matmul, symmetric_polynomial
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
 
 class Factors(NamedTuple):
-    """A trained model as two tables: r̂(u, i) = user[u] · item[i] + offset."""
+    """A trained model as tables: r̂(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset."""
 
-    user: Tensor  # [U, F]
+    user: Tensor  # [U, F], F may be 0
     item: Tensor  # [I, F]
+    user_bias: Tensor | None  # [U]
+    item_bias: Tensor | None  # [I]
     offset: Tensor  # []
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair."""
-        return (self.user[user] * self.item[item]).sum(dim=1) + self.offset
+        scores = (self.user[user] * self.item[item]).sum(dim=1) + self.offset
+        for bias, index in ((self.user_bias, user), (self.item_bias, item)):
+            if bias is not None:
+                scores = scores + bias[index]
+        return scores
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Predicted ratings of all of a graph's edges, [E], without a copy of a row per edge."""
-        rated = edge_dot(self.user, self.item, graph.pattern, graph.pattern_transpose, graph.by_item)
-        return rated + self.offset
+        return edge_scores(graph.pattern, self.user, self.item, self.user_bias, self.item_bias) + self.offset
 
 
 class LightGCN(nn.Module):
@@ -115,6 +120,8 @@ class LightGCN(nn.Module):
         Returns:
             [N, C].
         """
+        if not isinstance(self.layer_weights, Tensor):
+            return symmetric_polynomial(matrix, ego, self.layer_weights)
         layer, combined = ego, self.layer_weights[0] * ego
         for weight in self.layer_weights[1:]:
             layer = symmetric_matmul(matrix, layer)
@@ -124,8 +131,8 @@ class LightGCN(nn.Module):
     def forward(self, matrix: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrix``, [N, N]."""
         combined = self.propagate(matrix, self.head.project(self.embedding.weight))
-        user, item = combined[: self.num_users], combined[self.num_users :]
-        return Factors(*self.head.factors(user, item), self.head.offset)
+        user, item = torch.split(combined, [self.num_users, self.num_items])
+        return Factors(*self.head(user, item))
 
 
 def _check(name: str, value: object, holds: bool, needed: str) -> None:

@@ -175,9 +175,9 @@ class LightGCNModule(pl.LightningModule):
         return preds
 
     def _log(self, metrics: MetricCollection) -> None:
-        # `compute` has synchronised over processes already.
+        # `compute` has synchronised over processes already; Lightning warns unless it may do so again.
         for name, value in metrics.compute().items():
-            self.log(name, value, prog_bar=name.endswith("rmse"))
+            self.log(name, value, prog_bar=name.endswith("rmse"), sync_dist=True)
         metrics.reset()
         self._factors = None
 

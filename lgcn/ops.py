@@ -1,12 +1,13 @@
 """The sparse kernels and their autograd, nothing else.
 
-Shape letters: U users, I items, N = U + I nodes, E ratings (edges), F columns.
+Shape letters: U users, I items, N = U + I nodes, E ratings (edges), F columns, K layers.
 
-Both operations have a backward pass made of sparse products alone, so a training step never holds a copy of
+Every operation has a backward pass made of sparse products alone, so a training step never holds a copy of
 an embedding row per edge (E x F numbers, and a scatter to undo it).
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,37 +21,24 @@ class Multipliable(Protocol):
     def to(self, dtype: torch.dtype, /) -> "Multipliable": ...
 
 
-class _SymmetricMatmul(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Multipliable, dense: Tensor) -> Tensor:
-        ctx.matrix = matrix
-        return matrix @ dense
+class EdgePattern(NamedTuple):
+    """Which user rated which item, compressed by user and by item, without values. Indices are int32."""
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
-        # The matrix is its own transpose; going through `apply` keeps second derivatives available.
-        return None, symmetric_matmul(ctx.matrix, grads[0])
+    user: Tensor  # [E] user of each edge, ascending
+    item: Tensor  # [E] item of each edge
+    user_starts: Tensor  # [U + 1] where each user's edges start
+    item_starts: Tensor  # [I + 1] where each item's edges start, in the order below
+    by_item: Tensor  # [E] edge numbers sorted by item, then user
+    user_by_item: Tensor  # [E] user of each edge in that order
 
+    def by_users(self, value: Tensor) -> Tensor:
+        """[U, I], CSR, of a value per edge."""
+        return csr(self.user_starts, self.item, value, (len(self.user_starts) - 1, len(self.item_starts) - 1))
 
-def symmetric_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
-    """Multiply a symmetric sparse matrix by a dense one; the gradient is the same product.
-
-    Args:
-        matrix: [N, N], symmetric (not checked), constant with respect to the gradient.
-        dense: [N, F].
-
-    Returns:
-        [N, F], float64 where ``dense`` is, else float32.
-    """
-    # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
-    dense = _full_precision(dense).contiguous()
-    with torch.autocast(dense.device.type, enabled=False):
-        return _SymmetricMatmul.apply(matrix.to(dense.dtype), dense)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _full_precision(dense: Tensor) -> Tensor:
-    """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
-    return dense if dense.dtype == torch.float64 else dense.float()
+    def by_items(self, value: Tensor) -> Tensor:
+        """[I, U], CSR: the transpose, of a value per edge in the edges' own order."""
+        shape = (len(self.item_starts) - 1, len(self.user_starts) - 1)
+        return csr(self.item_starts, self.user_by_item, value.index_select(0, self.by_item), shape)
 
 
 def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -58,44 +46,121 @@ def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Ten
     return torch.sparse_csr_tensor(crow, col, value, shape, check_invariants=False)
 
 
-class _EdgeDot(torch.autograd.Function):
+# -- products with a symmetric matrix --------------------------------------------------------------------------
+
+
+class _SymmetricPolynomial(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, order: Tensor) -> Tensor:
-        ctx.save_for_backward(left, right, pattern, transpose, order)
-        # The pattern's values must be of left's type, and a beta of 0 does not keep a nan among them out.
-        zeros = left.new_zeros(pattern.values().shape)
-        pattern = csr(pattern.crow_indices(), pattern.col_indices(), zeros, (len(left), len(right)))
-        sampled: Tensor = torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0)
-        return sampled.values()
+    def forward(ctx: Any, matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
+        ctx.matrix, ctx.weights = matrix, weights
+        return _horner(matrix, dense, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
+        # A polynomial of a symmetric matrix is its own transpose; going through `apply` keeps second derivatives.
+        return None, symmetric_polynomial(ctx.matrix, grads[0], ctx.weights), None
+
+
+def _horner(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
+    """w_0 x + M (w_1 x + M (w_2 x + ...)): K products, and no other pass over [N, F] where the matrix is CSR."""
+    if len(weights) == 1:
+        return weights[0] * dense
+    combined, scale = dense, weights[-1]
+    for weight in reversed(weights[:-1]):
+        if isinstance(matrix, Tensor):
+            combined = torch.addmm(dense, matrix, combined, beta=weight, alpha=scale)
+        else:
+            combined = torch.add(scale * (matrix @ combined), dense, alpha=weight)
+        scale = 1.0
+    return combined
+
+
+def symmetric_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
+    """``sum_k weights[k] * matrix^k @ dense``; the gradient is the same function of the gradient.
+
+    Args:
+        matrix: [N, N], symmetric (not checked), constant with respect to the gradient.
+        dense: [N, F].
+        weights: K + 1 numbers.
+
+    Returns:
+        [N, F], float64 where ``dense`` is, else float32.
+    """
+    # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
+    dense = _full_precision(dense).contiguous()
+    with torch.autocast(dense.device.type, enabled=False):
+        return _SymmetricPolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def symmetric_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
+    """Multiply a symmetric sparse matrix [N, N] by a dense one [N, F]; the gradient is the same product."""
+    return symmetric_polynomial(matrix, dense, (0.0, 1.0))
+
+
+def _full_precision(dense: Tensor) -> Tensor:
+    """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
+    return dense if dense.dtype == torch.float64 else dense.float()
+
+
+# -- predictions of edges --------------------------------------------------------------------------------------
+
+
+class _EdgeScores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, pattern: EdgePattern, user: Tensor, item: Tensor, user_bias: Tensor | None, item_bias: Tensor | None
+    ) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(user, item)
+        scores = user.new_zeros(len(pattern.user))
+        if user_bias is not None:
+            scores += user_bias.index_select(0, pattern.user)
+        if item_bias is not None:
+            scores += item_bias.index_select(0, pattern.item)
+        if user.shape[1]:
+            scores = torch.sparse.sampled_addmm(pattern.by_users(scores), user, item.t()).values()
+        return scores
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        left, right, pattern, transpose, order = ctx.saved_tensors
-        grad_left = grad_right = None
-        if ctx.needs_input_grad[0]:
-            weighted = csr(pattern.crow_indices(), pattern.col_indices(), grad, pattern.shape)
-            grad_left = weighted @ right
-        if ctx.needs_input_grad[1]:
-            weighted = csr(transpose.crow_indices(), transpose.col_indices(), grad[order], transpose.shape)
-            grad_right = weighted @ left
-        return grad_left, grad_right, None, None, None
+        user, item = ctx.saved_tensors
+        _, needs_user, needs_item, needs_user_bias, needs_item_bias = ctx.needs_input_grad
+        grads: list[Tensor | None] = [None] * 4
+        if needs_user or needs_user_bias:
+            by_users = ctx.pattern.by_users(grad)
+            grads[0] = by_users @ item if needs_user and item.shape[1] else None
+            grads[2] = by_users @ grad.new_ones(len(item)) if needs_user_bias else None
+        if needs_item or needs_item_bias:
+            by_items = ctx.pattern.by_items(grad)
+            grads[1] = by_items @ user if needs_item and user.shape[1] else None
+            grads[3] = by_items @ grad.new_ones(len(user)) if needs_item_bias else None
+        return None, *grads
 
 
-def edge_dot(left: Tensor, right: Tensor, pattern: Tensor, transpose: Tensor, order: Tensor) -> Tensor:
-    """Inner product of both ends of every edge: ``out[e] = left[row(e)] · right[column(e)]``.
+def edge_scores(
+    pattern: EdgePattern,
+    user: Tensor,
+    item: Tensor,
+    user_bias: Tensor | None = None,
+    item_bias: Tensor | None = None,
+) -> Tensor:
+    """Score of every edge e = (u, i): ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
 
-    Forward is a sampled dense-dense product, backward one CSR product a side.
+    Forward is a sampled dense-dense product that starts from the biases; backward one CSR product a side, and one
+    with a vector of ones for a bias.
 
     Args:
-        left: [U, F], dense.
-        right: [I, F], dense.
-        pattern: [U, I], CSR; its non-zeros are the edges, in order. Values do not matter.
-        transpose: [I, U], CSR of the transposed pattern. Values do not matter.
-        order: [E], for each non-zero of ``transpose`` the index of the same edge in ``pattern``.
+        pattern: the edges.
+        user: [U, F], dense. F may be 0.
+        item: [I, F], dense.
+        user_bias: [U].
+        item_bias: [I].
 
     Returns:
-        [E], in the order of ``pattern``'s non-zeros; float64 where ``left`` and ``right`` are, else float32.
+        [E], in the order of the edges; float64 where ``user`` is, else float32.
     """
-    left, right = _full_precision(left).contiguous(), _full_precision(right).contiguous()
-    return _EdgeDot.apply(left, right, pattern, transpose, order)  # type: ignore[no-any-return, no-untyped-call]
+    parts = (
+        None if part is None else _full_precision(part).contiguous() for part in (user, item, user_bias, item_bias)
+    )
+    return _EdgeScores.apply(pattern, *parts)  # type: ignore[no-any-return, no-untyped-call]

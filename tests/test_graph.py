@@ -48,7 +48,10 @@ def test_edges_are_sorted_by_user_then_item() -> None:
     assert graph.user.tolist() == [0, 0, 1, 1]
     assert graph.item.tolist() == [0, 1, 0, 2]
     assert graph.rating.tolist() == [1.0, 3.0, 2.0, 4.0]
-    assert graph.by_item.tolist() == [0, 2, 1, 3]
+    assert graph.pattern.by_item.tolist() == [0, 2, 1, 3]
+    assert graph.pattern.user_by_item.tolist() == [0, 1, 0, 1]
+    assert graph.pattern.user_starts.tolist() == [0, 2, 4]
+    assert graph.pattern.item_starts.tolist() == [0, 2, 3, 4]
     assert graph.user_degree.tolist() == [2, 2]
     assert graph.item_degree.tolist() == [2, 1, 1]
 
@@ -59,9 +62,9 @@ def test_any_order_of_the_edges_gives_the_same_graph(add_self_loops: bool) -> No
     order = torch.randperm(EDGES, generator=torch.Generator().manual_seed(5))
     one = graph_of(edges, add_self_loops)
     other = graph_of((edges[0][order], edges[1][order], edges[2][order]), add_self_loops)
-    for a, b in zip(one.adjacency, other.adjacency, strict=True):
+    for a, b in zip((*one.adjacency, *one.pattern), (*other.adjacency, *other.pattern), strict=True):
         assert torch.equal(a, b)
-    for name in ("user", "item", "rating", "by_item"):
+    for name in ("user", "item", "rating"):
         assert torch.equal(getattr(one, name), getattr(other, name))
     assert one.fingerprint == other.fingerprint
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgcn.heads import DotHead, Head, LinearHead
+from lgcn.heads import DotHead, Head, LinearHead, Terms
 
 USERS, ITEMS, COLUMNS = 4, 5, 3
 
@@ -15,8 +15,11 @@ def table(rows: int, seed: int) -> Tensor:
 
 def scores(head: Head, user: Tensor, item: Tensor) -> Tensor:
     """Predictions of all pairs, [U, I], of a head on embeddings that are not propagated."""
-    p, q = head.factors(head.project(user), head.project(item))
-    return p @ q.T + head.offset
+    terms: Terms = head(head.project(user), head.project(item))
+    p, q, user_bias, item_bias, offset = terms
+    out = p @ q.T + offset
+    out = out if user_bias is None else out + user_bias[:, None]
+    return out if item_bias is None else out + item_bias
 
 
 def test_linear_head_by_hand() -> None:
@@ -56,8 +59,8 @@ def test_dot_head_with_biases_by_hand() -> None:
     assert head.user_bias is not None
     assert head.item_bias is not None
     with torch.no_grad():
-        head.user_bias.copy_(torch.tensor([[0.5], [-1.0]]))
-        head.item_bias.copy_(torch.tensor([[0.25], [2.0]]))
+        head.user_bias.copy_(torch.tensor([0.5, -1.0]))
+        head.item_bias.copy_(torch.tensor([0.25, 2.0]))
     user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
     assert scores(head, user, item).tolist() == [
         [3.5 + 0.5 + 0.25 + 14, 3.5 + 0.5 + 2 + 6],
@@ -72,8 +75,8 @@ def test_gradient_of_a_bias_is_the_number_of_its_pairs() -> None:
     assert head.item_bias is not None
     assert head.user_bias.grad is not None
     assert head.item_bias.grad is not None
-    assert head.user_bias.grad.tolist() == [[ITEMS]] * USERS
-    assert head.item_bias.grad.tolist() == [[USERS]] * ITEMS
+    assert head.user_bias.grad.tolist() == [ITEMS] * USERS
+    assert head.item_bias.grad.tolist() == [USERS] * ITEMS
 
 
 @pytest.mark.parametrize("head", [LinearHead(COLUMNS), DotHead(USERS, ITEMS)])

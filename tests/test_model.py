@@ -177,8 +177,8 @@ def test_predictions_and_gradients_are_the_notebooks(
             our_head.fit_mean(3.25)
             nn.init.normal_(notebook.user_bias)
             nn.init.normal_(notebook.item_bias)
-            our_head.user_bias.copy_(notebook.user_bias[:, None])
-            our_head.item_bias.copy_(notebook.item_bias[:, None])
+            our_head.user_bias.copy_(notebook.user_bias)
+            our_head.item_bias.copy_(notebook.item_bias)
     src, dest, rating = graph.user.long(), graph.item.long(), graph.rating.double()
 
     preds = ours(graph.propagation_matrix()).predict_edges(graph)
@@ -197,8 +197,8 @@ def test_predictions_and_gradients_are_the_notebooks(
         ]
     if biases:
         pairs += [
-            (our_head.user_bias, gradient(notebook.user_bias)[:, None]),
-            (our_head.item_bias, gradient(notebook.item_bias)[:, None]),
+            (our_head.user_bias, gradient(notebook.user_bias)),
+            (our_head.item_bias, gradient(notebook.item_bias)),
         ]
     assert len(pairs) == len(list(ours.parameters()))
     for parameter, theirs in pairs:
@@ -215,9 +215,12 @@ def test_predictions_of_pairs_are_those_of_edges(head: Literal["linear", "dot"])
 
 
 def test_factors_by_hand() -> None:
-    factors = Factors(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]]), torch.tensor(0.5))
+    tables = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
     user, item = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1])
+    factors = Factors(*tables, None, None, torch.tensor(0.5))
     assert factors.predict(user, item).tolist() == [7 + 16 + 0.5, 15 + 24 + 0.5, 21 + 32 + 0.5]
+    factors = Factors(*tables, torch.tensor([0.25, -1.0]), torch.tensor([10.0, 20.0]), torch.tensor(0.5))
+    assert factors.predict(user, item).tolist() == [23.5 + 0.25 + 20, 39.5 - 1 + 10, 53.5 - 1 + 20]
 
 
 def test_rating_values_do_not_enter_the_propagation() -> None:
@@ -319,7 +322,7 @@ def test_a_training_step_holds_nothing_larger_than_the_graph(
     )
     model = LightGCN(num_users, num_items, embedding_dim, 2, head=head)
     matrix, generator = graph.propagation_matrix(), torch.Generator().manual_seed(0)
-    _ = graph.pattern, graph.pattern_transpose
+    _ = graph.pattern
     with Largest() as largest:  # type: ignore[no-untyped-call]
         if edge_dropout:
             matrix = graph.dropped(edge_dropout, generator)

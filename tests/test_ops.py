@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from lgcn.graph import RatingGraph
-from lgcn.ops import csr, edge_dot, symmetric_matmul
+from lgcn.ops import csr, edge_scores, symmetric_matmul, symmetric_polynomial
 
 COLUMNS = [1, 2, 64]
 
@@ -36,7 +36,7 @@ def rated_pairs(num_users: int = 7, num_items: int = 9, num_edges: int = 25, see
 
 
 def dot(graph: RatingGraph, left: Tensor, right: Tensor) -> Tensor:
-    return edge_dot(left, right, graph.pattern, graph.pattern_transpose, graph.by_item)
+    return edge_scores(graph.pattern, left, right)
 
 
 def gathered_dot(graph: RatingGraph, left: Tensor, right: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def test_symmetric_matmul_is_the_dense_product(columns: int) -> None:
     torch.testing.assert_close(symmetric_matmul(to_csr(matrix), dense), matrix @ dense, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("columns", [1, 4])
 def test_symmetric_matmul_gradients(columns: int) -> None:
     matrix, dense = to_csr(symmetric()), randn(9, columns).requires_grad_()
     assert gradcheck(lambda x: symmetric_matmul(matrix, x), dense)
@@ -90,10 +90,51 @@ def test_symmetric_matmul_of_non_contiguous_operands() -> None:
     torch.testing.assert_close(dense.grad, matrix.sum(dim=0)[:, None].expand(9, 3))
 
 
-# -- edge_dot ----------------------------------------------------------------------------------------------
+# -- symmetric_polynomial ----------------------------------------------------------------------------------
 
 
-def test_edge_dot_by_hand() -> None:
+def powers(matrix: Tensor, dense: Tensor, weights: list[float]) -> Tensor:
+    """The slow version: every power of a dense matrix."""
+    terms = (weight * torch.linalg.matrix_power(matrix, k) @ dense for k, weight in enumerate(weights))
+    return torch.stack(list(terms)).sum(dim=0)
+
+
+WEIGHTS = [[2.0], [0.5, 0.5], [0.0, 1.0], [0.0, 0.0, 1.0], [0.25, 0.25, 0.25, 0.25], [1.0, -2.0, 0.0, 3.0, 0.5]]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("columns", [1, 16])
+def test_symmetric_polynomial_is_the_sum_of_powers(weights: list[float], columns: int) -> None:
+    matrix, dense = symmetric(), randn(9, columns).requires_grad_()
+    ours, theirs = symmetric_polynomial(to_csr(matrix), dense, weights), powers(matrix, dense, weights)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    direction = randn(9, columns, seed=3)
+    ours, theirs = (torch.autograd.grad((out * direction).sum(), dense)[0] for out in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert gradcheck(lambda x: symmetric_polynomial(to_csr(matrix), x, weights), randn(9, 2).requires_grad_())
+
+
+def test_symmetric_polynomial_leaves_its_operand() -> None:
+    dense = randn(9, 3)
+    before = dense.clone()
+    symmetric_polynomial(to_csr(symmetric()), dense, [0.5, 0.25, 0.25])
+    assert torch.equal(dense, before)
+
+
+@pytest.mark.usefixtures("torch_sparse")
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_symmetric_polynomial_of_a_sparse_tensor(weights: list[float]) -> None:
+    from torch_sparse import SparseTensor
+
+    matrix, dense = symmetric(), randn(9, 3)
+    ours = symmetric_polynomial(SparseTensor.from_dense(matrix), dense, weights)
+    torch.testing.assert_close(ours, powers(matrix, dense, weights), rtol=1e-12, atol=1e-12)
+
+
+# -- edge_scores ----------------------------------------------------------------------------------------------
+
+
+def test_edge_scores_by_hand() -> None:
     graph = RatingGraph.from_edges(torch.tensor([1, 0, 1]), torch.tensor([1, 0, 0]), torch.ones(3), 2, 2)
     left, right = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[10.0, 1.0], [0.0, 5.0]])
     # Pairs sorted by user, then item: (0, 0), (1, 0), (1, 1).
@@ -102,7 +143,7 @@ def test_edge_dot_by_hand() -> None:
 
 @pytest.mark.parametrize("columns", COLUMNS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_edge_dot_is_gather_multiply_sum(columns: int, dtype: torch.dtype) -> None:
+def test_edge_scores_is_gather_multiply_sum(columns: int, dtype: torch.dtype) -> None:
     graph = rated_pairs()
     left, right = randn(7, columns, dtype=dtype), randn(9, columns, dtype=dtype, seed=2)
     weight = randn(len(graph), dtype=dtype, seed=3)
@@ -121,14 +162,14 @@ def test_edge_dot_is_gather_multiply_sum(columns: int, dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_edge_dot_gradients(columns: int) -> None:
+def test_edge_scores_gradients(columns: int) -> None:
     graph = rated_pairs()
     left, right = randn(7, columns).requires_grad_(), randn(9, columns, seed=2).requires_grad_()
     assert gradcheck(lambda a, b: dot(graph, a, b), (left, right))
 
 
 @pytest.mark.parametrize("learned", ["left", "right"])
-def test_edge_dot_with_one_constant_operand(learned: str) -> None:
+def test_edge_scores_with_one_constant_operand(learned: str) -> None:
     graph = rated_pairs()
     operands = {"left": randn(7, 3), "right": randn(9, 3, seed=2)}
     operands[learned].requires_grad_()
@@ -138,7 +179,7 @@ def test_edge_dot_with_one_constant_operand(learned: str) -> None:
     assert constant.grad is None
 
 
-def test_edge_dot_of_non_contiguous_operands() -> None:
+def test_edge_scores_of_non_contiguous_operands() -> None:
     graph = rated_pairs()
     left, right = randn(3, 7).T, randn(9, 6)[:, ::2]
     torch.testing.assert_close(dot(graph, left, right), gathered_dot(graph, left, right))
@@ -151,21 +192,31 @@ def test_edge_dot_of_non_contiguous_operands() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_edge_dot_does_not_read_the_patterns_values() -> None:
+@pytest.mark.parametrize("columns", [0, 1, 64])
+@pytest.mark.parametrize("biased", ["user", "item", "both"])
+def test_edge_scores_with_biases(columns: int, biased: str) -> None:
     graph = rated_pairs()
-    left, right = randn(7, 3).requires_grad_(), randn(9, 3, seed=2).requires_grad_()
-    graph.pattern.values().fill_(torch.nan)
-    graph.pattern_transpose.values().fill_(torch.nan)
-    out = dot(graph, left, right)
-    torch.testing.assert_close(out, gathered_dot(graph, left, right))
-    torch.autograd.backward(out.sum())
-    assert left.grad is not None
-    assert right.grad is not None
-    assert left.grad.isfinite().all()
-    assert right.grad.isfinite().all()
+    user, item = graph.user.long(), graph.item.long()
+    names = {"user": ["user_bias"], "item": ["item_bias"], "both": ["user_bias", "item_bias"]}[biased]
+    tables = {"user": randn(7, columns), "item": randn(9, columns, seed=2)}
+    tables |= {name: randn(7 if name == "user_bias" else 9, seed=3) for name in names}
+
+    def gathered(user_bias: Tensor | None = None, item_bias: Tensor | None = None, **rows: Tensor) -> Tensor:
+        out = gathered_dot(graph, rows["user"], rows["item"])
+        out = out if user_bias is None else out + user_bias[user]
+        return out if item_bias is None else out + item_bias[item]
+
+    results = []
+    for function in (lambda **given: edge_scores(graph.pattern, **given), gathered):
+        given = {name: table.clone().requires_grad_() for name, table in tables.items()}
+        out = function(**given)
+        grads = torch.autograd.grad((out * randn(len(graph), seed=4)).sum(), list(given.values()), allow_unused=True)
+        results.append([out.detach(), *(torch.zeros(0) if grad is None else grad for grad in grads)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours.reshape(theirs.shape), theirs.to(ours.dtype), rtol=1e-12, atol=1e-12)
 
 
-def test_edge_dot_of_no_edges() -> None:
+def test_edge_scores_of_no_edges() -> None:
     none = torch.zeros(0, dtype=torch.long)
     graph = RatingGraph.from_edges(none, none, torch.zeros(0), 2, 3)
     left, right = randn(2, 4).requires_grad_(), randn(3, 4).requires_grad_()
