@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,7 @@ class RunConfig(SaveConfigCallback):
         super().__init__(parser, config, overwrite=True, **kwargs)
         self.text = parser.dump(config, skip_none=False, format="yaml")
         self.changed: ChangedSettings | None = None
+        self._restored: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -160,21 +162,30 @@ class RunConfig(SaveConfigCallback):
         if trainer.state.fn == "fit" and "config" in checkpoint:
             settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
-            self.changed.before_restoring(checkpoint)
+            self._restored = checkpoint
+            if 0 <= trainer.max_steps <= checkpoint["global_step"]:
+                log.warning(
+                    "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
+                    f"{checkpoint['global_step']:,}",
+                )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
-            self.changed.note_fresh(trainer)
+            self.changed.before_restoring(trainer, self._restored)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.changed is not None:
-            self.changed.after_restoring(trainer)
+        if self.changed is None:
+            return
+        self.changed.after_restoring(trainer)
+        self._restored = {}
+        for callback in trainer.early_stopping_callbacks:
+            if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
+                callback.wait_count = 0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.changed is not None:
-            # Lightning counts the step it was stopped at once more where an epoch had just ended.
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-            self.changed = None
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning counts the step it was stopped at once more, right after this.
+        loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = trainer.global_step - loop.restarting
 
 
 # -- progress --------------------------------------------------------------------------------------------------
@@ -304,6 +315,13 @@ class RunSummary(Callback):
                 logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
         lgcn = program()
         self.console.print(f"\n[bold]run[/]       {self.run} ({trainer.global_step:,} steps)", soft_wrap=True)
+        for callback in trainer.early_stopping_callbacks:
+            if callback.stopped_epoch:
+                self.console.print(
+                    f"[bold]stopped[/]   early: {callback.patience} validations without a better {callback.monitor}; "
+                    "going on tries as many more",
+                    soft_wrap=True,
+                )
         self.console.print(
             f"[bold]best[/]      {name} {score:.4f} at step {best.best_step:,}{self._against_baseline(name, score)}",
             soft_wrap=True,
@@ -391,6 +409,14 @@ class PredictionWriter(Callback):
         self.chunks: list[Tensor] = []
         if self.output.suffix not in (".csv", ".parquet"):
             raise InputError(f"--output must end in .csv or .parquet (got {output})")
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.output.parent):
+                pass
+        except OSError as error:
+            raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
+        if self.output.is_dir():
+            raise InputError(f"--output {output} is a folder; name a file in it")
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any
@@ -404,7 +430,7 @@ class PredictionWriter(Callback):
         user, item = data.predict_indices
         values = torch.cat(self.chunks).numpy().astype(np.float64)
         for name, index in (("user", user), ("item", item)):
-            unknown = table[name][index < 0]
+            unknown = table[name][index < 0].fillna("no id")
             if len(unknown):
                 shown = ", ".join(map(str, unknown.unique()[:5]))
                 log.warning(

@@ -16,11 +16,12 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -120,10 +121,14 @@ class LgcnCLI(LightningCLI):
     # -- the trainer ---------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a device that is not there before the data is read, which may take minutes."""
-        wanted = self._get(self.config, "trainer")["accelerator"]
-        kinds = {"gpu": (CUDAAccelerator, MPSAccelerator), "cuda": (CUDAAccelerator,), "mps": (MPSAccelerator,)}
-        if wanted in kinds and not any(kind.is_available() for kind in kinds[wanted]):
+        """Refuse what the trainer cannot do before the data is read, which may take minutes."""
+        trainer = self._get(self.config, "trainer")
+        if trainer["accumulate_grad_batches"] != 1:
+            raise InputError("--trainer.accumulate_grad_batches must be 1: each step is over all training ratings")
+        wanted = trainer["accelerator"]
+        if wanted == "mps":
+            raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
+        if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
             raise InputError(
                 f"--trainer.accelerator {wanted}: torch {torch.__version__} finds no such device; use cpu or auto, or "
                 "install a torch built for the device (make install TORCH=torch)"
@@ -150,6 +155,8 @@ class LgcnCLI(LightningCLI):
             if fitting:
                 loggers.append(runs.ContinuedCSVLogger(**where, first_step=first_step))
             kwargs["logger"] = loggers
+        if given["accelerator"] == "auto" and not CUDAAccelerator.is_available():
+            kwargs["accelerator"] = "cpu"  # Lightning would take MPS, where torch has no sparse products
         if given["default_root_dir"] is None:
             kwargs["default_root_dir"] = str(run)
         callbacks = list(given["callbacks"] or [])
@@ -172,6 +179,12 @@ class LgcnCLI(LightningCLI):
             return run, int(content.get("global_step", 0))
         return runs.next_version(runs_dir, name), 0
 
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        try:
+            super()._add_configure_optimizers_method_to_model(subcommand)
+        except (ValueError, TypeError) as error:  # torch's, about the arguments of its optimiser or schedule
+            raise InputError(f"--optimizer or --lr_scheduler: {error}") from error
+
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
         self, lightning_module: LightGCNModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
     ) -> Any:
@@ -186,6 +199,11 @@ class LgcnCLI(LightningCLI):
             raise InputError(
                 f"--lr_frequency must be at least 1 and, counting steps, divide --data.steps_per_epoch "
                 f"{steps_per_epoch} (got {frequency})"
+            )
+        steps, total = self.trainer.max_steps, getattr(lr_scheduler, "total_steps", None)
+        if interval == "step" and total is not None and total * frequency < steps:
+            raise InputError(
+                f"--lr_scheduler.total_steps {total} ends before --trainer.max_steps {steps}; make them equal"
             )
         schedule = {
             "scheduler": lr_scheduler,
@@ -271,6 +289,8 @@ def main(args: list[str] | None = None) -> None:
     except (InputError, MisconfigurationException) as error:
         sys.stderr.write(f"lgcn: error: {error}\n")
         sys.exit(2)
+    except SIGTERMException:
+        sys.exit(143)  # Lightning's own status would be that of success
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
         sys.exit(130)

@@ -3,17 +3,21 @@
 Lightning restores an optimiser's and a scheduler's numbers along with their state, so a learning rate given with
 --ckpt_path would be overwritten. Here the settings a checkpoint was trained with are compared with those of now:
 
-- an optimiser setting that differs is put into the restored optimiser; a learning rate keeps the factor that the
-  schedule has reached (half of the old one becomes half of the new one);
-- another optimiser starts without the old one's moments;
-- a schedule of the same kind goes on where it was with the new numbers, if it keeps them as such; any other change
-  of schedule starts it from its beginning at this step.
+- the optimiser takes the settings of now; another optimiser starts without the old one's moments;
+- a schedule with other numbers, or over another learning rate, is sent through the steps that the old one made, so
+  that it is where it would be had it been there from the start (half of the old rate becomes half of the new one).
+  ReduceLROnPlateau, which depends on what it has seen, goes on with the new numbers instead;
+- another schedule starts from its beginning at this step.
 """
 
 import logging
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -33,51 +37,58 @@ class ChangedSettings:
             log.info("changed since the checkpoint: %s %s -> %s", name, was, is_now)
         self.new_optimizer, self.optimizer = _difference(before.get("optimizer"), now.get("optimizer"))
         self.new_schedule, self.schedule = _difference(before.get("lr_scheduler"), now.get("lr_scheduler"))
-        self._groups: list[Settings] = []
+        self._fresh: list[Settings] = []
+        self._steps_of_schedule = 0
 
-    def before_restoring(self, checkpoint: dict[str, Any]) -> None:
-        """Drop from a checkpoint what does not fit the settings of now."""
-        restored = checkpoint["lr_schedulers"]
-        if restored and not self.schedule.keys() <= restored[0].keys():
-            self.new_schedule = True
-        if self.new_schedule:
-            log.warning("the learning-rate schedule has changed: it starts from its beginning")
-            checkpoint["lr_schedulers"] = []
-        if self.new_optimizer:
-            log.warning("the optimiser has changed: it starts without the moments of the old one")
-            checkpoint["optimizer_states"] = []
-
-    def note_fresh(self, trainer: pl.Trainer) -> None:
-        """Before the state is restored: keep the settings of the optimiser as it was just made."""
-        self._groups = [
+    def before_restoring(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+        """Keep the settings of the optimiser as it was just made, and drop from a checkpoint what does not fit them."""
+        self._fresh = [
             {name: value for name, value in group.items() if name != "params"}
             for group in trainer.optimizers[0].param_groups
         ]
+        if self.new_optimizer:
+            log.warning("the optimiser has changed: it starts without the moments of the old one")
+            checkpoint["optimizer_states"] = []
+        if self.new_schedule:
+            log.warning("the learning-rate schedule has changed: it starts from its beginning")
+        elif (self.schedule or "lr" in self.optimizer) and not self._follows_a_metric(trainer):
+            self._steps_of_schedule = max(
+                (state.get("last_epoch", 0) for state in checkpoint["lr_schedulers"]), default=0
+            )
+        else:
+            return
+        checkpoint["lr_schedulers"] = []
 
     def after_restoring(self, trainer: pl.Trainer) -> None:
-        """Put the settings of now into what was restored."""
-        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        for group, fresh in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
-            if self.new_schedule:
-                # A schedule keeps numbers of its own in the groups (initial_lr, max_lr, ...).
-                group.update({name: value for name, value in fresh.items() if name not in group or "lr" in name})
-            for name, value in self.optimizer.items():
-                if name == "lr" and not self.new_schedule:
-                    reached = group["lr"] / group["initial_lr"] if group.get("initial_lr") else 1.0
-                    group["lr"] = value * reached
-                    if "initial_lr" in group:
-                        group["initial_lr"] = value
-                elif name != "lr":
-                    group[name] = value
-        for scheduler in schedulers:
-            for name, value in self.schedule.items():
-                if not self.new_schedule:
-                    setattr(scheduler, name, value)
-            if "lr" in self.optimizer and hasattr(scheduler, "base_lrs") and not self.new_schedule:
-                scheduler.base_lrs = [
-                    group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups
-                ]
-            scheduler._last_lr = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        """Put the settings of now into what was restored.
+
+        Raises:
+            InputError: the schedule of now ends before the step that the run has reached.
+        """
+        if not (self.new_optimizer or self.optimizer or self.new_schedule or self.schedule):
+            return
+        for group, fresh in zip(trainer.optimizers[0].param_groups, self._fresh, strict=True):
+            reached = {"lr": group["lr"]} if self._follows_a_metric(trainer) and "lr" not in self.optimizer else {}
+            group.update(fresh | reached)
+        for config in trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            if isinstance(scheduler, ReduceLROnPlateau):
+                vars(scheduler).update(self.schedule)
+                if "min_lr" in self.schedule:
+                    scheduler.min_lrs = [self.schedule["min_lr"]] * len(scheduler.min_lrs)
+                continue
+            with warnings.catch_warnings():
+                # torch expects a step of the optimiser before each; the old schedule had them.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                try:
+                    for _ in range(self._steps_of_schedule):
+                        scheduler.step()
+                except ValueError as error:
+                    raise InputError(f"--lr_scheduler does not reach step {trainer.global_step:,}: {error}") from error
+
+    @staticmethod
+    def _follows_a_metric(trainer: pl.Trainer) -> bool:
+        return any(isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs)
 
 
 def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,25 @@ def test_the_sparse_tensor_engine_gives_the_same_run(fit: Callable[..., Path], t
         torch.testing.assert_close(checkpoint(sparse_tensor)["state_dict"][name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_two_processes_train_what_one_would(fit: Callable[..., Path], csv: Path, tmp_path: Path) -> None:
+    """Each computes the same full-graph step, so the mean of their gradients is that of one."""
+    one = fit("--optimizer=SGD", "--optimizer.lr=0.5")
+    args = ["--data.source", str(csv), *FAST, *DOT, "--trainer.max_steps=8", "--optimizer=SGD", "--optimizer.lr=0.5"]
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    where = ["--run_name=two", "--runs_dir", str(tmp_path / "runs")]
+    for command in (["fit", *args], ["test"]):
+        # A process of its own: Lightning starts the second one with the same command line.
+        call = [sys.executable, "-m", "lgcn.cli", *command, *two, *where]
+        subprocess.run(call, check=True, timeout=120, capture_output=True)
+    run = tmp_path / "runs" / "two" / "version_0"
+    for name, value in checkpoint(one)["state_dict"].items():
+        torch.testing.assert_close(checkpoint(run)["state_dict"][name], value)
+    main(["test", "--run_name=made", "--runs_dir", str(tmp_path / "runs")])
+    ours, theirs = (json.loads((folder / "test_metrics.json").read_text()) for folder in (run, one))
+    for name in ("test/rmse", "test/mae", "test/recall@20", "test/precision@20"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+
+
 # -- leakage ---------------------------------------------------------------------------------------------------
 
 
@@ -331,7 +352,7 @@ def test_eval_graph_split_shows_the_model_what_it_is_asked(fit: Callable[..., Pa
 @pytest.mark.parametrize("half", [8, 6], ids=["between epochs", "within an epoch"])
 def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, tmp_path: Path) -> None:
     settings = ["--model.edge_dropout=0.3", "--optimizer=Adam", "--optimizer.lr=0.05", "--lr_scheduler=ExponentialLR"]
-    settings += ["--lr_scheduler.gamma=0.9", "--lr_interval=step"]
+    settings += ["--lr_scheduler.gamma=0.9", "--lr_interval=step", "--trainer.callbacks+=LearningRateMonitor"]
     straight = fit(*settings, steps=16, name="straight")
     fit(*settings, steps=half, name="halves")
     main(
@@ -345,9 +366,9 @@ def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, tmp_
     rows = [pd.read_csv(run / "metrics.csv") for run in (straight, halves)]
     for table in rows:
         assert table["train/loss"].count() == 16
-    columns = ["step", "train/loss"]
-    left, right = (table.dropna(subset=["train/loss"])[columns].reset_index(drop=True) for table in rows)
-    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    for name in ("train/loss", "lr-Adam"):
+        left, right = (table.dropna(subset=[name])[["step", name]].reset_index(drop=True) for table in rows)
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
     if half == 8:
         pd.testing.assert_frame_equal(rows[0], rows[1], check_exact=True)
         curves = [checkpoint(run)["callbacks"]["Plots"]["curve"] for run in (straight, halves)]
@@ -403,11 +424,58 @@ def test_a_changed_learning_rate_keeps_its_place_in_the_schedule(fit: Callable[.
     assert content["lr_schedulers"][0]["base_lrs"] == [0.8]
 
 
-def test_a_changed_schedule_is_used(fit: Callable[..., Path]) -> None:
-    run = fit("--optimizer=Adam", "--optimizer.lr=0.08", "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5")
-    # Two epochs at 0.5, one at 0.1.
-    content = _resumed(run, "--lr_scheduler.gamma=0.1")
-    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.08 * 0.5**2 * 0.1)
+CHANGED_SCHEDULES = {
+    "ExponentialLR": (["gamma=0.5"], ["gamma=0.1"]),
+    "MultiStepLR": (["milestones=[1]", "gamma=0.5"], ["milestones=[1, 2]"]),
+    "CosineAnnealingLR": (["T_max=4"], ["T_max=8"]),
+    "OneCycleLR": (["max_lr=0.1", "total_steps=8"], ["total_steps=12"]),
+    "CosineAnnealingWarmRestarts": (["T_0=1"], ["T_0=2"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_SCHEDULES)
+def test_a_changed_schedule_is_where_it_would_be_had_it_been_there_from_the_start(
+    fit: Callable[..., Path], name: str
+) -> None:
+    """8 steps in 2 epochs with the old numbers, then 4 with the new."""
+    before, after = ([f"--lr_scheduler.{number}" for number in numbers] for numbers in CHANGED_SCHEDULES[name])
+    base = ["--optimizer=Adam", "--optimizer.lr=0.08", f"--lr_scheduler={name}", *before]
+    content = _resumed(fit(*base), *after)
+    straight = checkpoint(fit(*base, *after, steps=12, name="straight"))
+    one, other = (run["optimizer_states"][0]["param_groups"][0] for run in (content, straight))
+    assert one["lr"] == pytest.approx(other["lr"])
+    assert one["betas"] == pytest.approx(other["betas"])
+    assert equal(content["lr_schedulers"], straight["lr_schedulers"])
+
+
+def test_a_changed_plateau_goes_on(fit: Callable[..., Path]) -> None:
+    plateau = ["--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/rmse", "--lr_scheduler.patience=50"]
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.08", *plateau)
+    state = _resumed(run, "--lr_scheduler.patience=3")["lr_schedulers"][0]
+    assert (state["patience"], state["last_epoch"]) == (3, 2)  # of its three epochs, the first is 0
+
+
+def test_a_schedule_that_has_ended_already(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    cycle = ["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1", "--lr_scheduler.total_steps=8"]
+    path = fit("--optimizer=Adam", *cycle) / "checkpoints" / "last.ckpt"
+    message = refused(capsys, ["fit", "--ckpt_path", str(path), "--trainer.max_steps=12"])
+    assert "total_steps 8 ends before --trainer.max_steps 12" in message
+
+
+def test_going_on_after_early_stopping(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate of 0 never gets better: it stops after the first epoch and `patience` more."""
+    stopping = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/rmse"]
+    run = fit("--optimizer=SGD", "--optimizer.lr=0", *stopping, "--trainer.callbacks.patience=2", steps=100)
+    assert checkpoint(run)["global_step"] == 12
+    assert "stopped early: 2 validations without a better val/rmse" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    assert checkpoint(run)["global_step"] == 20
+
+
+def test_nothing_left_to_train(fit: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    run = fit()
+    main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    assert "at step 8 already" in caplog.text
 
 
 def test_another_schedule_starts_from_its_beginning(fit: Callable[..., Path]) -> None:
@@ -450,7 +518,16 @@ def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (["--model.layer_weights=[1]"], ["layer_weights", "num_layers + 1 = 2"]),
         (["--data.split=temporal"], ["temporal", "timestamp_column"]),
         (["--data.val_fraction=0.001"], ["part empty", "7 / ", "--data.split"]),
-        (["--trainer.accelerator=gpu"], ["gpu"]),
+        (["--trainer.accelerator=gpu"], ["no such device", "use cpu"]),
+        (["--trainer.accelerator=mps"], ["no sparse products", "use cpu"]),
+        (["--trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches must be 1"]),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/rmsee"],
+            ["EarlyStopping", "val/rmsee", "val/rmse "],
+        ),
+        (["--data.sourc=x"], ["sourc"]),
+        (["--optimizer=Adam", "--optimizer.lr=-1"], ["--optimizer", "-1"]),
+        (["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1"], ["--lr_scheduler", "total_steps"]),
         (
             ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=1", "--lr_interval=step", "--lr_frequency=3"],
             ["divide", "3"],
@@ -513,6 +590,10 @@ def test_a_checkpoint_of_other_data(fit: Callable[..., Path], csv: Path, capsys:
     assert "num_users 30 there and 12 here" in refused(capsys, ["test", "--ckpt_path", path])
 
 
-def test_output_of_an_unknown_kind(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_that_cannot_be_written(
+    fit: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = str(fit() / "checkpoints" / "last.ckpt")
+    for output, words in {"/proc/none/p.csv": "cannot be written", str(tmp_path): ".csv or .parquet"}.items():
+        assert words in refused(capsys, ["predict", "--ckpt_path", path, "--output", output])
     assert "predictions.xlsx" in refused(capsys, ["predict", "--ckpt_path", path, "--output", "predictions.xlsx"])
