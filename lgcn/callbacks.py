@@ -5,7 +5,7 @@ import logging
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,7 +17,6 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,6 +28,9 @@ from lgcn.graph import RatingGraph
 from lgcn.metrics import recall_precision_at_k
 from lgcn.resume import ChangedSettings, settle_progress
 from lgcn.runs import CHECKPOINTS, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +249,9 @@ class Plots(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(f"plots/{name}", figure, trainer.global_step)
 
-    def _figure(self, lines: dict[str, str], label: str) -> Figure:
+    def _figure(self, lines: dict[str, str], label: str) -> "Figure":
+        from matplotlib.figure import Figure  # here, because importing it takes half a second
+
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot(xlabel="step", ylabel=label, title=f"{label.split(' (')[0]} by step")
         for name, meaning in lines.items():

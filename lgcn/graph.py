@@ -148,9 +148,6 @@ class RatingGraph:
     @cached_property
     def adjacency(self) -> Adjacency:
         """D^-1/2 A D^-1/2 in compressed rows, both directions of every edge: 2 E entries (+ N self-loops)."""
-        # Imported here because it takes seconds, and `lgcn --help` needs no graph.
-        from torch_geometric.nn.conv.gcn_conv import gcn_norm
-
         # scipy compresses edge numbers instead of values: the result says where each edge went.
         user, item = self.user.cpu().numpy(), self.item.cpu().numpy() + np.int32(self.num_users)
         loop = np.arange(self.num_nodes if self.add_self_loops else 0, dtype=np.int32)
@@ -166,11 +163,15 @@ class RatingGraph:
             torch.from_numpy(both.indptr).to(torch.int32),
             torch.from_numpy(both.indices).to(torch.int32),
         )
-        row = torch.repeat_interleave(torch.arange(self.num_nodes), crow.diff().long())
-        # The self-loops are in the pattern already, so gcn_norm only counts degrees and divides.
-        _, value = gcn_norm(torch.stack([row, col.long()]), num_nodes=self.num_nodes, add_self_loops=False)
-        parts = (crow, col, value, torch.from_numpy(both.data))
-        return Adjacency(*(part.to(self.device) for part in parts))
+        edge = torch.from_numpy(both.data)
+        # As PyG's gcn_norm computes it, which a test compares to the bit, but for each rating once.
+        degree = torch.cat([self.user_degree, self.item_degree]).cpu().float() + float(self.add_self_loops)
+        scale = degree.pow(-0.5).masked_fill_(degree == 0, 0.0)
+        by_edge = scale[torch.from_numpy(user)] * scale[torch.from_numpy(item)]
+        value = torch.cat([by_edge, by_edge.new_zeros(1)])[edge]
+        if self.add_self_loops:
+            value = torch.where(edge == len(self), (scale * scale).repeat_interleave(crow.diff()), value)
+        return Adjacency(*(part.to(self.device) for part in (crow, col, value, edge)))
 
     def dropped(self, probability: float, generator: torch.Generator, engine: str = "csr") -> Multipliable:
         """The propagation matrix with each rating, in both directions, left out with ``probability``.

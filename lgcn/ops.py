@@ -112,11 +112,14 @@ class _EdgeScores(torch.autograd.Function):
     ) -> Tensor:
         ctx.pattern = pattern
         ctx.save_for_backward(user, item)
-        scores = user.new_zeros(len(pattern.user))
-        if user_bias is not None:
-            scores += user_bias.index_select(0, pattern.user)
-        if item_bias is not None:
-            scores += item_bias.index_select(0, pattern.item)
+        gathered = [
+            bias.index_select(0, end)
+            for bias, end in ((user_bias, pattern.user), (item_bias, pattern.item))
+            if bias is not None
+        ]
+        scores = gathered[0] if gathered else user.new_zeros(len(pattern.user))
+        for more in gathered[1:]:
+            scores += more
         if user.shape[1]:
             scores = torch.sparse.sampled_addmm(pattern.by_users(scores), user, item.t()).values()
         return scores
