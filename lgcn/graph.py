@@ -11,7 +11,6 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 
 import hashlib
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +21,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.ops import EdgePattern, Multipliable, csr
+from lgcn.ops import BipartiteMatrix, EdgePattern, Multipliable
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -122,7 +121,7 @@ class RatingGraph:
         if torch.device(device) == self.device:
             return self
         moved = replace(self, user=self.user.to(device), item=self.item.to(device), rating=self.rating.to(device))
-        vars(moved)["adjacency"] = Adjacency(*(part.to(device) for part in self.adjacency))
+        vars(moved)["pattern"] = EdgePattern(*(part.to(device) for part in self.pattern))
         return moved
 
     @cached_property
@@ -146,6 +145,56 @@ class RatingGraph:
     # -- propagation ---------------------------------------------------------------------------------------
 
     @cached_property
+    def scale(self) -> Tensor:
+        """[N] D^-1/2: of each node, 1 / sqrt(degree), and 0 where the degree is 0."""
+        degree: Tensor = torch.cat([self.user_degree, self.item_degree]).float() + float(self.add_self_loops)
+        scale: Tensor = degree.pow(-0.5).masked_fill_(degree == 0, 0.0)
+        return scale
+
+    @cached_property
+    def edge_weight(self) -> Tensor:
+        """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
+        users, items = self.scale[: self.num_users], self.scale[self.num_users :]
+        return users.index_select(0, self.user) * items.index_select(0, self.item)
+
+    def propagation_matrix(self, engine: str = "csr") -> Multipliable:
+        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+
+        Args:
+            engine: ``csr`` for a :class:`lgcn.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
+                ``torch_sparse.SparseTensor``.
+
+        Raises:
+            InputError: torch-sparse is asked for and not installed.
+        """
+        return self._as_matrix(self.edge_weight, engine)
+
+    def dropped(self, probability: float, generator: torch.Generator, engine: str = "csr") -> Multipliable:
+        """The propagation matrix with each rating, in both directions, left out with ``probability``.
+
+        What remains is scaled by 1 / (1 - probability), so that the expectation is the full matrix; degrees are
+        those of the full graph, and self-loops stay. ``engine`` is as for :meth:`propagation_matrix`.
+        """
+        kept = torch.rand(len(self), generator=generator, device=self.device) >= probability
+        return self._as_matrix(self.edge_weight * kept / (1 - probability), engine)
+
+    def _as_matrix(self, edge_weight: Tensor, engine: str) -> Multipliable:
+        loops = self.scale.square() if self.add_self_loops else None
+        if engine == "csr":
+            return BipartiteMatrix(self.pattern.by_users(edge_weight), self.pattern.by_items(edge_weight), loops)
+        crow, col, _, edge = self.adjacency
+        value = self._entries(edge_weight, crow, edge)
+        matrix: Multipliable = sparse_tensor(crow, col, value, (self.num_nodes, self.num_nodes))
+        return matrix
+
+    def _entries(self, edge_weight: Tensor, crow: Tensor, edge: Tensor) -> Tensor:
+        """The adjacency's values from a value for each rating."""
+        value = torch.cat([edge_weight, edge_weight.new_zeros(1)])[edge]
+        if not self.add_self_loops:
+            return value
+        return torch.where(edge == len(self), self.scale.square().repeat_interleave(crow.diff()), value)
+
+    @cached_property
     def adjacency(self) -> Adjacency:
         """D^-1/2 A D^-1/2 in compressed rows, both directions of every edge: 2 E entries (+ N self-loops)."""
         # scipy compresses edge numbers instead of values: the result says where each edge went.
@@ -159,46 +208,10 @@ class RatingGraph:
             ),
             shape=(self.num_nodes, self.num_nodes),
         ).tocsr()
-        crow, col = (
-            torch.from_numpy(both.indptr).to(torch.int32),
-            torch.from_numpy(both.indices).to(torch.int32),
+        crow, col, edge = (
+            torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
         )
-        edge = torch.from_numpy(both.data)
-        # As PyG's gcn_norm computes it, which a test compares to the bit, but for each rating once.
-        degree = torch.cat([self.user_degree, self.item_degree]).cpu().float() + float(self.add_self_loops)
-        scale = degree.pow(-0.5).masked_fill_(degree == 0, 0.0)
-        by_edge = scale[torch.from_numpy(user)] * scale[torch.from_numpy(item)]
-        value = torch.cat([by_edge, by_edge.new_zeros(1)])[edge]
-        if self.add_self_loops:
-            value = torch.where(edge == len(self), (scale * scale).repeat_interleave(crow.diff()), value)
-        return Adjacency(*(part.to(self.device) for part in (crow, col, value, edge)))
-
-    def dropped(self, probability: float, generator: torch.Generator, engine: str = "csr") -> Multipliable:
-        """The propagation matrix with each rating, in both directions, left out with ``probability``.
-
-        What remains is scaled by 1 / (1 - probability), so that the expectation is the full matrix; degrees are
-        those of the full graph, and self-loops stay. ``engine`` is as for :meth:`propagation_matrix`.
-        """
-        # One slot more than there are edges: the number that self-loops carry.
-        kept = torch.rand(len(self) + 1, generator=generator, device=self.device) >= probability
-        weight = kept.float() / (1 - probability)
-        weight[-1] = 1.0
-        return self._as_matrix(self.adjacency.value * weight[self.adjacency.edge], engine)
-
-    def propagation_matrix(self, engine: str = "csr") -> Multipliable:
-        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
-
-        Args:
-            engine: ``csr`` for a torch CSR tensor, ``sparse_tensor`` for a ``torch_sparse.SparseTensor``.
-
-        Raises:
-            InputError: torch-sparse is asked for and not installed.
-        """
-        return self._as_matrix(self.adjacency.value, engine)
-
-    def _as_matrix(self, value: Tensor, engine: str) -> Multipliable:
-        make: Callable[..., Multipliable] = {"csr": csr, "sparse_tensor": sparse_tensor}[engine]
-        return make(self.adjacency.crow, self.adjacency.col, value, (self.num_nodes, self.num_nodes))
+        return Adjacency(crow, col, self._entries(self.edge_weight, crow, edge), edge)
 
     @cached_property
     def pattern(self) -> EdgePattern:

@@ -248,8 +248,8 @@ def test_the_expectation_of_dropout_is_the_full_matrix(add_self_loops: bool) -> 
     graph, draws, probability = graph_of(random_edges(), add_self_loops), 2000, 0.4
     generator = torch.Generator().manual_seed(0)
     matrices: list[Any] = [graph.dropped(probability, generator) for _ in range(draws)]
-    mean = torch.stack([matrix.values() for matrix in matrices]).mean(dim=0)
-    full = graph.adjacency.value
+    mean = torch.stack([matrix.by_user.values() for matrix in matrices]).mean(dim=0)
+    full = graph.edge_weight
     # An entry is v / (1 - p) or 0: its standard deviation is v sqrt(p / (1 - p)).
     deviation = full * (probability / (1 - probability) / draws) ** 0.5
     assert ((mean - full).abs() < 5 * deviation + 1e-6).all()

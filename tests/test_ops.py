@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from lgcn import ops
 from lgcn.graph import RatingGraph
-from lgcn.ops import csr, edge_scores, symmetric_matmul, symmetric_polynomial
+from lgcn.ops import BipartiteMatrix, csr, edge_scores, symmetric_matmul, symmetric_polynomial
 
 COLUMNS = [1, 2, 64]
 
@@ -131,6 +132,42 @@ def test_symmetric_polynomial_of_a_sparse_tensor(weights: list[float]) -> None:
     torch.testing.assert_close(ours, powers(matrix, dense, weights), rtol=1e-12, atol=1e-12)
 
 
+# -- a bipartite graph's matrix, in blocks of columns -------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 16, 37])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("cached", [0, 1 << 30])
+def test_a_bipartite_matrix_is_the_adjacency(
+    columns: int, add_self_loops: bool, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "CACHED", cached)
+    graph = rated_pairs()
+    graph = RatingGraph.from_edges(graph.user, graph.item, graph.rating, 7, 9, add_self_loops)
+    crow, col, value, _ = graph.adjacency
+    full = csr(crow, col, value, (16, 16)).to_dense().double()
+    matrix = graph.propagation_matrix()
+    assert isinstance(matrix, BipartiteMatrix)
+    torch.testing.assert_close(matrix.to_dense().double(), full, rtol=0, atol=0)
+    dense = randn(16, columns).requires_grad_()
+    weights = [0.5, -1.0, 0.25, 2.0]
+    ours, theirs = symmetric_polynomial(matrix, dense, weights), powers(full, dense, weights)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    direction = randn(16, columns, seed=3)
+    ours, theirs = (torch.autograd.grad((out * direction).sum(), dense)[0] for out in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_edge_scores_in_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, results = rated_pairs(), []
+    for cached in (0, 1 << 30):
+        monkeypatch.setattr(ops, "CACHED", cached)
+        left, right = randn(7, 37).requires_grad_(), randn(9, 37, seed=2).requires_grad_()
+        results.append(torch.autograd.grad(dot(graph, left, right).square().sum(), (left, right)))
+    for blocked, whole in zip(*results, strict=True):
+        torch.testing.assert_close(blocked, whole, rtol=1e-13, atol=1e-13)
+
+
 # -- edge_scores ----------------------------------------------------------------------------------------------
 
 
@@ -236,7 +273,7 @@ def test_edge_scores_of_no_edges() -> None:
 def test_half_precision_operands_are_multiplied_in_float32(half: torch.dtype) -> None:
     graph = rated_pairs()
     matrix = graph.propagation_matrix()
-    assert isinstance(matrix, Tensor)
+    assert isinstance(matrix, BipartiteMatrix)
     dense, left, right = randn(16, 3).to(half), randn(7, 3).to(half), randn(9, 3).to(half)
     for x in (dense, left, right):
         x.requires_grad_()
@@ -255,7 +292,7 @@ def test_half_precision_operands_are_multiplied_in_float32(half: torch.dtype) ->
 def test_a_float64_operand_is_multiplied_in_float64() -> None:
     graph = rated_pairs()
     matrix = graph.propagation_matrix()
-    assert isinstance(matrix, Tensor)
+    assert isinstance(matrix, BipartiteMatrix)
     dense = randn(16, 3)
     product = symmetric_matmul(matrix, dense)
     assert product.dtype == torch.float64

@@ -40,8 +40,8 @@ def draw_ratings(num_ratings: int, seed: int = 0) -> np.ndarray[tuple[int], np.d
 def make_graph(num_ratings: int, num_users: int, num_items: int) -> RatingGraph:
     """A graph of made-up ratings."""
     user, item = np.divmod(draw_pairs(num_ratings, num_users, num_items), num_items)
-    rating = draw_ratings(num_ratings)
-    return RatingGraph.from_edges(*map(torch.from_numpy, (user, item, rating)), num_users, num_items)
+    rating = torch.from_numpy(draw_ratings(num_ratings))
+    return RatingGraph.from_edges(torch.from_numpy(user), torch.from_numpy(item), rating, num_users, num_items)
 
 
 def write_csv(path: Path, num_ratings: int, num_users: int, num_items: int) -> None:
