@@ -46,8 +46,9 @@ lint: $(VENV)/installed-test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-test  ## time training steps beside the notebook's
+bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and as data grows (15 minutes)
 	$(BIN)/python tests/benchmarks/training_step.py
+	$(BIN)/python tests/benchmarks/sweep.py
 
 tensorboard: $(VENV)/installed  ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir runs

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lgcn.graph import RatingGraph
+from lgcn.ops import EdgePattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +26,15 @@ class BiasBaseline:
     @classmethod
     def fit(cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10) -> "BiasBaseline":
         """Fit to a graph's ratings; users and items without ratings get a bias of 0."""
-        user, item = graph.user.long().cpu(), graph.item.long().cpu()
-        centred = graph.rating.double().cpu()
-        mean = float(centred.mean())
-        centred = centred - mean
+        pattern, rating = EdgePattern(*(part.cpu() for part in graph.pattern)), graph.rating.double().cpu()
+        mean = float(rating.mean())
+        by_user, by_item = pattern.by_users(torch.ones_like(rating)), pattern.by_items(torch.ones_like(rating))
         user_bias, item_bias = torch.zeros(graph.num_users).double(), torch.zeros(graph.num_items).double()
+        user_sum = pattern.by_users(rating - mean) @ torch.ones_like(item_bias)
+        item_sum = pattern.by_items(rating - mean) @ torch.ones_like(user_bias)
         for _ in range(epochs):
-            item_sum = torch.bincount(item, centred - user_bias[user], minlength=graph.num_items)
-            item_bias = item_sum / (item_reg + graph.item_degree.cpu())
-            user_sum = torch.bincount(user, centred - item_bias[item], minlength=graph.num_users)
-            user_bias = user_sum / (user_reg + graph.user_degree.cpu())
+            item_bias = (item_sum - by_item @ user_bias) / (item_reg + graph.item_degree.cpu())
+            user_bias = (user_sum - by_user @ item_bias) / (user_reg + graph.user_degree.cpu())
         return cls(mean, user_bias, item_bias, float(graph.rating.min()), float(graph.rating.max()))
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +25,11 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
+from lgcn.files import replacing
 from lgcn.graph import RatingGraph
 from lgcn.metrics import recall_precision_at_k
 from lgcn.resume import ChangedSettings, settle_progress
-from lgcn.runs import CHECKPOINTS, replacing
+from lgcn.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -194,10 +196,19 @@ class RunConfig(SaveConfigCallback):
 
 
 class RunProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn every 20 steps (a step often takes less time than a redraw), without its version."""
+    """Lightning's bar, redrawn ten times a second (a step may take less than a redraw, or minutes), without its
+    version."""
 
-    def __init__(self, refresh_rate: int = 20) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def _should_update(self, current: int, total: int | float) -> bool:
+        now = time.monotonic()
+        if not self.is_enabled or (current < total and now < self._drawn + 0.1):
+            return False
+        self._drawn = now
+        return True
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, pl_module)

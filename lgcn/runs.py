@@ -11,8 +11,6 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lgcn.errors import InputError
+from lgcn.files import replacing
 
 CHECKPOINTS = "checkpoints"
 KINDS = ("best", "last")
@@ -104,15 +103,6 @@ def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     folder = checkpoint.resolve().parent
     return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, whose file takes that name once it is written whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    yield part
-    part.replace(path)
 
 
 class ContinuedCSVLogger(CSVLogger):

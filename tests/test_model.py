@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import LGConv
 
+from lgcn import ops
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.model import Factors, LayerWeights, LightGCN
@@ -203,6 +204,35 @@ def test_predictions_and_gradients_are_the_notebooks(
     assert len(pairs) == len(list(ours.parameters()))
     for parameter, theirs in pairs:
         assert_near(gradient(parameter), theirs)
+
+
+@pytest.mark.parametrize("graph_name", [name for name in GRAPHS if name != "no edges"])
+@pytest.mark.parametrize("head", ["linear", "dot"])
+@pytest.mark.parametrize("cached", [0, 1 << 30], ids=["in blocks", "whole"])
+def test_a_step_in_float32_is_the_dense_float64_step_to_1e_5(
+    graph_name: str, head: Literal["linear", "dot"], cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions, loss and every gradient, relative to the largest entry of each."""
+    monkeypatch.setattr(ops, "CACHED", cached)
+    graph = made_graph(graph_name)
+    torch.manual_seed(1)
+    ours = LightGCN(graph.num_users, graph.num_items, 24, 3, head=head, init_std=1.0)
+    notebook = NotebookModel(ours)
+    if head == "linear":
+        our_head: Any = ours.head
+        notebook.out.load_state_dict(our_head.out.state_dict())
+    preds = ours(graph.propagation_matrix()).predict_edges(graph)
+    expected = notebook(dense_adjacency(graph), graph.user.long(), graph.item.long(), head == "linear")
+    torch.autograd.backward(mse_loss(preds, graph.rating))
+    torch.autograd.backward(mse_loss(expected, graph.rating.double()))
+    pairs = [(preds.detach(), expected.detach())]
+    pairs += [(gradient(ours.embedding.weight), torch.cat([*map(gradient, (notebook.users_emb, notebook.items_emb))]))]
+    if head == "linear":
+        pairs += [(gradient(our_head.out.weight), gradient(notebook.out.weight))]
+        pairs += [(gradient(our_head.out.bias), gradient(notebook.out.bias))]
+    for value, exact in pairs:
+        assert value.dtype == torch.float32
+        assert (value.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
 @pytest.mark.parametrize("head", ["linear", "dot"])

@@ -9,9 +9,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from lgcn.data import sources
+from lgcn.data.cache import LARGE, Cache, default_folder
 from lgcn.data.sources import Column, Columns
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
@@ -22,6 +24,13 @@ log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+#: The settings that decide what becomes of a source.
+DECISIVE = (
+    *("source", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "min_rating"),
+    *("split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
+)
 
 
 class Edges(NamedTuple):
@@ -103,6 +112,8 @@ class RatingsDataModule(pl.LightningDataModule):
         seed: of the random split. The notebook's is 1.
         steps_per_epoch: training steps between validations. Each step is over the whole training graph.
         eval_batch_size: how many pairs are predicted at a time outside training.
+        cache: folder that keeps the split ratings of large sources (20 MB and more), named by their content and the
+            settings above. ``auto`` is lgcn in the user's cache folder; null keeps nothing.
     """
 
     def __init__(
@@ -128,6 +139,7 @@ class RatingsDataModule(pl.LightningDataModule):
         seed: int = 1,
         steps_per_epoch: int = 100,
         eval_batch_size: int = 1 << 18,
+        cache: str | None = "auto",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -208,34 +220,67 @@ class RatingsDataModule(pl.LightningDataModule):
         """
         if self._graphs is not None:
             return
-        ratings, self._item_titles, self.origin = self._read()
+        cache = self._cache()
+        content = cache.load() if cache else None
+        if content is None:
+            content = self._build()
+            if cache:
+                cache.save(content)
+        self._users, self._items = Vocabulary(content["users"]), Vocabulary(content["items"])
+        titles, self.origin = content["titles"], content["origin"]
+        self._item_titles = None if titles is None else pd.DataFrame(titles)
+        sizes = len(self._users), len(self._items)
+        self._graphs = {}
+        for part in PARTS:
+            user, item, rating = content["edges"][part]
+            self._graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=self.hparams["add_self_loops"])
+        for line in self.summary():
+            log.info(line)
+
+    def _cache(self) -> Cache | None:
+        given = self.hparams
+        if given["cache"] is None:
+            return None
+        paths = [given[f"{part}_path"] for part in PARTS if given[f"{part}_path"] is not None]
+        files = sources.files_of(given["source"], self._root, paths)
+        if sum(path.stat().st_size for path in files if path.is_file()) < LARGE:
+            return None
+        folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
+        return Cache(folder, files, [(name, given[name]) for name in DECISIVE])
+
+    def _build(self) -> dict[str, Any]:
+        """Everything that the cache keeps: ids, titles, and the edges of each part in a graph's order."""
+        ratings, titles, origin = self._read()
+        with Console(stderr=True).status(f"numbering and splitting {len(ratings):,} ratings"):
+            return self._numbered(ratings, titles, origin)
+
+    def _numbered(self, ratings: pd.DataFrame, titles: pd.DataFrame | None, origin: str) -> dict[str, Any]:
         ratings = drop_duplicates(ratings)
         # Users and items are numbered before ratings are filtered: a threshold changes no index.
-        self._users, self._items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
-        for what, vocabulary in (("user", self._users), ("item", self._items)):
+        users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
+        for what, vocabulary in (("user", users), ("item", items)):
             if len(vocabulary) < 2:
                 raise InputError(
-                    f"{self.origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
+                    f"{origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
                     "there is nothing to learn from others with"
                 )
         ratings = self._filter(ratings)
-        split = self._split(ratings)
-        user, item = self._users.encode(ratings["user"]), self._items.encode(ratings["item"])
+        split = self._split(ratings, origin)
+        user, item = users.encode(ratings["user"]), items.encode(ratings["item"])
         rating = ratings["rating"].to_numpy(dtype=np.float32)
+        edges = {}
         rows: dict[Part, Rows] = {"train": split.train, "val": split.val, "test": split.test}
-        self._graphs = {
-            part: RatingGraph.from_edges(
-                torch.from_numpy(user[chosen]),
-                torch.from_numpy(item[chosen]),
-                torch.from_numpy(rating[chosen]),
-                len(self._users),
-                len(self._items),
-                self.hparams["add_self_loops"],
-            )
-            for part, chosen in rows.items()
+        for part, chosen in rows.items():
+            of_part = [torch.from_numpy(column[chosen]) for column in (user, item, rating)]
+            graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], len(users), len(items))
+            edges[part] = [graph.user, graph.item, graph.rating]
+        return {
+            "users": list(users),
+            "items": list(items),
+            "titles": None if titles is None else titles.to_dict("list"),
+            "origin": origin,
+            "edges": edges,
         }
-        for line in self.summary():
-            log.info(line)
 
     def summary(self) -> list[str]:
         """Counts of what was read, a line each."""
@@ -283,7 +328,7 @@ class RatingsDataModule(pl.LightningDataModule):
         log.info("%s of %s ratings are below %g", f"{len(ratings) - len(kept):,}", f"{len(ratings):,}", threshold)
         return kept
 
-    def _split(self, ratings: pd.DataFrame) -> Split:
+    def _split(self, ratings: pd.DataFrame, origin: str) -> Split:
         given = self.hparams
         how, fractions = f"--data.split {given['split']}", (given["val_fraction"], given["test_fraction"])
         timestamp = ratings.get("timestamp")
@@ -294,7 +339,7 @@ class RatingsDataModule(pl.LightningDataModule):
         elif given["split"] == "leave_last_out":
             split = leave_last_out_split(ratings["user"], timestamp)
         elif timestamp is None:
-            raise InputError(f"{how} needs times, and {self.origin} has none; name them with --data.timestamp_column")
+            raise InputError(f"{how} needs times, and {origin} has none; name them with --data.timestamp_column")
         else:
             split = temporal_split(timestamp, *fractions)
         return split.checked(how)

@@ -204,6 +204,24 @@ def load(source: str, root: Path, columns: Columns, separator: str | None = None
     return RatingTable(ratings, items, str(path))
 
 
+def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
+    """The files on disk that :func:`load` (without ``paths``) or :func:`load_parts` reads.
+
+    Raises:
+        InputError: the source is not there.
+    """
+    if source is None:
+        return [Path(path).expanduser() for path in paths]
+    if source == SAMPLE:
+        return []
+    path = _locate(source, root)
+    if path.is_file():
+        return [path]
+    layout, folder = _find_layout(path, path)
+    assert isinstance(folder, Path)
+    return [entry for name in (*(paths or [layout.ratings]), layout.movies) if (entry := folder / name).is_file()]
+
+
 def load_parts(
     source: str | None, root: Path, paths: Sequence[str], columns: Columns, separator: str | None = None
 ) -> tuple[list[pd.DataFrame], pd.DataFrame | None, str]:

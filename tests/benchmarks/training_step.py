@@ -1,16 +1,19 @@
-"""Time of one training step: the notebook's loop, and ours, on the same graph in one run.
+"""Time and memory of one training step: the notebook's loop, PyG's LightGCN, and ours, on one graph in one run.
 
 Run it with `make bench`. Data: ml-latest-small where LGCN_DATA has it, else the packaged sample.
 """
 
 import os
-import platform
-import statistics
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import bandwidth, describe, interleaved, median, spread
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import mse_loss
@@ -18,6 +21,9 @@ from torch.nn.functional import mse_loss
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.graph import RatingGraph
 from lgcn.model import LightGCN
+
+REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
+SOURCE = "ml-latest-small" if REAL else "sample"
 
 
 def notebook_step(graph: RatingGraph) -> Callable[[], None]:
@@ -51,6 +57,23 @@ def notebook_step(graph: RatingGraph) -> Callable[[], None]:
     return step
 
 
+def pyg_step(graph: RatingGraph, num_layers: int) -> Callable[[], None]:
+    """PyG's LightGCN as its documentation uses it: edges in, predictions of all rated pairs out."""
+    from torch_geometric.nn import LightGCN as PygLightGCN
+
+    user, item = graph.user.long(), graph.item.long() + graph.num_users
+    pairs, edges = torch.stack([user, item]), torch.stack([torch.cat([user, item]), torch.cat([item, user])])
+    model = PygLightGCN(graph.num_nodes, 64, num_layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        mse_loss(model(edges, pairs), graph.rating).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
 def our_step(graph: RatingGraph, head: str, num_layers: int) -> Callable[[], None]:
     """Ours, without Lightning around it."""
     model = LightGCN(graph.num_users, graph.num_items, 64, num_layers, head=head)  # type: ignore[arg-type]
@@ -65,42 +88,90 @@ def our_step(graph: RatingGraph, head: str, num_layers: int) -> Callable[[], Non
     return step
 
 
-def timed(step: Callable[[], None], repetitions: int) -> list[float]:
-    """Milliseconds of each repetition, after two that do not count."""
-    times = []
-    for number in range(repetitions + 2):
-        start = time.perf_counter()
-        step()
-        if number >= 2:
-            times.append(1e3 * (time.perf_counter() - start))
-    return times
+STEPS: dict[str, Callable[[RatingGraph], Callable[[], None]]] = {
+    "notebook, linear, K = 1": notebook_step,
+    "PyG LightGCN, K = 1": lambda graph: pyg_step(graph, 1),
+    "PyG LightGCN, K = 3": lambda graph: pyg_step(graph, 3),
+    "lgcn, linear, K = 1": lambda graph: our_step(graph, "linear", 1),
+    "lgcn, dot, K = 1": lambda graph: our_step(graph, "dot", 1),
+    "lgcn, dot, K = 3": lambda graph: our_step(graph, "dot", 3),
+}
+COMPARED = {
+    "PyG LightGCN, K = 1": "notebook, linear, K = 1",
+    "PyG LightGCN, K = 3": "PyG LightGCN, K = 3",
+    "lgcn, linear, K = 1": "notebook, linear, K = 1",
+    "lgcn, dot, K = 1": "PyG LightGCN, K = 1",
+    "lgcn, dot, K = 3": "PyG LightGCN, K = 3",
+}
+
+
+def load() -> RatingGraph:
+    return RatingsDataModule(SOURCE, min_rating=1).graphs["train"]
+
+
+def peak_memory(name: str) -> float:
+    """Megabytes that a process of its own needs at most for three steps, imports and data included."""
+    code = f"from training_step import *; step = STEPS[{name!r}](load()); [step() for _ in range(3)]"
+    code += "; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return float(ran.stdout.split("peak ")[1]) / 1e3
+
+
+def in_lightning() -> tuple[float, float, float]:
+    """All of `lgcn fit --config configs/notebook.yaml`: seconds, the same by step without the start, and megabytes."""
+    lgcn, config = Path(sys.executable).with_name("lgcn"), Path(__file__).parents[2] / "configs" / "notebook.yaml"
+    seconds = {}
+    for steps in (200, 10_000):
+        with tempfile.TemporaryDirectory() as folder:
+            args = [str(lgcn), "fit", "--config", str(config), "--data.source", SOURCE, "--runs_dir", folder]
+            start = time.perf_counter()
+            subprocess.run([*args, f"--trainer.max_steps={steps}"], check=True, capture_output=True)
+            seconds[steps] = time.perf_counter() - start
+    per_step = 1e3 * (seconds[10_000] - seconds[200]) / 9_800
+    return seconds[10_000], per_step, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+
+
+def bytes_moved(graph: RatingGraph, columns: int, num_layers: int) -> float:
+    """What a step of the dot head reads and writes at least, were every row of a product's operand read from memory.
+
+    A product, for each entry: index, value, and a row; and it reads and writes a table. Adam: parameter, gradient and
+    two moments read, three of them written.
+    """
+    table, entries = 4 * columns * graph.num_nodes, 2 * len(graph)
+    product = entries * (8 + 4 * columns) + 2 * table
+    edges = 3 * len(graph) * (8 + 4 * columns) + 2 * table
+    return 2 * num_layers * product + edges + 7 * table
 
 
 def main() -> None:
-    root = os.environ.get("LGCN_DATA")
-    real = root is not None and (Path(root) / "ml-latest-small.zip").is_file()
-    source = "ml-latest-small" if real else "sample"
-    graph = RatingsDataModule(source, root=root).graphs["train"]
-    rows = {
-        "notebook (linear, K = 1)": (notebook_step(graph), 5),
-        "lgcn (linear, K = 1)": (our_step(graph, "linear", 1), 50),
-        "lgcn (dot, K = 1)": (our_step(graph, "dot", 1), 50),
-        "lgcn (dot, K = 3)": (our_step(graph, "dot", 3), 50),
-    }
-    table = Table(title=f"training step: {source}, {len(graph):,} ratings, 64 columns, float32")
-    for heading in ("", "median ms", "lowest", "highest", "ratio"):
-        table.add_column(heading, justify="right" if heading else "left")
-    first = 0.0
-    for name, (step, repetitions) in rows.items():
-        times = timed(step, repetitions)
-        median = statistics.median(times)
-        first = first or median
-        table.add_row(name, *(f"{value:.2f}" for value in (median, min(times), max(times))), f"{first / median:.0f}x")
+    graph = load()
+    times = interleaved(
+        {name: make(graph) for name, make in STEPS.items()},
+        rounds=5,
+        repetitions={name: 2 if "lgcn" not in name else 20 for name in STEPS},
+    )
+    table = Table(title=f"training step: {SOURCE}, {len(graph):,} ratings, 64 columns, float32")
+    for heading in ("", "median ms", "middle half", "faster", "than", "peak MB"):
+        table.add_column(heading, justify="left" if heading in ("", "than") else "right")
+    for name, measured in times.items():
+        other = COMPARED.get(name, name)
+        ratio = f"{median(times[other]) / median(measured):.1f}x"
+        table.add_row(name, f"{median(measured):.2f}", spread(measured), ratio, other, f"{peak_memory(name):.0f}")
+    seconds, per_step, memory = in_lightning()
+    ratio = f"{median(times['notebook, linear, K = 1']) / per_step:.1f}x"
+    table.add_row("lgcn fit, linear, K = 1", f"{per_step:.2f}", "", ratio, "notebook, linear, K = 1", f"{memory:.0f}")
     console = Console()
     console.print(table)
+    console.print(f"lgcn fit --config configs/notebook.yaml: 10,000 steps and 50 validations in {seconds:.1f} s")
+    speed = bandwidth()
+    bound = 1e3 * bytes_moved(graph, 64, 3) / speed
     console.print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+        f"lgcn, dot, K = 3 takes {median(times['lgcn, dot, K = 3']) / bound:.2f} times what its "
+        f"{bytes_moved(graph, 64, 3) / 1e6:.0f} MB take at the {speed / 1e9:.1f} GB/s of a copy (below 1: from caches)"
     )
+    console.print(describe())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""A cache of split ratings, so that a large source is read once.
+
+An entry is named by a SHA-256 of the source's content and of every setting that decides what becomes of it, so a
+changed file, or another split, is another entry. The least recently used entries make room for new ones.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import wrap_file
+
+from lgcn.files import replacing
+
+log = logging.getLogger(__name__)
+
+LARGE = 20_000_000  # bytes; a smaller source is read in less time than it takes to say so
+ENTRIES = 5  # that are kept
+FORMAT = 1  # of an entry; raise it when what is kept, or how ratings are read or split, changes
+
+
+def default_folder() -> Path:
+    """``lgcn`` in the user's cache folder: the environment variable ``XDG_CACHE_HOME``, else ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lgcn"
+
+
+class Cache:
+    """One entry, there already or not.
+
+    Args:
+        folder: where entries are.
+        files: the source's, all of them.
+        settings: what else decides the entry's content; anything with a stable ``repr``.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Path], settings: Any) -> None:
+        digest = hashlib.sha256(repr((FORMAT, settings)).encode())
+        for path in files:
+            with path.open("rb") as plain:
+                shown = wrap_file(plain, total=path.stat().st_size, description=f"looking for {path.name} in the cache")
+                with shown as file:
+                    # rich's file has a readinto, which its type does not say.
+                    digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+        self.path = folder / f"{digest.hexdigest()}.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """The entry's content: tensors, numbers, texts, and lists and dicts of them. None if there is none."""
+        if not self.path.is_file():
+            return None
+        try:
+            content: dict[str, Any] = torch.load(self.path, weights_only=True)
+            self.path.touch()
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+            log.warning("%s cannot be read; the source is read instead", self.path)
+            return None
+        log.info("read from the cache, %s (--data.cache null does without)", self.path)
+        return content
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Keep the entry, and no more than ENTRIES of them; a full disk is no reason to stop."""
+        try:
+            with replacing(self.path) as part:
+                torch.save(content, part)
+            entries = sorted(self.path.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+            for path in entries[:-ENTRIES]:
+                path.unlink()
+        except OSError as error:
+            log.warning("nothing was kept in the cache: %s", error)
+        else:
+            log.info("kept in the cache for the next start, %s", self.path)
