@@ -107,7 +107,7 @@ class LgcnCLI(LightningCLI):
         # Without an optimiser LightningCLI would leave a --lr_scheduler unused, and not say so.
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.add_lr_scheduler_args()
-        parser.set_defaults({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}})
+        parser.set_defaults({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3, "fused": True}}})
         parser.link_arguments("data.num_users", "model.num_users", apply_on="instantiate")
         parser.link_arguments("data.num_items", "model.num_items", apply_on="instantiate")
 

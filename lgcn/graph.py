@@ -117,11 +117,12 @@ class RatingGraph:
         return self.user.device
 
     def to(self, device: torch.device | str) -> "RatingGraph":
-        """The same graph on another device, with what was already derived."""
+        """The same graph on another device, with its pattern."""
         if torch.device(device) == self.device:
             return self
-        moved = replace(self, user=self.user.to(device), item=self.item.to(device), rating=self.rating.to(device))
-        vars(moved)["pattern"] = EdgePattern(*(part.to(device) for part in self.pattern))
+        pattern = EdgePattern(*(part.to(device) for part in self.pattern))
+        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device))
+        vars(moved)["pattern"] = pattern
         return moved
 
     @cached_property

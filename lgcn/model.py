@@ -120,10 +120,11 @@ class LightGCN(nn.Module):
         Returns:
             [N, C].
         """
-        if not isinstance(self.layer_weights, Tensor):
-            return symmetric_polynomial(matrix, ego, self.layer_weights)
-        layer, combined = ego, self.layer_weights[0] * ego
-        for weight in self.layer_weights[1:]:
+        weights = self.layer_weights
+        if not isinstance(weights, Tensor):
+            return symmetric_polynomial(matrix, ego, weights)
+        layer, combined = ego, weights[0] * ego
+        for weight in weights[1:]:
             layer = symmetric_matmul(matrix, layer)
             combined = combined + weight * layer
         return combined

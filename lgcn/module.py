@@ -124,7 +124,7 @@ class LightGCNModule(pl.LightningModule):
         return loss
 
     def _loss_is_read(self) -> bool:
-        """Whether this step is one that loggers write, or the last before validation."""
+        """Whether this step is one that loggers write, or the last of its epoch, before validation."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         last = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         return last or (every > 0 and (self.global_step + 1) % every == 0)
@@ -142,7 +142,7 @@ class LightGCNModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with the paper's learning rate (section 4.1.2), unless the command line says otherwise."""
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
+        return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
 
     # -- evaluation ----------------------------------------------------------------------------------------
 

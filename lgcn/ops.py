@@ -60,13 +60,14 @@ def _column_blocks(dense: Tensor) -> list[slice]:
 
 
 def _matmul(matrix: Tensor, dense: Tensor) -> Tensor:
-    """A CSR tensor times a dense one."""
+    """A CSR tensor times a dense one, in their own precision whatever autocast says."""
     blocks = _column_blocks(dense)
-    if len(blocks) == 1:
-        return matrix @ dense
-    out = dense.new_empty(matrix.shape[0], dense.shape[1])
-    for block in blocks:
-        out[:, block] = matrix @ dense[:, block].contiguous()
+    with torch.autocast(dense.device.type, enabled=False):
+        if len(blocks) == 1:
+            return matrix @ dense
+        out = dense.new_empty(matrix.shape[0], dense.shape[1])
+        for block in blocks:
+            out[:, block] = matrix @ dense[:, block].contiguous()
     return out
 
 
@@ -181,23 +182,25 @@ class _EdgeScores(torch.autograd.Function):
         for more in gathered[1:]:
             scores += more
         if user.shape[1]:
-            scores = torch.sparse.sampled_addmm(pattern.by_users(scores), user, item.t()).values()
+            scored = pattern.by_users(scores)
+            scores = torch.sparse.sampled_addmm(scored, user, item.t(), out=scored).values()
         return scores
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         user, item = ctx.saved_tensors
+        grad = grad.contiguous()  # it becomes the values of a CSR tensor, which the kernels of a GPU read as they lie
         _, needs_user, needs_item, needs_user_bias, needs_item_bias = ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * 4
         if needs_user or needs_user_bias:
             by_users = ctx.pattern.by_users(grad)
             grads[0] = _matmul(by_users, item) if needs_user and item.shape[1] else None
-            grads[2] = by_users @ grad.new_ones(len(item)) if needs_user_bias else None
+            grads[2] = _matmul(by_users, grad.new_ones(len(item), 1))[:, 0] if needs_user_bias else None
         if needs_item or needs_item_bias:
             by_items = ctx.pattern.by_items(grad)
             grads[1] = _matmul(by_items, user) if needs_item and user.shape[1] else None
-            grads[3] = by_items @ grad.new_ones(len(user)) if needs_item_bias else None
+            grads[3] = _matmul(by_items, grad.new_ones(len(user), 1))[:, 0] if needs_item_bias else None
         return None, *grads
 
 
@@ -223,7 +226,7 @@ def edge_scores(
     Returns:
         [E], in the order of the edges; float64 where ``user`` is, else float32.
     """
-    parts = (
-        None if part is None else _full_precision(part).contiguous() for part in (user, item, user_bias, item_bias)
-    )
+    dtype = _full_precision(user).dtype
+    given = (user, item, user_bias, item_bias)
+    parts = (None if part is None else part.to(dtype).contiguous() for part in given)
     return _EdgeScores.apply(pattern, *parts)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,5 +1,6 @@
 """The cache of split ratings: what a second start reads is what the first one made."""
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 
-from lgcn.data import cache
+from lgcn.data import cache, sources
 from lgcn.data.cache import Cache
-from lgcn.data.datamodule import PARTS, RatingsDataModule
+from lgcn.data.datamodule import DECISIVE, PARTS, RatingsDataModule
+from lgcn.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +96,36 @@ def test_another_setting_is_another_entry(change: dict[str, Any], tmp_path: Path
     assert len(list(folder.iterdir())) == 2
 
 
+def test_every_setting_is_decisive_or_known_not_to_be() -> None:
+    """A new setting of the datamodule belongs into one of the two."""
+    without_effect = {"mirror", "predict_path", "eval_graph", "steps_per_epoch", "eval_batch_size", "cache"}
+    assert set(inspect.signature(RatingsDataModule).parameters) == without_effect | set(DECISIVE)
+    assert not without_effect & set(DECISIVE)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
+    load = sources.load
+
+    def slow_load(*args: Any) -> Any:
+        write(path, seed=1, prefix="another ")
+        return load(*args)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(sources, "load", slow_load)
+        made(path, folder)
+    assert "changed while it was read" in caplog.text
+    assert not list(folder.glob("*"))
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    paths: dict[str, Any] = {"train_path": str(write(tmp_path / "a.csv")), "test_path": str(tmp_path / "b.csv")}
+    with pytest.raises(InputError, match=r"there is no file .*b\.csv"):
+        RatingsDataModule(None, split="files", **paths).setup()
+
+
 def test_a_changed_file_is_another_entry(tmp_path: Path) -> None:
     path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
     made(path, folder)
@@ -120,6 +152,37 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureF
         assert_same(first, made(path, folder))
     assert "cannot be read; the source is read instead" in caplog.text
     assert_same(first, made(path, folder))
+
+
+def test_an_entry_with_other_numbers_in_it_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
+    first = made(path, folder)
+    (entry,) = folder.iterdir()
+    content = torch.load(entry, weights_only=True)
+    content["edges"]["val"][2][0] += 0.5
+    torch.save(content, entry)
+    with caplog.at_level(logging.WARNING):
+        assert_same(first, made(path, folder))
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert_same(first, made(path, folder))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("unexpected pos 64 vs 0")])
+def test_a_full_disk_is_no_reason_to_stop(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b"the first bytes")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with caplog.at_level(logging.WARNING):
+        data = made(write(tmp_path / "r.csv"), tmp_path / "cache")
+    assert data.num_users == 10
+    assert str(error) in caplog.text
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_where_nothing_can_be_kept_the_source_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

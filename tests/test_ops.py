@@ -289,6 +289,22 @@ def test_half_precision_operands_are_multiplied_in_float32(half: torch.dtype) ->
     torch.testing.assert_close(dense.grad, matrix.to_dense().sum(dim=0)[:, None].expand(16, 3).to(half))
 
 
+@pytest.mark.parametrize("columns", [0, 3])
+def test_backward_under_autocast(columns: int) -> None:
+    graph, bias = rated_pairs(), randn(7).float().requires_grad_()
+    left, right = randn(7, columns).float().requires_grad_(), randn(9, columns).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.autograd.backward(edge_scores(graph.pattern, left, right, bias).sum())
+    assert bias.grad is not None
+    assert bias.grad.tolist() == graph.user_degree.tolist()
+
+
+def test_a_bias_of_another_precision() -> None:
+    graph = rated_pairs()
+    scores = edge_scores(graph.pattern, randn(7, 3), randn(9, 3, seed=2), randn(7, dtype=torch.float32))
+    assert scores.dtype == torch.float64
+
+
 def test_a_float64_operand_is_multiplied_in_float64() -> None:
     graph = rated_pairs()
     matrix = graph.propagation_matrix()

@@ -10,6 +10,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ class Cache:
     """
 
     def __init__(self, folder: Path, files: Iterable[Path], settings: Any) -> None:
+        self.files = list(files)
+        self._as_hashed = self._state()
         digest = hashlib.sha256(repr((FORMAT, settings)).encode())
-        for path in files:
+        for path in self.files:
             with path.open("rb") as plain:
                 shown = wrap_file(plain, total=path.stat().st_size, description=f"looking for {path.name} in the cache")
                 with shown as file:
@@ -49,28 +52,35 @@ class Cache:
                     digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
         self.path = folder / f"{digest.hexdigest()}.pt"
 
+    def _state(self) -> list[tuple[int, int]]:
+        return [(found.st_size, found.st_mtime_ns) for found in map(Path.stat, self.files)]
+
     def load(self) -> dict[str, Any] | None:
         """The entry's content: tensors, numbers, texts, and lists and dicts of them. None if there is none."""
         if not self.path.is_file():
             return None
         try:
             content: dict[str, Any] = torch.load(self.path, weights_only=True)
-            self.path.touch()
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
             log.warning("%s cannot be read; the source is read instead", self.path)
             return None
+        with suppress(OSError):  # somebody else's cache may be read, too
+            self.path.touch()
         log.info("read from the cache, %s (--data.cache null does without)", self.path)
         return content
 
     def save(self, content: dict[str, Any]) -> None:
         """Keep the entry, and no more than ENTRIES of them; a full disk is no reason to stop."""
         try:
+            if self._state() != self._as_hashed:
+                log.warning("nothing was kept in the cache: the source changed while it was read")
+                return
             with replacing(self.path) as part:
                 torch.save(content, part)
             entries = sorted(self.path.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)
             for path in entries[:-ENTRIES]:
                 path.unlink()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch says the second of a full disk
             log.warning("nothing was kept in the cache: %s", error)
         else:
             log.info("kept in the cache for the next start, %s", self.path)

@@ -28,8 +28,8 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 #: The settings that decide what becomes of a source.
 DECISIVE = (
-    *("source", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "min_rating"),
-    *("split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
+    *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "min_rating"),
+    *("split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed", "add_self_loops"),
 )
 
 
@@ -222,28 +222,37 @@ class RatingsDataModule(pl.LightningDataModule):
             return
         cache = self._cache()
         content = cache.load() if cache else None
-        if content is None:
+        if content is None or not self._take(content):
             content = self._build()
+            self._take(content)
             if cache:
                 cache.save(content)
+        for line in self.summary():
+            log.info(line)
+
+    def _take(self, content: dict[str, Any]) -> bool:
+        """Use what was built or kept; False where it is not what it was when it was built."""
         self._users, self._items = Vocabulary(content["users"]), Vocabulary(content["items"])
         titles, self.origin = content["titles"], content["origin"]
         self._item_titles = None if titles is None else pd.DataFrame(titles)
-        sizes = len(self._users), len(self._items)
-        self._graphs = {}
+        sizes, loops = (len(self._users), len(self._items)), self.hparams["add_self_loops"]
+        graphs: dict[Part, RatingGraph] = {}
         for part in PARTS:
             user, item, rating = content["edges"][part]
-            self._graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=self.hparams["add_self_loops"])
-        for line in self.summary():
-            log.info(line)
+            graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=loops)
+        if [graph.fingerprint for graph in graphs.values()] != content["fingerprints"]:
+            log.warning("what the cache kept is damaged; the source is read instead")
+            return False
+        self._graphs = graphs
+        return True
 
     def _cache(self) -> Cache | None:
         given = self.hparams
         if given["cache"] is None:
             return None
-        paths = [given[f"{part}_path"] for part in PARTS if given[f"{part}_path"] is not None]
-        files = sources.files_of(given["source"], self._root, paths)
-        if sum(path.stat().st_size for path in files if path.is_file()) < LARGE:
+        files = sources.files_of(given["source"], self._root, list(self._paths().values()))
+        # Of a file that is not there, reading speaks.
+        if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
             return None
         folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
         return Cache(folder, files, [(name, given[name]) for name in DECISIVE])
@@ -268,18 +277,21 @@ class RatingsDataModule(pl.LightningDataModule):
         split = self._split(ratings, origin)
         user, item = users.encode(ratings["user"]), items.encode(ratings["item"])
         rating = ratings["rating"].to_numpy(dtype=np.float32)
-        edges = {}
+        edges, fingerprints = {}, []
         rows: dict[Part, Rows] = {"train": split.train, "val": split.val, "test": split.test}
         for part, chosen in rows.items():
             of_part = [torch.from_numpy(column[chosen]) for column in (user, item, rating)]
-            graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], len(users), len(items))
+            sizes, loops = (len(users), len(items)), self.hparams["add_self_loops"]
+            graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], *sizes, add_self_loops=loops)
             edges[part] = [graph.user, graph.item, graph.rating]
+            fingerprints.append(graph.fingerprint)
         return {
             "users": list(users),
             "items": list(items),
             "titles": None if titles is None else titles.to_dict("list"),
             "origin": origin,
             "edges": edges,
+            "fingerprints": fingerprints,
         }
 
     def summary(self) -> list[str]:
@@ -304,11 +316,17 @@ class RatingsDataModule(pl.LightningDataModule):
         root = self.hparams["root"]
         return sources.default_root() if root is None else Path(root).expanduser()
 
+    def _paths(self) -> dict[Part, str]:
+        """The files of the parts, with --data.split files."""
+        if self.hparams["split"] != "files":
+            return {}
+        return {part: path for part in PARTS if (path := self.hparams[f"{part}_path"]) is not None}
+
     def _read(self) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
         given = self.hparams
         if given["split"] != "files":
             return sources.load(given["source"], self._root, self.columns, given["separator"])
-        paths = {part: given[f"{part}_path"] for part in PARTS if given[f"{part}_path"] is not None}
+        paths = self._paths()
         tables, items, origin = sources.load_parts(
             given["source"], self._root, list(paths.values()), self.columns, given["separator"]
         )

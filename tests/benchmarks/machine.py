@@ -2,6 +2,8 @@
 
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,16 @@ def spread(times: list[float]) -> str:
     """The middle half."""
     low, high = np.percentile(times, [25, 75])
     return f"{low:.2f} - {high:.2f}"
+
+
+def run(code: str, *args: object) -> tuple[str, float]:
+    """Run code in a process of its own; what it printed, and the gigabytes that it had in memory at most."""
+    # Not getrusage, which counts the parent's memory as the child's.
+    code += "\nprint('peak', next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])"
+    command = [sys.executable, "-c", code, *map(str, args)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+    printed, _, peak = ran.stdout.rpartition("peak ")
+    return printed, int(peak) / 1e6
 
 
 def bandwidth(megabytes: int = 256) -> float:

@@ -4,16 +4,13 @@ Run it with `make bench`. Data: ml-latest-small where LGCN_DATA has it, else the
 """
 
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import bandwidth, describe, interleaved, median, spread
+from machine import bandwidth, describe, interleaved, median, run, spread
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import mse_loss
@@ -112,25 +109,21 @@ def load() -> RatingGraph:
 def peak_memory(name: str) -> float:
     """Megabytes that a process of its own needs at most for three steps, imports and data included."""
     code = f"from training_step import *; step = STEPS[{name!r}](load()); [step() for _ in range(3)]"
-    code += "; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    ran = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return float(ran.stdout.split("peak ")[1]) / 1e3
+    return 1e3 * run(code)[1]
 
 
 def in_lightning() -> tuple[float, float, float]:
-    """All of `lgcn fit --config configs/notebook.yaml`: seconds, the same by step without the start, and megabytes."""
-    lgcn, config = Path(sys.executable).with_name("lgcn"), Path(__file__).parents[2] / "configs" / "notebook.yaml"
-    seconds = {}
+    """All of `lgcn fit --config configs/notebook.yaml`: seconds, milliseconds a step without the start, megabytes."""
+    config = Path(__file__).parents[2] / "configs" / "notebook.yaml"
+    code = "import sys; from lgcn.cli import main; main(sys.argv[1:])"
+    seconds, memory = {}, 0.0
     for steps in (200, 10_000):
         with tempfile.TemporaryDirectory() as folder:
-            args = [str(lgcn), "fit", "--config", str(config), "--data.source", SOURCE, "--runs_dir", folder]
             start = time.perf_counter()
-            subprocess.run([*args, f"--trainer.max_steps={steps}"], check=True, capture_output=True)
+            args = ["--data.source", SOURCE, "--runs_dir", folder, f"--trainer.max_steps={steps}"]
+            memory = 1e3 * run(code, "fit", "--config", config, *args)[1]
             seconds[steps] = time.perf_counter() - start
-    per_step = 1e3 * (seconds[10_000] - seconds[200]) / 9_800
-    return seconds[10_000], per_step, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    return seconds[10_000], 1e3 * (seconds[10_000] - seconds[200]) / 9_800, memory
 
 
 def bytes_moved(graph: RatingGraph, columns: int, num_layers: int) -> float:
@@ -162,7 +155,7 @@ def main() -> None:
     seconds, per_step, memory = in_lightning()
     ratio = f"{median(times['notebook, linear, K = 1']) / per_step:.1f}x"
     table.add_row("lgcn fit, linear, K = 1", f"{per_step:.2f}", "", ratio, "notebook, linear, K = 1", f"{memory:.0f}")
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     console.print(f"lgcn fit --config configs/notebook.yaml: 10,000 steps and 50 validations in {seconds:.1f} s")
     speed = bandwidth()
