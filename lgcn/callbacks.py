@@ -25,7 +25,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
-from lgcn.files import replacing
+from lgcn.files import duplicate, replacing
 from lgcn.graph import RatingGraph
 from lgcn.metrics import recall_precision_at_k
 from lgcn.resume import ChangedSettings, settle_progress
@@ -111,10 +111,10 @@ class RunCheckpoints(Checkpoint):
         if is_rehearsal(trainer) or trainer.global_step == self.saved_step:
             return
         self.saved_step = trainer.global_step
-        if self._best_is_due:
-            trainer.save_checkpoint(self.path("best"), weights_only=False)
-            self._best_is_due = False
         trainer.save_checkpoint(self.path("last"), weights_only=False)
+        if self._best_is_due and trainer.is_global_zero:
+            duplicate(self.path("last"), self.path("best"))
+        self._best_is_due = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}

@@ -1,6 +1,7 @@
 """Writing files so that one under its own name is whole."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,3 +20,12 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def duplicate(path: Path, target: Path) -> None:
+    """Give ``target`` the content of ``path``, without a copy where the disk can. Later writes must replace files."""
+    with replacing(target) as part:
+        try:
+            os.link(path, part)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(path, part)
