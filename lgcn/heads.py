@@ -44,7 +44,8 @@ class LinearHead(Head):
         self.out = nn.Linear(2 * embedding_dim, 1)
 
     def project(self, embedding: Tensor) -> Tensor:
-        return nn.functional.linear(embedding, self.out.weight.view(2, self.embedding_dim))
+        # Two long rows: torch's product is twice as fast as with two columns of the table's own orientation.
+        return (self.out.weight.view(2, self.embedding_dim) @ embedding.t()).t()
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return user[:, :0], item[:, :0], user[:, 0], item[:, 1], self.out.bias[0]

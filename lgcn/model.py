@@ -45,7 +45,9 @@ class Factors(NamedTuple):
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Predicted ratings of all of a graph's edges, [E], without a copy of a row per edge."""
-        return edge_scores(graph.pattern, self.user, self.item, self.user_bias, self.item_bias) + self.offset
+        # U additions of the offset instead of E, and as many less in its gradient.
+        bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
+        return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
 
 
 class LightGCN(nn.Module):

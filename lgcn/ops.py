@@ -7,6 +7,7 @@ an embedding row per edge (E x F numbers, and a scatter to undo it).
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -54,15 +55,20 @@ CACHED, BLOCK = 4 << 20, 16
 
 def _column_blocks(dense: Tensor) -> list[slice]:
     """The columns to multiply at a time."""
-    columns = dense.shape[1]
-    whole = dense.is_cuda or dense.numel() * dense.element_size() <= CACHED
-    return [slice(None)] if whole else [slice(first, first + BLOCK) for first in range(0, columns, BLOCK)]
+    whole = dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED
+    return [slice(None)] if whole else [slice(first, first + BLOCK) for first in range(0, dense.shape[1], BLOCK)]
+
+
+def _own_precision(dense: Tensor) -> AbstractContextManager[None]:
+    """Where autocast is on, a context without it; to enter one that changes nothing would cost as much as a product."""
+    kind = dense.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _matmul(matrix: Tensor, dense: Tensor) -> Tensor:
-    """A CSR tensor times a dense one, in their own precision whatever autocast says."""
+    """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
     blocks = _column_blocks(dense)
-    with torch.autocast(dense.device.type, enabled=False):
+    with _own_precision(dense):
         if len(blocks) == 1:
             return matrix @ dense
         out = dense.new_empty(matrix.shape[0], dense.shape[1])
@@ -149,7 +155,7 @@ def symmetric_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[
     """
     # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
     dense = _full_precision(dense).contiguous()
-    with torch.autocast(dense.device.type, enabled=False):
+    with _own_precision(dense):
         return _SymmetricPolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -196,11 +202,11 @@ class _EdgeScores(torch.autograd.Function):
         if needs_user or needs_user_bias:
             by_users = ctx.pattern.by_users(grad)
             grads[0] = _matmul(by_users, item) if needs_user and item.shape[1] else None
-            grads[2] = _matmul(by_users, grad.new_ones(len(item), 1))[:, 0] if needs_user_bias else None
+            grads[2] = _matmul(by_users, grad.new_ones(len(item))) if needs_user_bias else None
         if needs_item or needs_item_bias:
             by_items = ctx.pattern.by_items(grad)
             grads[1] = _matmul(by_items, user) if needs_item and user.shape[1] else None
-            grads[3] = _matmul(by_items, grad.new_ones(len(user), 1))[:, 0] if needs_item_bias else None
+            grads[3] = _matmul(by_items, grad.new_ones(len(user))) if needs_item_bias else None
         return None, *grads
 
 
