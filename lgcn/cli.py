@@ -68,6 +68,7 @@ class LgcnCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.invocation = resolve(args)
+        self.asked = next((arg for arg in args if arg in self.subcommands()), None)
         super().__init__(
             LightGCNModule,
             RatingsDataModule,
@@ -87,6 +88,12 @@ class LgcnCLI(LightningCLI):
         )
 
     # -- arguments -----------------------------------------------------------------------------------------
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """The options of the subcommand that was asked for; of the others only their names are needed."""
+        if subcommand == self.asked:
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        return self.init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -113,15 +120,18 @@ class LgcnCLI(LightningCLI):
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
-        for name, parser in self._subcommand_parsers.items():
-            # A checkpoint may come from anywhere; loading one runs no code of its.
-            parser.set_defaults({"weights_only": True})
-            if name in ("validate", "test"):
-                parser.set_defaults({"verbose": False})  # RunSummary prints the table
-            if name == "predict":
-                parser.add_argument(
-                    "--output", type=str, default="predictions.csv", help="File to write, .csv or .parquet."
-                )
+        name = self.asked
+        if name is None:  # lgcn --help, or a command there is not
+            return
+        parser = self._subcommand_parsers[name]
+        # A checkpoint may come from anywhere; loading one runs no code of its.
+        parser.set_defaults({"weights_only": True})
+        if name in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # RunSummary prints the table
+        if name == "predict":
+            parser.add_argument(
+                "--output", type=str, default="predictions.csv", help="File to write, .csv or .parquet."
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self.invocation.args)
@@ -307,7 +317,3 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -286,7 +286,7 @@ def test_two_processes_train_what_one_would(fit: Callable[..., Path], csv: Path,
     where = ["--run_name=two", "--runs_dir", str(tmp_path / "runs")]
     for command in (["fit", *args], ["test"]):
         # A process of its own: Lightning starts the second one with the same command line.
-        call = [sys.executable, "-m", "lgcn.cli", *command, *two, *where]
+        call = [sys.executable, "-m", "lgcn", *command, *two, *where]
         subprocess.run(call, check=True, timeout=120, capture_output=True)
     run = tmp_path / "runs" / "two" / "version_0"
     for name, value in checkpoint(one)["state_dict"].items():

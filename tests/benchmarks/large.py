@@ -22,7 +22,7 @@ def fit(folder: Path, steps: int) -> tuple[float, float]:
     args += ["--model.head=dot", "--model.num_layers=3", "--trainer.limit_val_batches=0", "--data.val_fraction=0.001"]
     args += ["--data.test_fraction=0.001", f"--trainer.max_steps={steps}", f"--data.steps_per_epoch={steps}"]
     start = time.perf_counter()
-    _, peak = run("import sys; from lgcn.cli import main; main(sys.argv[1:])", *args)
+    _, peak = run("from lgcn.__main__ import main; main()", *args)
     return time.perf_counter() - start, peak
 
 

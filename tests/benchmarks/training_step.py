@@ -115,7 +115,7 @@ def peak_memory(name: str) -> float:
 def in_lightning() -> tuple[float, float, float]:
     """All of `lgcn fit --config configs/notebook.yaml`: seconds, milliseconds a step without the start, megabytes."""
     config = Path(__file__).parents[2] / "configs" / "notebook.yaml"
-    code = "import sys; from lgcn.cli import main; main(sys.argv[1:])"
+    code = "from lgcn.__main__ import main; main()"
     seconds, memory = {}, 0.0
     for steps in (200, 10_000):
         with tempfile.TemporaryDirectory() as folder:
