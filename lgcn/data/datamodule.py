@@ -398,6 +398,10 @@ class RatingsDataModule(pl.LightningDataModule):
         edges = Edges(graph.user, graph.item, graph.rating)
         return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Pairs go to where the model is; a training step's number stays, and nothing is searched for tensors."""
+        return batch if isinstance(batch, int) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     # -- predictions ---------------------------------------------------------------------------------------
 
     @property
