@@ -5,8 +5,8 @@ import gc
 
 def main() -> None:
     """Run ``lgcn`` with the arguments of the process."""
-    # Lightning and what it brings along make a million objects that stay, and to look for garbage among them, while
-    # they are made and again in the middle of training, takes longer than any of the packages does.
+    # Lightning and what it brings along make a million objects that stay. To look for garbage among them, while they
+    # are made and again in the middle of training, took 1.4 s of a start's 9.
     gc.disable()
     from lgcn import cli
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lgcn.graph import RatingGraph
-from lgcn.ops import EdgePattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +24,25 @@ class BiasBaseline:
 
     @classmethod
     def fit(cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10) -> "BiasBaseline":
-        """Fit to a graph's ratings; users and items without ratings get a bias of 0."""
-        pattern, rating = EdgePattern(*(part.cpu() for part in graph.pattern)), graph.rating.double().cpu()
+        """Fit to a graph's ratings, on its device; users and items without ratings get a bias of 0."""
+        pattern, rating = graph.pattern, graph.rating.double()
         mean = float(rating.mean())
         by_user, by_item = pattern.by_users(torch.ones_like(rating)), pattern.by_items(torch.ones_like(rating))
-        user_bias, item_bias = torch.zeros(graph.num_users).double(), torch.zeros(graph.num_items).double()
+        user_bias, item_bias = rating.new_zeros(graph.num_users), rating.new_zeros(graph.num_items)
         user_sum = pattern.by_users(rating - mean) @ torch.ones_like(item_bias)
         item_sum = pattern.by_items(rating - mean) @ torch.ones_like(user_bias)
         for _ in range(epochs):
-            item_bias = (item_sum - by_item @ user_bias) / (item_reg + graph.item_degree.cpu())
-            user_bias = (user_sum - by_user @ item_bias) / (user_reg + graph.user_degree.cpu())
+            item_bias = (item_sum - by_item @ user_bias) / (item_reg + graph.item_degree)
+            user_bias = (user_sum - by_user @ item_bias) / (user_reg + graph.user_degree)
         return cls(mean, user_bias, item_bias, float(graph.rating.min()), float(graph.rating.max()))
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B] float64."""
-        biases = self.user_bias[user.long().cpu()] + self.item_bias[item.long().cpu()]
-        return (self.mean + biases).clamp(self.lowest, self.highest)
+        return self._unclamped(user, item).clamp(self.lowest, self.highest)
+
+    def residual(self, graph: RatingGraph) -> Tensor:
+        """What mean and biases leave over of a graph's ratings, [E] float32."""
+        return (graph.rating - self._unclamped(graph.user, graph.item)).float()
+
+    def _unclamped(self, user: Tensor, item: Tensor) -> Tensor:
+        return self.mean + self.user_bias[user.long()] + self.item_bias[item.long()]

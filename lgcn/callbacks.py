@@ -449,11 +449,11 @@ class PredictionWriter(Callback):
             if len(unknown):
                 shown = ", ".join(map(str, unknown.unique()[:5]))
                 log.warning(
-                    "%s pairs have a%s %s that is not in the data (%s%s); their prediction is left empty",
+                    "%s pairs have a%s %s that is not in the data (%s%s); what is predicted is an average one",
                     *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
                     ", ..." if unknown.nunique() > 5 else "",
                 )
-        table["prediction"] = np.where((user < 0) | (item < 0), np.nan, values)
+        table["prediction"] = values
         with replacing(self.output) as part:
             if self.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")

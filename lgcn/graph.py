@@ -4,13 +4,15 @@ LightGCN (He et al., SIGIR 2020, https://arxiv.org/abs/2002.02126), equation 8: 
 pairs, the nodes are the U users followed by the I items, A = [[0, R], [Rᵀ, 0]], and propagation multiplies by
 D^-1/2 A D^-1/2, D being the diagonal matrix of degrees. Rating values do not enter A.
 
-Departure: self-loops (A + I, as in Kipf & Welling's GCN) can be asked for; the paper, section 3.1, has none.
+Departures, all of them choices: self-loops (A + I, as in Kipf & Welling's GCN; the paper, section 3.1, has none),
+other exponents of the degrees, and a value for each edge (see :mod:`lgcn.channels`).
 
 Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 """
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -145,55 +147,94 @@ class RatingGraph:
 
     # -- propagation ---------------------------------------------------------------------------------------
 
-    @cached_property
-    def scale(self) -> Tensor:
-        """[N] D^-1/2: of each node, 1 / sqrt(degree), and 0 where the degree is 0."""
+    def scale(self, exponent: float = 0.5) -> Tensor:
+        """[N] D^-exponent: of each node, degree^-exponent, and 0 where the degree is 0."""
         degree: Tensor = torch.cat([self.user_degree, self.item_degree]).float() + float(self.add_self_loops)
-        scale: Tensor = degree.pow(-0.5).masked_fill_(degree == 0, 0.0)
+        scale: Tensor = degree.pow(-exponent).masked_fill_(degree == 0, 0.0)
         return scale
 
     @cached_property
     def edge_weight(self) -> Tensor:
         """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
-        users, items = self.scale[: self.num_users], self.scale[self.num_users :]
+        return self._normalised(self.scale(), self.scale())
+
+    def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
+        """[E] of_user[u] · of_item[i], each [N]."""
+        users, items = of_user[: self.num_users], of_item[self.num_users :]
         return users.index_select(0, self.user) * items.index_select(0, self.item)
 
-    def propagation_matrix(self, engine: str = "csr") -> Multipliable:
-        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+    def propagation_matrix(
+        self, engine: str = "csr", value: Tensor | None = None, exponents: Sequence[float] = (0.5, 0.5)
+    ) -> Multipliable:
+        """The normalised adjacency D^-r A D^-s, [N, N], in the form that ``engine`` multiplies.
 
         Args:
             engine: ``csr`` for a :class:`lgcn.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
                 ``torch_sparse.SparseTensor``.
+            value: [E] what to multiply each rating's entry by, in both directions; None is 1. Self-loops stay.
+            exponents: r, of the degree of the node that receives, and s, of the one that sends. LightGCN has 1/2
+                for both; r = 1, s = 0 is a mean over neighbours.
 
         Raises:
             InputError: torch-sparse is asked for and not installed.
         """
-        return self._as_matrix(self.edge_weight, engine)
-
-    def dropped(self, probability: float, generator: torch.Generator, engine: str = "csr") -> Multipliable:
-        """The propagation matrix with each rating, in both directions, left out with ``probability``.
-
-        What remains is scaled by 1 / (1 - probability), so that the expectation is the full matrix; degrees are
-        those of the full graph, and self-loops stay. ``engine`` is as for :meth:`propagation_matrix`.
-        """
-        kept = torch.rand(len(self), generator=generator, device=self.device) >= probability
-        return self._as_matrix(self.edge_weight * kept / (1 - probability), engine)
-
-    def _as_matrix(self, edge_weight: Tensor, engine: str) -> Multipliable:
-        loops = self.scale.square() if self.add_self_loops else None
+        receives, sends = exponents
+        if receives == sends == 0.5:
+            to_users = self.edge_weight
+        else:
+            to_users = self._normalised(self.scale(receives), self.scale(sends))
+        if value is not None:
+            to_users = to_users * value
+        to_items = to_users
+        if receives != sends:
+            to_items = self._normalised(self.scale(sends), self.scale(receives))
+            to_items = to_items if value is None else to_items * value
+        loops = self.scale(receives) * self.scale(sends) if self.add_self_loops else None
         if engine == "csr":
-            return BipartiteMatrix(self.pattern.by_users(edge_weight), self.pattern.by_items(edge_weight), loops)
+            pattern = self.pattern
+            halves = pattern.by_users(to_users), pattern.by_items(to_items)
+            if receives == sends:
+                return BipartiteMatrix(*halves, loops)
+            return BipartiteMatrix(*halves, loops, (pattern.by_users(to_items), pattern.by_items(to_users)))
         crow, col, _, edge = self.adjacency
-        value = self._entries(edge_weight, crow, edge)
-        matrix: Multipliable = sparse_tensor(crow, col, value, (self.num_nodes, self.num_nodes))
+        entries = self._entries(to_users, to_items, loops, crow, edge)
+        matrix: Multipliable = sparse_tensor(crow, col, entries, (self.num_nodes, self.num_nodes))
         return matrix
 
-    def _entries(self, edge_weight: Tensor, crow: Tensor, edge: Tensor) -> Tensor:
-        """The adjacency's values from a value for each rating."""
-        value = torch.cat([edge_weight, edge_weight.new_zeros(1)])[edge]
-        if not self.add_self_loops:
+    def _entries(self, to_users: Tensor, to_items: Tensor, loops: Tensor | None, crow: Tensor, edge: Tensor) -> Tensor:
+        """The adjacency's values from a value for each rating, [E] a direction, and each node's loop, [N]."""
+        zero = to_users.new_zeros(1)
+        first_of_items = int(crow[self.num_users])
+        value = torch.cat(
+            [torch.cat([to_users, zero])[edge[:first_of_items]], torch.cat([to_items, zero])[edge[first_of_items:]]]
+        )
+        if loops is None:
             return value
-        return torch.where(edge == len(self), self.scale.square().repeat_interleave(crow.diff()), value)
+        return torch.where(edge == len(self), loops.repeat_interleave(crow.diff()), value)
+
+    def kept(self, probability: float, generator: torch.Generator) -> Tensor:
+        """[E] bool: all ratings but those left out, each with ``probability``."""
+        return torch.rand(len(self), generator=generator, device=self.device) >= probability
+
+    def part(self, chosen: Tensor) -> "RatingGraph":
+        """The graph of the ratings that ``chosen``, [E] bool, marks; users and items keep their index.
+
+        Nothing is sorted: the order of the edges, by user and by item, is that of the whole graph.
+        """
+        whole = self.pattern
+        user, item, rating = self.user[chosen], self.item[chosen], self.rating[chosen]
+        part = replace(self, user=user, item=item, rating=rating)
+        number = chosen.cumsum(0, dtype=torch.int32) - 1
+        in_item_order = chosen.index_select(0, whole.by_item)
+        vars(part)["pattern"] = EdgePattern(
+            user,
+            item,
+            _row_starts(part.user_degree),
+            _row_starts(part.item_degree),
+            number.index_select(0, whole.by_item[in_item_order]),
+            whole.user_by_item[in_item_order],
+        )
+        return part
 
     @cached_property
     def adjacency(self) -> Adjacency:
@@ -212,7 +253,8 @@ class RatingGraph:
         crow, col, edge = (
             torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
         )
-        return Adjacency(crow, col, self._entries(self.edge_weight, crow, edge), edge)
+        loops = self.scale().square() if self.add_self_loops else None
+        return Adjacency(crow, col, self._entries(self.edge_weight, self.edge_weight, loops, crow, edge), edge)
 
     @cached_property
     def pattern(self) -> EdgePattern:

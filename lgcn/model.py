@@ -6,10 +6,12 @@ https://arxiv.org/abs/2002.02126. With E⁰ the embedding table and Ã = D^-1/2 
     Eᵏ⁺¹ = Ã Eᵏ                          (equation 7)
     E = α_0 E⁰ + α_1 E¹ + ... + α_K Eᴷ    (equation 8)
 
-Departures: the layer weights α may be learned, the head may be something other than the inner product (see
-:mod:`lgcn.heads`), and edges can be dropped from the propagation while training.
+Departures: the layer weights α may be learned or leave the embeddings themselves (layer 0) out, the head may be
+something other than the inner product (see :mod:`lgcn.heads`), edges can be left out of the propagation while training,
+and there may be several channels c, each with its own Ã_c (see :mod:`lgcn.channels`): E = Σ_c Σ_k α_k Ã_cᵏ E⁰_c.
 
-Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding columns, K layers, F factor columns.
+Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding columns, K layers, C channels,
+F factor columns.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.heads import DotHead, Head, LinearHead
-from lgcn.ops import Multipliable, edge_scores, symmetric_matmul, symmetric_polynomial
+from lgcn.ops import Multipliable, edge_scores, sparse_matmul, sparse_polynomial
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
@@ -45,7 +47,7 @@ class Factors(NamedTuple):
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Predicted ratings of all of a graph's edges, [E], without a copy of a row per edge."""
-        # U additions of the offset instead of E, and as many less in its gradient.
+        # U additions of the offset instead of E.
         bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
         return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
 
@@ -60,6 +62,10 @@ class LightGCN(nn.Module):
         num_layers: K, how many times embeddings travel over an edge; 0 is matrix factorisation.
         layer_weights: ``uniform`` (1 / (K + 1) each), ``learned`` (a softmax over K + 1 logits that start equal),
             or K + 1 numbers, the first for the embeddings themselves.
+        ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. Without, ``uniform`` and
+            ``learned`` are over layers 1 to K, and a node's factors are made of its neighbours alone.
+        num_channels: C, how many propagation matrices a call is given.
+        channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
         head: ``linear`` or ``dot``, see :mod:`lgcn.heads`.
         biases: for ``dot``: add the mean rating and a learned bias per user and item.
         init_std: standard deviation of the embeddings' first values; their mean is 0.
@@ -78,6 +84,9 @@ class LightGCN(nn.Module):
         head: Literal["linear", "dot"] = "linear",
         biases: bool = False,
         init_std: float = 0.1,
+        ego_layer: bool = True,
+        num_channels: int = 1,
+        channel_embeddings: Literal["own", "shared"] = "own",
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
@@ -87,15 +96,22 @@ class LightGCN(nn.Module):
         _check("init_std", init_std, init_std >= 0, "0 or more")
         _check("head", head, head in ("linear", "dot"), "'linear' or 'dot'")
         _check("biases", biases, not (biases and head == "linear"), "false with head 'linear', which has its own")
+        _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
+        _check("num_channels", num_channels, num_channels >= 1, "at least 1")
+        known = channel_embeddings in ("own", "shared")
+        _check("channel_embeddings", channel_embeddings, known, "'own' or 'shared'")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
-        # One table, users first: propagation multiplies all of it at once.
-        self.embedding = nn.Embedding(num_users + num_items, embedding_dim)
+        self.num_channels, self.ego_layer = num_channels, ego_layer
+        tables = num_channels if channel_embeddings == "own" else 1
+        # One table a channel, below each other, and in each users first: propagation multiplies all of it at once.
+        self.embedding = nn.Embedding(tables * (num_users + num_items), embedding_dim)
         nn.init.normal_(self.embedding.weight, std=init_std)
-        self.layer_logits = nn.Parameter(torch.zeros(num_layers + 1)) if layer_weights == "learned" else None
+        weighted = num_layers + ego_layer
+        self.layer_logits = nn.Parameter(torch.zeros(weighted)) if layer_weights == "learned" else None
         if isinstance(layer_weights, str):
             named = layer_weights in ("uniform", "learned")
             _check("layer_weights", layer_weights, named, "'uniform', 'learned' or a list of numbers")
-            fixed = [1 / (num_layers + 1)] * (num_layers + 1)
+            fixed = [0.0] * (not ego_layer) + [1 / weighted] * weighted
         else:
             fixed = [float(weight) for weight in layer_weights]
             _check(
@@ -104,13 +120,17 @@ class LightGCN(nn.Module):
                 len(fixed) == num_layers + 1,
                 f"num_layers + 1 = {num_layers + 1} numbers",
             )
+            _check("ego_layer", ego_layer, ego_layer, "true with a list of layer_weights; give 0 as the first of them")
         self.fixed_layer_weights = fixed
         self.head: Head = LinearHead(embedding_dim) if head == "linear" else DotHead(num_users, num_items, biases)
 
     @property
     def layer_weights(self) -> Tensor | list[float]:
         """α, [K + 1]."""
-        return self.fixed_layer_weights if self.layer_logits is None else self.layer_logits.softmax(dim=0)
+        if self.layer_logits is None:
+            return self.fixed_layer_weights
+        learned = self.layer_logits.softmax(dim=0)
+        return learned if self.ego_layer else torch.cat([learned.new_zeros(1), learned])
 
     def propagate(self, matrix: Multipliable, ego: Tensor) -> Tensor:
         """Σ_k α_k Ãᵏ ego.
@@ -124,18 +144,39 @@ class LightGCN(nn.Module):
         """
         weights = self.layer_weights
         if not isinstance(weights, Tensor):
-            return symmetric_polynomial(matrix, ego, weights)
+            return sparse_polynomial(matrix, ego, weights)
         layer, combined = ego, weights[0] * ego
         for weight in weights[1:]:
-            layer = symmetric_matmul(matrix, layer)
+            layer = sparse_matmul(matrix, layer)
             combined = combined + weight * layer
         return combined
 
-    def forward(self, matrix: Multipliable) -> Factors:
-        """Factors of all users and items after propagation over ``matrix``, [N, N]."""
-        combined = self.propagate(matrix, self.head.project(self.embedding.weight))
+    def forward(self, *matrices: Multipliable) -> Factors:
+        """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
+        tables = torch.split(self.embedding.weight, self.num_users + self.num_items)
+        tables = tables * (len(matrices) // len(tables))
+        combined: Tensor | None = None
+        for matrix, table in zip(matrices, tables, strict=True):
+            channel = self.propagate(matrix, self.head.project(table))
+            combined = channel if combined is None else combined + channel
+        assert combined is not None
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))
+
+    def completed(self, factors: Factors, graph: RatingGraph) -> Factors:
+        """Factors to predict any pair with: index -1 is a user or item that is not in the data.
+
+        What stands there, and in the rows of users and items without a rating in ``graph``, is the head's to say.
+        """
+        users, items = graph.user_degree > 0, graph.item_degree > 0
+        user_bias, item_bias = factors.user_bias, factors.item_bias
+        return Factors(
+            self.head.completed(factors.user, users),
+            self.head.completed(factors.item, items),
+            None if user_bias is None else self.head.completed(user_bias, users),
+            None if item_bias is None else self.head.completed(item_bias, items),
+            factors.offset,
+        )
 
 
 def _check(name: str, value: object, holds: bool, needed: str) -> None:

@@ -1,7 +1,9 @@
 """LightGCNModule: loss, metrics and logging around LightGCN, for Lightning's Trainer.
 
-Each training step is full-graph: propagate once, predict every training rating, minimise the objective. What a step
-does depends on the parameters, the seed and the step's number alone, so a resumed run is the same run.
+Each training step is full-graph: propagate once, predict every training rating, minimise the objective. With
+``edge_masking`` a step sees a random part of the ratings and predicts the others, as it will have to after training:
+a denoising autoencoder's task (Vincent et al., ICML 2008, on graphs). What a step does depends on the parameters, the
+seed and the step's number alone, so a resumed run is the same run.
 """
 
 from typing import Any, Literal, Protocol
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
+from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph, require_torch_sparse
 from lgcn.metrics import RatingPrecision, RatingRecall
@@ -38,11 +41,23 @@ class LightGCNModule(pl.LightningModule):
         num_layers: how many times embeddings travel over an edge. 0 is matrix factorisation.
         layer_weights: of each layer in the final embedding: ``uniform``, ``learned``, or num_layers + 1 numbers,
             the first for the embeddings themselves.
+        ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. Without, users and items are
+            made of their neighbours alone, which generalises better (README, "What each part is worth").
+        edge_weights: what an edge weighs in the propagation, a list of channels that are added up: ``binary`` (1, the
+            paper's), ``rating``, ``centered`` (rating - mean) or ``residual`` (what user and item biases leave over).
+        channel_embeddings: ``own`` or ``shared``, whether each channel has an embedding table of its own.
+        degree_exponents: of the degree of the node that receives, and of the one that sends; the paper's are 0.5, 0.5.
         head: ``linear`` (the notebook's: a linear layer on user and item side by side, the same order of items for
             every user) or ``dot`` (the paper's: their inner product).
         biases: with ``dot``: add the mean rating and a learned bias per user and item.
         init_std: standard deviation of the embeddings' first values.
-        edge_dropout: share of the ratings left out of the propagation in each training step.
+        edge_dropout: share of the ratings left out of the propagation in each training step; all are predicted.
+        edge_masking: share of the ratings hidden from each training step's graph; they alone are predicted.
+        l2_embeddings: L2 penalty on the embeddings, λ / 2 |x|² added to the loss.
+        l2_biases: likewise, on the biases of users and items (head ``dot``).
+        l2_per: ``node`` (every user and item alike) or ``rating`` (each rating penalises its user and its item, and
+            the mean over ratings is added to the loss).
+        clamp: whether predictions outside training are kept within the training ratings' range.
         objective: what is minimised: ``mse``, the mean squared error of the training ratings.
         engine: what multiplies by the graph: ``csr`` (torch) or ``sparse_tensor`` (torch-sparse, an extra).
         k: how many of a user's ratings recall@k and precision@k look at.
@@ -61,10 +76,19 @@ class LightGCNModule(pl.LightningModule):
         embedding_dim: int = 64,
         num_layers: int = 3,
         layer_weights: Literal["uniform", "learned"] | list[float] = "uniform",
+        ego_layer: bool = True,
+        edge_weights: list[EdgeWeights] = ["binary"],  # noqa: B006  # never changed, and what --help shows
+        channel_embeddings: Literal["own", "shared"] = "own",
+        degree_exponents: tuple[float, float] = (0.5, 0.5),
         head: Literal["linear", "dot"] = "linear",
         biases: bool = False,
         init_std: float = 0.1,
         edge_dropout: float = 0.0,
+        edge_masking: float = 0.0,
+        l2_embeddings: float = 0.0,
+        l2_biases: float = 0.0,
+        l2_per: Literal["node", "rating"] = "node",
+        clamp: bool = False,
         objective: Literal["mse"] = "mse",
         engine: Literal["csr", "sparse_tensor"] = "csr",
         k: int = 20,
@@ -72,11 +96,33 @@ class LightGCNModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 0 <= edge_dropout < 1:
-            raise InputError(f"'edge_dropout' must be at least 0 and below 1 (got {edge_dropout})")
+        for name in ("edge_dropout", "edge_masking"):
+            if not 0 <= (share := self.hparams[name]) < 1:
+                raise InputError(f"'{name}' must be at least 0 and below 1 (got {share})")
+        for name in ("l2_embeddings", "l2_biases"):
+            if not (strength := self.hparams[name]) >= 0:
+                raise InputError(f"'{name}' must be 0 or more (got {strength})")
+        if not edge_weights:
+            raise InputError("'edge_weights' must name at least one channel (got [])")
+        if edge_dropout and edge_masking:
+            raise InputError(
+                f"'edge_dropout' and 'edge_masking' exclude each other (got {edge_dropout} and {edge_masking})"
+            )
         if engine == "sparse_tensor":
             require_torch_sparse()
-        self.model = LightGCN(num_users, num_items, embedding_dim, num_layers, layer_weights, head, biases, init_std)
+        self.model = LightGCN(
+            num_users,
+            num_items,
+            embedding_dim,
+            num_layers,
+            layer_weights,
+            head,
+            biases,
+            init_std,
+            ego_layer,
+            len(edge_weights),
+            channel_embeddings,
+        )
         self.objective = RATING_OBJECTIVES[objective]
         metrics = MetricCollection(
             {
@@ -101,39 +147,52 @@ class LightGCNModule(pl.LightningModule):
         self.train_graph = data.graphs["train"].to(device)
         if stage == "fit":
             self.model.head.fit_mean(float(self.train_graph.rating.mean()))
-        graphs = {"train": self.train_graph}
+        self._rating_range = (float(self.train_graph.rating.min()), float(self.train_graph.rating.max()))
+        matrices = self._matrices(self.train_graph)
+        self._propagation = dict.fromkeys(("train", "val", "test"), matrices)
         if data.eval_graph == "split":
-            graphs |= {part: data.graphs[part].to(device) for part in ("val", "test")}
-        matrices = {part: graph.propagation_matrix(self.hparams["engine"]) for part, graph in graphs.items()}
-        self._propagation = {part: matrices.get(part, matrices["train"]) for part in ("train", "val", "test")}
+            for part in ("val", "test"):
+                self._propagation[part] = self._matrices(data.graphs[part].to(device))
+        self._penalised = self._penalties()
+
+    def _matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
+        """The propagation matrix of each channel over a graph, each edge's weight times ``factor`` [E]."""
+        given = self.hparams
+        return channel_matrices(graph, given["edge_weights"], given["degree_exponents"], given["engine"], factor)
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def forward(self, matrix: Multipliable) -> Factors:
-        """Factors of all users and items after propagation over ``matrix``, [N, N]."""
-        return self.model(matrix)  # type: ignore[no-any-return]
+    def forward(self, *matrices: Multipliable) -> Factors:
+        """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
+        return self.model(*matrices)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One full-graph step; the batch is only its number within the epoch."""
-        graph = self.train_graph
-        preds = self(self._training_matrix()).predict_edges(graph)
-        loss = self.objective(preds, graph.rating)
+        matrices, graph = self._task()
+        loss = self.objective(self(*matrices).predict_edges(graph), graph.rating)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
         if self._loss_is_read():
             self.log("train/loss", loss, prog_bar=True, batch_size=len(graph))
         return loss
+
+    def _task(self) -> tuple[list[Multipliable], RatingGraph]:
+        """What this step propagates over, and the ratings it predicts."""
+        graph, dropout, masking = self.train_graph, self.hparams["edge_dropout"], self.hparams["edge_masking"]
+        if dropout:
+            # Expectations are those of the full graph.
+            factor = graph.kept(dropout, self.step_generator()) / (1 - dropout)
+            return self._matrices(graph, factor), graph
+        if masking:
+            visible = graph.kept(masking, self.step_generator())
+            if 0 < int(visible.sum()) < len(graph):  # of very few ratings, all may have fallen on one side
+                return self._matrices(graph.part(visible)), graph.part(~visible)
+        return self._propagation["train"], graph
 
     def _loss_is_read(self) -> bool:
         """Whether this step is one that loggers write, or the last of its epoch, before validation."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         last = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         return last or (every > 0 and (self.global_step + 1) % every == 0)
-
-    def _training_matrix(self) -> Multipliable:
-        probability = self.hparams["edge_dropout"]
-        if probability == 0:
-            return self._propagation["train"]
-        return self.train_graph.dropped(probability, self.step_generator(), self.hparams["engine"])
 
     def step_generator(self) -> torch.Generator:
         """A generator for this step's draws, seeded by (seed, step number)."""
@@ -143,6 +202,33 @@ class LightGCNModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with the paper's learning rate (section 4.1.2), unless the command line says otherwise."""
         return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+
+    def _penalties(self) -> list[tuple[Tensor, float | Tensor]]:
+        """Each penalised parameter and its λ: a number, or one for each row."""
+        head, table, graph = self.model.head, self.model.embedding.weight, self.train_graph
+        of_table, of_biases = self.hparams["l2_embeddings"], self.hparams["l2_biases"]
+        degree = torch.cat([graph.user_degree, graph.item_degree]) / len(graph)
+        users, items = degree[: graph.num_users], degree[graph.num_users :]
+        candidates: list[tuple[Tensor | None, float, Tensor]] = [
+            (table, of_table, degree.repeat(len(table) // len(degree))[:, None]),
+            (getattr(head, "user_bias", None), of_biases, users),
+            (getattr(head, "item_bias", None), of_biases, items),
+        ]
+        per_rating = self.hparams["l2_per"] == "rating"
+        return [
+            (parameter, strength * ratings if per_rating else strength)
+            for parameter, strength, ratings in candidates
+            if parameter is not None and strength
+        ]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add the gradient of the L2 penalties, λ x: the loss that is logged is the objective alone."""
+        for parameter, strength in self._penalised:
+            assert parameter.grad is not None
+            if isinstance(strength, Tensor):
+                parameter.grad.addcmul_(parameter.detach(), strength)
+            else:
+                parameter.grad.add_(parameter.detach(), alpha=strength)
 
     # -- what a small step would otherwise spend on Lightning ------------------------------------------------
 
@@ -155,21 +241,24 @@ class LightGCNModule(pl.LightningModule):
             super().__setattr__(name, value)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
-        """``optimizer.zero_grad()`` without the profiling around it, which takes longer than the three parameters."""
+        """``optimizer.zero_grad()`` without the profiling around it."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
+    def _evaluate(self, part: str) -> None:
+        self._factors = self.model.completed(self(*self._propagation[part]), self.train_graph)
+
     def on_validation_epoch_start(self) -> None:
-        self._factors = self(self._propagation["val"])
+        self._evaluate("val")
 
     def on_test_epoch_start(self) -> None:
-        self._factors = self(self._propagation["test"])
+        self._evaluate("test")
 
     def on_predict_epoch_start(self) -> None:
-        self._factors = self(self._propagation["test"])
+        self._evaluate("test")
 
     def validation_step(self, batch: Edges, batch_idx: int) -> None:
         preds = self._update(self.val_metrics, batch)
@@ -181,8 +270,7 @@ class LightGCNModule(pl.LightningModule):
         self.log("test/loss", self.objective(preds, batch.rating), batch_size=len(preds), sync_dist=True)
 
     def predict_step(self, batch: Edges, batch_idx: int) -> Tensor:
-        assert self._factors is not None
-        return self._factors.predict(batch.user, batch.item)
+        return self._predict(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log(self.val_metrics)
@@ -192,9 +280,13 @@ class LightGCNModule(pl.LightningModule):
         # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
         self.log("step", float(max(self._trained_steps - 1, 0)))
 
-    def _update(self, metrics: MetricCollection, batch: Edges) -> Tensor:
+    def _predict(self, batch: Edges) -> Tensor:
         assert self._factors is not None
         preds = self._factors.predict(batch.user, batch.item)
+        return preds.clamp(*self._rating_range) if self.hparams["clamp"] else preds
+
+    def _update(self, metrics: MetricCollection, batch: Edges) -> Tensor:
+        preds = self._predict(batch)
         metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
         return preds
 
@@ -219,7 +311,10 @@ class LightGCNModule(pl.LightningModule):
         shapes = {name: (tuple(theirs[name].shape), tuple(ours[name].shape)) for name in theirs.keys() & ours.keys()}
         if theirs.keys() == ours.keys() and all(a == b for a, b in shapes.values()):
             return
-        names = ("num_users", "num_items", "embedding_dim", "num_layers", "layer_weights", "head", "biases")
+        names = (
+            *("num_users", "num_items", "embedding_dim", "num_layers", "layer_weights", "ego_layer", "edge_weights"),
+            *("channel_embeddings", "head", "biases"),
+        )
         settings = [
             f"{name} {there[name]} there and {here[name]} here" for name in names if there.get(name) != here[name]
         ]

@@ -19,6 +19,8 @@ class Multipliable(Protocol):
 
     def __matmul__(self, dense: Tensor, /) -> Tensor: ...
 
+    def t(self) -> "Multipliable": ...
+
     def to(self, dtype: torch.dtype, /) -> "Multipliable": ...
 
 
@@ -60,7 +62,7 @@ def _column_blocks(dense: Tensor) -> list[slice]:
 
 
 def _own_precision(dense: Tensor) -> AbstractContextManager[None]:
-    """Where autocast is on, a context without it; to enter one that changes nothing would cost as much as a product."""
+    """Where autocast is on, a context without it."""
     kind = dense.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
@@ -77,15 +79,19 @@ def _matmul(matrix: Tensor, dense: Tensor) -> Tensor:
     return out
 
 
-# -- products with a symmetric matrix --------------------------------------------------------------------------
+# -- products with a sparse matrix -------------------------------------------------------------------------------
 
 
 class BipartiteMatrix(NamedTuple):
-    """The symmetric matrix [[diag, R], [Rᵀ, diag]], [N, N], as R compressed by user and by item."""
+    """The matrix [[diag, R], [S, diag]], [N, N], as its two halves compressed by row.
 
-    by_user: Tensor  # [U, I], CSR
-    by_item: Tensor  # [I, U], CSR
+    Without ``transposed`` it is symmetric, S being Rᵀ, and its own transpose.
+    """
+
+    by_user: Tensor  # [U, I], CSR: R
+    by_item: Tensor  # [I, U], CSR: S
     diagonal: Tensor | None = None  # [N]; None is 0
+    transposed: tuple[Tensor, Tensor] | None = None  # Sᵀ [U, I] and Rᵀ [I, U], CSR
 
     def addmm(self, dense: Tensor, operand: Tensor, beta: float, alpha: float) -> Tensor:
         """``alpha * self @ operand + beta * dense``, all of them [N, F]."""
@@ -103,14 +109,24 @@ class BipartiteMatrix(NamedTuple):
     def to(self, dtype: torch.dtype) -> "BipartiteMatrix":
         if self.by_user.dtype == dtype:
             return self
-        return BipartiteMatrix(*(None if part is None else part.to(dtype) for part in self))  # type: ignore[arg-type]
+        by_user, by_item = self.by_user.to(dtype), self.by_item.to(dtype)
+        diagonal = None if self.diagonal is None else self.diagonal.to(dtype)
+        if self.transposed is None:
+            return BipartiteMatrix(by_user, by_item, diagonal)
+        return BipartiteMatrix(by_user, by_item, diagonal, (self.transposed[0].to(dtype), self.transposed[1].to(dtype)))
+
+    def t(self) -> "BipartiteMatrix":
+        """The transpose, without a copy."""
+        if self.transposed is None:
+            return self
+        return BipartiteMatrix(*self.transposed, self.diagonal, (self.by_user, self.by_item))
 
     def to_dense(self) -> Tensor:
         """[N, N]; for small graphs."""
         return self @ torch.eye(sum(self.by_user.shape), dtype=self.by_user.dtype, device=self.by_user.device)
 
 
-class _SymmetricPolynomial(torch.autograd.Function):
+class _SparsePolynomial(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
         ctx.matrix, ctx.weights = matrix, weights
@@ -124,8 +140,8 @@ class _SymmetricPolynomial(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        # A polynomial of a symmetric matrix is its own transpose; going through `apply` keeps second derivatives.
-        return None, symmetric_polynomial(ctx.matrix, grads[0], ctx.weights), None
+        # A polynomial's transpose is that of the transpose; going through `apply` keeps second derivatives.
+        return None, sparse_polynomial(ctx.matrix.t(), grads[0], ctx.weights), None
 
 
 def _horner(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
@@ -142,11 +158,11 @@ def _horner(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Te
     return combined
 
 
-def symmetric_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
-    """``sum_k weights[k] * matrix^k @ dense``; the gradient is the same function of the gradient.
+def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
+    """``sum_k weights[k] * matrix^k @ dense``; the gradient is the transpose's function of the gradient.
 
     Args:
-        matrix: [N, N], symmetric (not checked), constant with respect to the gradient.
+        matrix: [N, N], constant with respect to the gradient.
         dense: [N, F].
         weights: K + 1 numbers.
 
@@ -156,12 +172,12 @@ def symmetric_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[
     # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
     dense = _full_precision(dense).contiguous()
     with _own_precision(dense):
-        return _SymmetricPolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
+        return _SparsePolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def symmetric_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
-    """Multiply a symmetric sparse matrix [N, N] by a dense one [N, F]; the gradient is the same product."""
-    return symmetric_polynomial(matrix, dense, (0.0, 1.0))
+def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
+    """Multiply a sparse matrix [N, N] by a dense one [N, F]; the gradient is the transpose's product."""
+    return sparse_polynomial(matrix, dense, (0.0, 1.0))
 
 
 def _full_precision(dense: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch_geometric.transforms import ToUndirected
 
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
+from lgcn.ops import Multipliable
 
 Edges = tuple[Tensor, Tensor, Tensor]
 USERS, ITEMS, NODES, EDGES = 30, 40, 70, 300  # the last 5 users and the last 8 items have no ratings
@@ -31,6 +32,14 @@ def graph_of(edges: Edges, add_self_loops: bool = False) -> RatingGraph:
 
 def no_edges() -> Edges:
     return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0)
+
+
+def dropped_edges(
+    graph: RatingGraph, probability: float, generator: torch.Generator, engine: str = "csr"
+) -> Multipliable:
+    """The propagation matrix as a training step with edge dropout has it."""
+    factor = graph.kept(probability, generator) / (1 - probability)
+    return graph.propagation_matrix(engine, factor)
 
 
 def dense(graph: RatingGraph, **given: Any) -> Tensor:
@@ -203,7 +212,7 @@ def test_a_graph_without_edges(add_self_loops: bool) -> None:
     graph = graph_of(no_edges(), add_self_loops)
     expected = torch.eye(NODES) if add_self_loops else torch.zeros(NODES, NODES)
     assert torch.equal(dense(graph), expected)
-    dropped: Any = graph.dropped(0.5, torch.Generator().manual_seed(0))
+    dropped: Any = dropped_edges(graph, 0.5, torch.Generator().manual_seed(0))
     assert torch.equal(dropped.to_dense(), expected)
 
 
@@ -226,7 +235,7 @@ def test_to_the_same_device_is_the_same_graph() -> None:
 
 
 def dropped(graph: RatingGraph, probability: float, seed: int) -> Tensor:
-    matrix: Any = graph.dropped(probability, torch.Generator().manual_seed(seed))
+    matrix: Any = dropped_edges(graph, probability, torch.Generator().manual_seed(seed))
     return matrix.to_dense()  # type: ignore[no-any-return]
 
 
@@ -247,7 +256,7 @@ def test_dropout_leaves_out_or_scales_both_directions_of_a_rating(add_self_loops
 def test_the_expectation_of_dropout_is_the_full_matrix(add_self_loops: bool) -> None:
     graph, draws, probability = graph_of(random_edges(), add_self_loops), 2000, 0.4
     generator = torch.Generator().manual_seed(0)
-    matrices: list[Any] = [graph.dropped(probability, generator) for _ in range(draws)]
+    matrices: list[Any] = [dropped_edges(graph, probability, generator) for _ in range(draws)]
     mean = torch.stack([matrix.by_user.values() for matrix in matrices]).mean(dim=0)
     full = graph.edge_weight
     # An entry is v / (1 - p) or 0: its standard deviation is v sqrt(p / (1 - p)).
@@ -271,7 +280,7 @@ def test_dropout_is_decided_by_the_generator() -> None:
 def test_both_engines_hold_the_same_matrix(add_self_loops: bool) -> None:
     graph = graph_of(random_edges(), add_self_loops)
     assert torch.equal(dense(graph), dense(graph, engine="sparse_tensor"))
-    matrix: Any = graph.dropped(0.3, torch.Generator().manual_seed(1), engine="sparse_tensor")
+    matrix: Any = dropped_edges(graph, 0.3, torch.Generator().manual_seed(1), engine="sparse_tensor")
     assert torch.equal(matrix.to_dense(), dropped(graph, 0.3, seed=1))
 
 

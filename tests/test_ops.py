@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from lgcn import ops
 from lgcn.graph import RatingGraph
-from lgcn.ops import BipartiteMatrix, csr, edge_scores, symmetric_matmul, symmetric_polynomial
+from lgcn.ops import BipartiteMatrix, csr, edge_scores, sparse_matmul, sparse_polynomial
 
 COLUMNS = [1, 2, 64]
 
@@ -49,49 +49,49 @@ def randn(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# -- symmetric_matmul --------------------------------------------------------------------------------------
+# -- sparse_matmul --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_symmetric_matmul_is_the_dense_product(columns: int) -> None:
+def test_sparse_matmul_is_the_dense_product(columns: int) -> None:
     matrix, dense = symmetric(), randn(9, columns)
     assert matrix.count_nonzero() > 20
-    torch.testing.assert_close(symmetric_matmul(to_csr(matrix), dense), matrix @ dense, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(sparse_matmul(to_csr(matrix), dense), matrix @ dense, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("columns", [1, 4])
-def test_symmetric_matmul_gradients(columns: int) -> None:
+def test_sparse_matmul_gradients(columns: int) -> None:
     matrix, dense = to_csr(symmetric()), randn(9, columns).requires_grad_()
-    assert gradcheck(lambda x: symmetric_matmul(matrix, x), dense)
+    assert gradcheck(lambda x: sparse_matmul(matrix, x), dense)
     # Squared, so that the second derivative is not 0 everywhere.
-    assert gradgradcheck(lambda x: symmetric_matmul(matrix, x).square(), dense)
+    assert gradgradcheck(lambda x: sparse_matmul(matrix, x).square(), dense)
 
 
 @pytest.mark.usefixtures("torch_sparse")
-def test_symmetric_matmul_of_a_sparse_tensor() -> None:
+def test_sparse_matmul_of_a_sparse_tensor() -> None:
     from torch_sparse import SparseTensor
 
     dense = symmetric()
     matrix, x = SparseTensor.from_dense(dense), randn(9, 2).requires_grad_()
-    torch.testing.assert_close(symmetric_matmul(matrix, x), dense @ x, rtol=1e-13, atol=1e-13)
-    assert gradcheck(lambda x: symmetric_matmul(matrix, x), x)
-    assert gradgradcheck(lambda x: symmetric_matmul(matrix, x).square(), x)
+    torch.testing.assert_close(sparse_matmul(matrix, x), dense @ x, rtol=1e-13, atol=1e-13)
+    assert gradcheck(lambda x: sparse_matmul(matrix, x), x)
+    assert gradgradcheck(lambda x: sparse_matmul(matrix, x).square(), x)
 
 
-def test_symmetric_matmul_of_non_contiguous_operands() -> None:
+def test_sparse_matmul_of_non_contiguous_operands() -> None:
     matrix = symmetric()
     transposed, strided = randn(3, 9).T, randn(9, 6)[:, ::2]
     for dense in (transposed, strided):
         assert not dense.is_contiguous()
-        torch.testing.assert_close(symmetric_matmul(to_csr(matrix), dense), matrix @ dense)
+        torch.testing.assert_close(sparse_matmul(to_csr(matrix), dense), matrix @ dense)
     # `sum` hands the backward pass one number expanded over all entries.
     dense = randn(9, 3).requires_grad_()
-    torch.autograd.backward(symmetric_matmul(to_csr(matrix), dense).sum())
+    torch.autograd.backward(sparse_matmul(to_csr(matrix), dense).sum())
     assert dense.grad is not None
     torch.testing.assert_close(dense.grad, matrix.sum(dim=0)[:, None].expand(9, 3))
 
 
-# -- symmetric_polynomial ----------------------------------------------------------------------------------
+# -- sparse_polynomial ----------------------------------------------------------------------------------
 
 
 def powers(matrix: Tensor, dense: Tensor, weights: list[float]) -> Tensor:
@@ -105,30 +105,30 @@ WEIGHTS = [[2.0], [0.5, 0.5], [0.0, 1.0], [0.0, 0.0, 1.0], [0.25, 0.25, 0.25, 0.
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("columns", [1, 16])
-def test_symmetric_polynomial_is_the_sum_of_powers(weights: list[float], columns: int) -> None:
+def test_sparse_polynomial_is_the_sum_of_powers(weights: list[float], columns: int) -> None:
     matrix, dense = symmetric(), randn(9, columns).requires_grad_()
-    ours, theirs = symmetric_polynomial(to_csr(matrix), dense, weights), powers(matrix, dense, weights)
+    ours, theirs = sparse_polynomial(to_csr(matrix), dense, weights), powers(matrix, dense, weights)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     direction = randn(9, columns, seed=3)
     ours, theirs = (torch.autograd.grad((out * direction).sum(), dense)[0] for out in (ours, theirs))
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    assert gradcheck(lambda x: symmetric_polynomial(to_csr(matrix), x, weights), randn(9, 2).requires_grad_())
+    assert gradcheck(lambda x: sparse_polynomial(to_csr(matrix), x, weights), randn(9, 2).requires_grad_())
 
 
-def test_symmetric_polynomial_leaves_its_operand() -> None:
+def test_sparse_polynomial_leaves_its_operand() -> None:
     dense = randn(9, 3)
     before = dense.clone()
-    symmetric_polynomial(to_csr(symmetric()), dense, [0.5, 0.25, 0.25])
+    sparse_polynomial(to_csr(symmetric()), dense, [0.5, 0.25, 0.25])
     assert torch.equal(dense, before)
 
 
 @pytest.mark.usefixtures("torch_sparse")
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
-def test_symmetric_polynomial_of_a_sparse_tensor(weights: list[float]) -> None:
+def test_sparse_polynomial_of_a_sparse_tensor(weights: list[float]) -> None:
     from torch_sparse import SparseTensor
 
     matrix, dense = symmetric(), randn(9, 3)
-    ours = symmetric_polynomial(SparseTensor.from_dense(matrix), dense, weights)
+    ours = sparse_polynomial(SparseTensor.from_dense(matrix), dense, weights)
     torch.testing.assert_close(ours, powers(matrix, dense, weights), rtol=1e-12, atol=1e-12)
 
 
@@ -151,7 +151,7 @@ def test_a_bipartite_matrix_is_the_adjacency(
     torch.testing.assert_close(matrix.to_dense().double(), full, rtol=0, atol=0)
     dense = randn(16, columns).requires_grad_()
     weights = [0.5, -1.0, 0.25, 2.0]
-    ours, theirs = symmetric_polynomial(matrix, dense, weights), powers(full, dense, weights)
+    ours, theirs = sparse_polynomial(matrix, dense, weights), powers(full, dense, weights)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     direction = randn(16, columns, seed=3)
     ours, theirs = (torch.autograd.grad((out * direction).sum(), dense)[0] for out in (ours, theirs))
@@ -278,7 +278,7 @@ def test_half_precision_operands_are_multiplied_in_float32(half: torch.dtype) ->
     for x in (dense, left, right):
         x.requires_grad_()
     with torch.autocast("cpu", half):
-        product, dots = symmetric_matmul(matrix, dense), dot(graph, left, right)
+        product, dots = sparse_matmul(matrix, dense), dot(graph, left, right)
     assert product.dtype == dots.dtype == torch.float32
     torch.testing.assert_close(product, matrix.to_dense() @ dense.float())
     torch.testing.assert_close(dots, gathered_dot(graph, left.float(), right.float()))
@@ -310,6 +310,6 @@ def test_a_float64_operand_is_multiplied_in_float64() -> None:
     matrix = graph.propagation_matrix()
     assert isinstance(matrix, BipartiteMatrix)
     dense = randn(16, 3)
-    product = symmetric_matmul(matrix, dense)
+    product = sparse_matmul(matrix, dense)
     assert product.dtype == torch.float64
     torch.testing.assert_close(product, matrix.to_dense().double() @ dense, rtol=1e-14, atol=1e-14)

@@ -387,7 +387,7 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> EdgeChunks:
         user, item = self.predict_indices
-        edges = Edges(torch.from_numpy(user).clamp(min=0), torch.from_numpy(item).clamp(min=0), None)
+        edges = Edges(torch.from_numpy(user), torch.from_numpy(item), None)
         return EdgeChunks(edges, self.hparams["eval_batch_size"])
 
     def _chunks(self, part: Part) -> EdgeChunks:

@@ -1,0 +1,65 @@
+"""Channels: what an edge weighs when embeddings travel over it.
+
+LightGCN's graph says who rated what and forgets the rating (He et al., SIGIR 2020, equation 7: every edge is 1). A
+channel multiplies each edge by a value taken from its rating, so that what a user liked and what a user disliked
+arrive with opposite signs. Several channels side by side, each a propagation of its own, are added up.
+
+    binary    1, the paper's
+    rating    r
+    centered  r - mean
+    residual  r - mean - b_u - b_i, what the damped user and item biases leave over (lgcn/baselines.py)
+
+Means and biases are those of the graph that is given: of the edges that are propagated over, and of no others. So
+a rating that is hidden from the graph reaches nothing that is computed on it.
+
+`binary` with `residual` is what Koren's asymmetric SVD knows of a user ("Factorization meets the neighborhood", KDD
+2008, equation 12: the items rated, and by how much more or less than expected); here it is known of items, too.
+
+Shape letters: N nodes, E ratings (edges).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from lgcn.baselines import BiasBaseline
+from lgcn.graph import RatingGraph
+from lgcn.ops import Multipliable
+
+EdgeWeights = Literal["binary", "rating", "centered", "residual"]
+
+
+def edge_value(graph: RatingGraph, weights: EdgeWeights) -> Tensor | None:
+    """[E] float32, the value of each edge in a channel; None where all are 1."""
+    if weights == "binary":
+        return None
+    if weights == "rating" or not len(graph):  # there is no mean of nothing
+        return graph.rating
+    if weights == "centered":
+        return graph.rating - graph.rating.mean()
+    return BiasBaseline.fit(graph).residual(graph)
+
+
+def channel_matrices(
+    graph: RatingGraph,
+    channels: Sequence[EdgeWeights],
+    exponents: Sequence[float] = (0.5, 0.5),
+    engine: str = "csr",
+    factor: Tensor | None = None,
+) -> list[Multipliable]:
+    """The propagation matrix [N, N] of each channel.
+
+    Args:
+        graph: what to propagate over.
+        channels: the kind of each one's edge weights.
+        exponents, engine: as for :meth:`lgcn.graph.RatingGraph.propagation_matrix`.
+        factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
+    """
+    matrices = []
+    for weights in channels:
+        value = edge_value(graph, weights)
+        if factor is not None:
+            value = factor if value is None else value * factor
+        matrices.append(graph.propagation_matrix(engine, value, exponents))
+    return matrices
