@@ -39,6 +39,7 @@ from lgcn.callbacks import (
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.module import LightGCNModule
+from lgcn.seeds import train_seeds
 
 # By definition these count training steps, not epochs.
 PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
@@ -81,6 +82,7 @@ class LgcnCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lgcn",
                 "description": "LightGCN on ratings, trained with PyTorch Lightning.",
+                "epilog": "lgcn seeds trains with several seeds; see lgcn seeds --help.",
                 # `resolve` reads some options before the parser does, and both must see the same.
                 "allow_abbrev": False,
             },
@@ -307,8 +309,12 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
+    args = sys.argv[1:] if args is None else args
     try:
-        LgcnCLI(sys.argv[1:] if args is None else args)
+        if args[:1] == ["seeds"]:
+            train_seeds(args[1:], LgcnCLI)
+        else:
+            LgcnCLI(args)
     except (InputError, MisconfigurationException) as error:
         sys.stderr.write(f"lgcn: error: {error}\n")
         sys.exit(2)
