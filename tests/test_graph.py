@@ -272,6 +272,36 @@ def test_dropout_is_decided_by_the_generator() -> None:
     assert torch.equal(dense(graph), dense(graph_of(random_edges())))  # nothing was dropped from the graph itself
 
 
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_part_is_the_graph_of_its_edges(add_self_loops: bool, share: float, built: bool) -> None:
+    whole = graph_of(random_edges(), add_self_loops)
+    if built:
+        _ = whole.pattern, whole.adjacency, whole.edge_weight, whole.fingerprint, whole.item_degree
+    chosen = torch.rand(EDGES, generator=torch.Generator().manual_seed(4)) < share
+    for marked in (chosen, ~chosen):
+        part = whole.part(marked)
+        alone = graph_of((whole.user[marked], whole.item[marked], whole.rating[marked]), add_self_loops)
+        assert (len(part), part.num_users, part.num_items) == (int(marked.sum()), USERS, ITEMS)
+        for name in ("user", "item", "rating", "user_degree", "item_degree", "edge_weight", "pattern", "adjacency"):
+            torch.testing.assert_close(getattr(part, name), getattr(alone, name), rtol=0, atol=0, msg=name)
+        assert part.fingerprint == alone.fingerprint
+
+
+def test_a_part_and_the_rest_are_all_edges() -> None:
+    whole = graph_of(random_edges())
+    chosen = torch.rand(EDGES, generator=torch.Generator().manual_seed(4)) < 0.4
+    parts = whole.part(chosen), whole.part(~chosen)
+    edges = [[(int(u), int(i), float(r)) for u, i, r in zip(g.user, g.item, g.rating, strict=True)] for g in parts]
+    user, item, rating = random_edges()
+    assert sorted(edges[0] + edges[1]) == sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
+    assert whole.part(chosen).part(torch.arange(len(parts[0])) < 7).user.tolist() == parts[0].user[:7].tolist()
+
+
 # -- engines -----------------------------------------------------------------------------------------------
 
 

@@ -261,6 +261,46 @@ def test_factors_by_hand() -> None:
     assert factors.predict(user, item).tolist() == [23.5 + 0.25 + 20, 39.5 - 1 + 10, 53.5 - 1 + 20]
 
 
+@pytest.mark.parametrize(("head", "biases"), [("linear", False), ("dot", False), ("dot", True)])
+def test_predictions_of_who_has_no_ratings(head: Literal["linear", "dot"], biases: bool) -> None:
+    graph = made_graph()
+    user, item = (torch.arange(size) for size in (graph.num_users, graph.num_items))
+    rated_users, rated_items = user < len(user) - 3, item < len(item) - 4
+    assert torch.equal(graph.user_degree > 0, rated_users)
+    assert torch.equal(graph.item_degree > 0, rated_items)
+    torch.manual_seed(1)
+    model = LightGCN(graph.num_users, graph.num_items, 4, 2, head=head, biases=biases, init_std=1.0)
+    our_head: Any = model.head
+    if biases:
+        our_head.fit_mean(3.25)
+        nn.init.normal_(our_head.user_bias)
+        nn.init.normal_(our_head.item_bias)
+    with torch.no_grad():
+        factors = model(graph.propagation_matrix())
+        completed = model.completed(factors, graph)
+        table = factors.predict(user[:, None].expand(-1, len(item)).flatten(), item.repeat(len(user)))
+    expected = torch.zeros(len(user) + 1, len(item) + 1)
+    expected[:-1, :-1] = table.view(len(user), len(item))
+    if biases:  # the other side's bias and the mean
+        expected[:-1][~rated_users] = expected[-1] = torch.cat([3.25 + our_head.item_bias.detach(), torch.zeros(1)])
+        of_item = torch.cat([3.25 + our_head.user_bias.detach(), torch.tensor([3.25])])
+        of_item[:-1][~rated_users] = 3.25
+        expected[:, :-1][:, ~rated_items] = of_item[:, None]
+        expected[:, -1] = of_item
+    else:  # what an average user or item would be predicted
+        average = expected[:-1][rated_users].mean(dim=0)
+        expected[-1] = average
+        if head == "dot":
+            expected[:-1][~rated_users] = average
+        average = expected[:, :-1][:, rated_items].mean(dim=1)
+        expected[:, -1] = average
+        if head == "dot":
+            expected[:, :-1][:, ~rated_items] = average[:, None]
+    everyone, everything = (torch.cat([index, torch.tensor([-1])]) for index in (user, item))
+    ours = completed.predict(everyone.repeat_interleave(len(everything)), everything.repeat(len(everyone)))
+    torch.testing.assert_close(ours.view_as(expected), expected)
+
+
 def test_rating_values_do_not_enter_the_propagation() -> None:
     graph = made_graph()
     torch.manual_seed(1)
@@ -399,6 +439,13 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
         ({"layer_weights": "unifrom"}, r"'layer_weights' must be 'uniform', 'learned' .* \(got 'unifrom'\)"),
         ({"head": "Dot"}, r"'head' must be 'linear' or 'dot' \(got 'Dot'\)"),
         ({"head": "linear", "biases": True}, r"'biases' must be false with head 'linear'.*\(got True\)"),
+        ({"num_layers": 0, "ego_layer": False}, r"'ego_layer' must be true with num_layers 0.*\(got False\)"),
+        (
+            {"num_layers": 1, "layer_weights": [0, 1], "ego_layer": False},
+            r"'ego_layer' must be true with a list of layer_weights; give 0 as the first.*\(got False\)",
+        ),
+        ({"num_channels": 0}, r"'num_channels' must be at least 1 \(got 0\)"),
+        ({"channel_embeddings": "owned"}, r"'channel_embeddings' must be 'own' or 'shared' \(got 'owned'\)"),
     ],
 )
 def test_arguments_out_of_range(given: dict[str, Any], message: str) -> None:

@@ -158,6 +158,36 @@ def test_a_bipartite_matrix_is_the_adjacency(
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("cached", [0, 1 << 30])
+def test_the_gradient_of_a_matrix_that_is_not_symmetric_is_its_transposes(
+    num_layers: int, add_self_loops: bool, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "CACHED", cached)
+    graph = rated_pairs()
+    graph = RatingGraph.from_edges(graph.user, graph.item, graph.rating, 7, 9, add_self_loops)
+    matrix = graph.propagation_matrix(value=randn(25).float(), exponents=(1.0, 0.25))
+    assert isinstance(matrix, BipartiteMatrix)
+    loops = torch.zeros(16) if matrix.diagonal is None else matrix.diagonal
+    full = loops.double().diag()
+    full[:7, 7:], full[7:, :7] = matrix.by_user.to_dense().double(), matrix.by_item.to_dense().double()
+    assert (full - full.T).abs().max() > 0.1
+    weights, direction = [0.5, -1.0, 0.25, 2.0][: num_layers + 1], randn(16, 20, seed=3)
+    dense = randn(16, 20).requires_grad_()
+    ours, theirs = sparse_polynomial(matrix, dense, weights), powers(full, dense, weights)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad((out * direction).sum(), dense)[0] for out in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    if not cached:
+        return
+    narrow = randn(16, 2).requires_grad_()
+    assert gradcheck(lambda x: sparse_polynomial(matrix, x, weights), narrow)
+    if num_layers == 1:
+        assert gradcheck(lambda x: sparse_matmul(matrix, x), narrow)
+        assert gradgradcheck(lambda x: sparse_matmul(matrix, x).square(), narrow)
+
+
 def test_gradients_of_edge_scores_in_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, results = rated_pairs(), []
     for cached in (0, 1 << 30):
