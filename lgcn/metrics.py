@@ -1,7 +1,7 @@
-"""Thresholded recall@k and precision@k over a user's own held-out ratings.
+"""Thresholded recall@k and precision@k over a user's own held-out ratings; sums of errors by user and by item.
 
-The metric of the notebook. For each user with at least one held-out rating, sort those ratings by predicted value,
-descending, and look at the first k:
+Recall and precision are the notebook's. For each user with at least one held-out rating, sort those ratings by
+predicted value, descending, and look at the first k:
 
     relevant     true rating  >= threshold, among all of the user's held-out ratings
     recommended  predicted    >= threshold, among the first k
@@ -16,7 +16,7 @@ It ranks only what a user has rated, not the catalogue: a constant prediction ab
 Read it beside RMSE.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -131,6 +131,59 @@ class RatingPrecision(_TopRatings):
     def compute(self) -> Tensor:
         hits, recommended, _, users = self.counts()
         return _mean_ratio(hits, recommended, users)
+
+
+class Sums(NamedTuple):
+    """Of each user and of each item: the number of ratings, Σ |r̂ - r| and Σ (r̂ - r)²."""
+
+    users: Tensor  # [U, 3] float64
+    items: Tensor  # [I, 3] float64
+
+
+def error_sums(preds: Tensor, target: Tensor, user: Tensor, item: Tensor, num_users: int, num_items: int) -> Sums:
+    """Sums of errors by user and by item.
+
+    Args:
+        preds: [B] predicted ratings.
+        target: [B] true ratings.
+        user: [B] user of each rating, integers in 0..num_users-1.
+        item: [B] item of each rating, integers in 0..num_items-1.
+        num_users: U.
+        num_items: I.
+    """
+    error = preds.double() - target.double()
+    terms = torch.stack([torch.ones_like(error), error.abs(), error.square()], dim=1)
+    users, items = terms.new_zeros(num_users, 3), terms.new_zeros(num_items, 3)
+    return Sums(users.index_add_(0, user.long(), terms), items.index_add_(0, item.long(), terms))
+
+
+class ErrorSums(Metric):
+    """:func:`error_sums` over batches and processes; the mean error of any group of users or items follows from them.
+
+    Args:
+        num_users: U; user indices are below it.
+        num_items: I; item indices are below it.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    users: Tensor  # [U, 3]
+    items: Tensor  # [I, 3]
+
+    def __init__(self, num_users: int, num_items: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("users", torch.zeros(num_users, 3, dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("items", torch.zeros(num_items, 3, dtype=torch.double), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor, user: Tensor, item: Tensor) -> None:
+        """Take in ratings: predicted, true, user and item index, [B] each."""
+        sums = error_sums(preds, target, user, item, len(self.users), len(self.items))
+        # Not in place: a module that is moved to a lower precision takes its metrics' empty states along.
+        self.users, self.items = self.users + sums.users, self.items + sums.items
+
+    def compute(self) -> Sums:
+        return Sums(self.users, self.items)
 
 
 def _best(user: Tensor, preds: Tensor, item: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""recall@k and precision@k against the notebook's loop, however the ratings are batched or distributed.
+"""recall@k and precision@k against the notebook's loop, sums of errors against a plain one, however the ratings are
+batched or distributed.
 
 Run as a script this file is one of the processes of test_two_processes.
 """
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection
 
 from lgcn.errors import InputError
-from lgcn.metrics import RatingPrecision, RatingRecall, recall_precision_at_k
+from lgcn.metrics import ErrorSums, RatingPrecision, RatingRecall, error_sums, recall_precision_at_k
 
 USERS = 40
 
@@ -265,6 +266,41 @@ def test_the_modules_collection() -> None:
     assert module.test_metrics.compute()["test/recall@3"].item() == pytest.approx(recall, abs=1e-6)
 
 
+# -- sums of errors ----------------------------------------------------------------------------------------
+
+
+def test_error_sums_by_hand() -> None:
+    #         item 0       item 1       item 2
+    # user 0  4 for a 3    1 for a 3
+    # user 2               4.5 for a 5  2 for a 2
+    preds, target = torch.tensor([4.0, 1.0, 4.5, 2.0]), torch.tensor([3.0, 3.0, 5.0, 2.0])
+    sums = error_sums(preds, target, torch.tensor([0, 0, 2, 2]), torch.tensor([0, 1, 1, 2]), 3, 3)
+    # ratings, absolute errors, squared errors
+    assert sums.users.tolist() == [[2, 1 + 2, 1 + 4], [0, 0, 0], [2, 0.5 + 0, 0.25 + 0]]
+    assert sums.items.tolist() == [[1, 1, 1], [2, 2 + 0.5, 4 + 0.25], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_error_sums_are_those_of_a_loop_however_batched(seed: int, dtype: torch.dtype) -> None:
+    data = held_out(seed, ties=False)
+    data = data._replace(preds=data.preds.to(dtype), user=data.user.int())
+    users, items = ([[0.0] * 3 for _ in range(size)] for size in (USERS, 50))
+    for pred, true, user, item in zip(*(part.tolist() for part in data), strict=True):
+        for sums in (users[user], items[item]):
+            for column, term in enumerate((1, abs(pred - true), (pred - true) ** 2)):
+                sums[column] += term
+    metric = ErrorSums(USERS, 50)
+    torch.nn.ModuleList([metric]).to(torch.bfloat16)  # what --trainer.precision bf16-true does
+    for again in range(2):  # `reset` forgets, and a result that was handed out stays
+        for chunk in in_chunks(data, seed + again):
+            metric.update(*chunk)
+        found = metric.compute()
+        metric.reset()
+        torch.testing.assert_close(found.users, torch.tensor(users, dtype=torch.double))
+        torch.testing.assert_close(found.items, torch.tensor(items, dtype=torch.double))
+
+
 # -- several processes -------------------------------------------------------------------------------------
 
 
@@ -274,8 +310,9 @@ def collection() -> MetricCollection:
     )
 
 
-def values_of(metrics: MetricCollection) -> dict[str, float]:
-    return {name: value.item() for name, value in metrics.compute().items()}
+def values_of(metrics: MetricCollection, errors: ErrorSums) -> dict[str, Any]:
+    sums = {name: part.flatten().tolist() for name, part in errors.compute()._asdict().items()}
+    return {name: value.item() for name, value in metrics.compute().items()} | sums
 
 
 def shares(data: HeldOut) -> dict[str, list[HeldOut]]:
@@ -297,17 +334,21 @@ def process(rank: int, folder: Path) -> None:
     """One of two processes: its share in two batches, then the values of both together."""
     init_method = (folder / "rendezvous").as_uri()
     torch.distributed.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2)
-    metrics, results = collection(), {}
+    metrics, errors, results = collection(), ErrorSums(USERS, 100), {}
     for name, parts in shares(held_out(0)).items():
         mine = parts[rank]
         half = len(mine.user) // 2
-        metrics.update(**mine.rows(slice(half))._asdict())
-        metrics.update(**mine.rows(slice(half, None))._asdict())
-        results[name] = values_of(metrics)
+        for chunk in (mine.rows(slice(half)), mine.rows(slice(half, None))):
+            metrics.update(**chunk._asdict())
+            errors.update(*chunk)
+        results[name] = values_of(metrics, errors)
         # The state is this process's own again: what follows must not count the other's ratings twice.
-        metrics.update(**more().rows(slice(rank, None, 2))._asdict())
-        results[f"{name}, and more"] = values_of(metrics)
+        chunk = more().rows(slice(rank, None, 2))
+        metrics.update(**chunk._asdict())
+        errors.update(*chunk)
+        results[f"{name}, and more"] = values_of(metrics, errors)
         metrics.reset()
+        errors.reset()
     torch.distributed.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(results))
 
@@ -326,16 +367,20 @@ def test_two_processes(tmp_path: Path) -> None:
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert results[0] == results[1]
 
-    one = collection()
+    one, errors = collection(), ErrorSums(USERS, 100)
     one.update(**held_out(0)._asdict())
-    alone = values_of(one)
+    errors.update(*held_out(0))
+    alone = values_of(one, errors)
     one.update(**more()._asdict())
-    and_more = values_of(one)
+    errors.update(*more())
+    and_more = values_of(one, errors)
     assert alone["recall"] != and_more["recall"]
     for name in shares(held_out(0)):
         for found, expected in ((results[0][name], alone), (results[0][f"{name}, and more"], and_more)):
             assert (found["recall"], found["precision"]) == (expected["recall"], expected["precision"])
             assert found["mse"] == pytest.approx(expected["mse"])
+            assert found["users"] == pytest.approx(expected["users"])
+            assert found["items"] == pytest.approx(expected["items"])
 
 
 if __name__ == "__main__":
