@@ -27,7 +27,8 @@ from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
 from lgcn.graph import RatingGraph
-from lgcn.metrics import recall_precision_at_k
+from lgcn.metrics import Sums, error_sums, recall_precision_at_k
+from lgcn.report import against_baseline, show
 from lgcn.resume import ChangedSettings, settle_progress
 from lgcn.runs import CHECKPOINTS
 
@@ -298,6 +299,7 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self.console = Console(highlight=False)
         self.baseline: dict[str, float] = {}
+        self.bias: BiasBaseline | None = None
         self.run: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -305,10 +307,10 @@ class RunSummary(Callback):
 
     def _fit_baseline(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
         graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
-        graph, bias = graphs[part], BiasBaseline.fit(graphs["train"])
+        graph, self.bias = graphs[part], BiasBaseline.fit(graphs["train"])
         settings = pl_module.hparams
         self.baseline = rating_metrics(
-            graph, bias.predict(graph.user, graph.item), settings["k"], settings["threshold"]
+            graph, self.bias.predict(graph.user, graph.item), settings["k"], settings["threshold"]
         )
 
     @rank_zero_only
@@ -376,12 +378,14 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = self._report(trainer, pl_module, "test")
+        comparison = self._compare(trainer, pl_module, metrics)
         if self.run is None or is_rehearsal(trainer):
             return
         path = self.run / "test_metrics.json"
         content = {
             **metrics,
             "baseline": {f"test/{name}": value for name, value in self.baseline.items()},
+            **comparison,
             "checkpoint": str(trainer.ckpt_path),
             "num_ratings": len(trainer.datamodule.graphs["test"]),  # type: ignore[attr-defined]
         }
@@ -404,6 +408,20 @@ class RunSummary(Callback):
             table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
         self.console.print(table)
         return metrics
+
+    def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, metrics: dict[str, float]) -> dict[str, Any]:
+        """Print how a test's errors differ from the baseline's, and return it."""
+        graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
+        test, train = graphs["test"], graphs["train"]
+        model: Sums = pl_module.test_sums  # type: ignore[assignment]
+        if model.users[:, 0].sum() != len(test):  # --trainer.limit_test_batches: the baseline saw other ratings
+            return {}
+        assert self.bias is not None
+        preds = self.bias.predict(test.user, test.item)
+        baseline = error_sums(preds, test.rating, test.user, test.item, test.num_users, test.num_items)
+        comparison = against_baseline(model, baseline, train)
+        show(comparison, metrics["test/rmse"], self.baseline["rmse"], self.console)
+        return comparison
 
 
 # -- predictions -----------------------------------------------------------------------------------------------

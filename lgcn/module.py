@@ -17,7 +17,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph, require_torch_sparse
-from lgcn.metrics import RatingPrecision, RatingRecall
+from lgcn.metrics import ErrorSums, RatingPrecision, RatingRecall, Sums
 from lgcn.model import Factors, LightGCN
 from lgcn.objectives import RATING_OBJECTIVES
 from lgcn.ops import Multipliable
@@ -133,6 +133,8 @@ class LightGCNModule(pl.LightningModule):
             }
         )
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.test_errors = ErrorSums(num_users, num_items)
+        self.test_sums: Sums | None = None  # after a test: of all processes
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
@@ -267,6 +269,7 @@ class LightGCNModule(pl.LightningModule):
 
     def test_step(self, batch: Edges, batch_idx: int) -> None:
         preds = self._update(self.test_metrics, batch)
+        self.test_errors.update(preds, batch.rating, batch.user, batch.item)
         self.log("test/loss", self.objective(preds, batch.rating), batch_size=len(preds), sync_dist=True)
 
     def predict_step(self, batch: Edges, batch_idx: int) -> Tensor:
@@ -277,6 +280,8 @@ class LightGCNModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log(self.test_metrics)
+        self.test_sums = self.test_errors.compute()
+        self.test_errors.reset()
         # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
         self.log("step", float(max(self._trained_steps - 1, 0)))
 

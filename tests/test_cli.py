@@ -124,8 +124,29 @@ def test_test_writes_what_its_predictions_give(fit: Callable[..., Path], capsys:
     printed = capsys.readouterr().out
     assert f"{written['test/rmse']:.4f}" in printed
     assert f"{written['baseline']['test/rmse']:.4f}" in printed
+    difference = written["baseline_difference"]
+    assert difference["rmse"] == pytest.approx(written["test/rmse"] - written["baseline"]["test/rmse"], rel=1e-4)
+    assert difference["low"] < difference["rmse"] < difference["high"]
+    assert f"{difference['rmse']:+.4f}, 95 % of {difference['draws']:,} bootstrap samples" in " ".join(printed.split())
+    for rows in (written["by_item_ratings"], written["by_user_ratings"]):
+        assert sum(row["num_ratings"] for row in rows) == len(table)
+        for name, overall in {"": written, "baseline_": written["baseline"]}.items():
+            squares = sum(row["num_ratings"] * row[f"{name}rmse"] ** 2 for row in rows)
+            absolute = sum(row["num_ratings"] * row[f"{name}mae"] for row in rows)
+            assert np.sqrt(squares / len(table)) == pytest.approx(overall["test/rmse"], rel=1e-5)
+            assert absolute / len(table) == pytest.approx(overall["test/mae"], rel=1e-5)
+        assert all(f"{row['training_ratings']} │" in printed for row in rows)
     events = EventAccumulator(str(run)).Reload()
     assert [event.step for event in events.Scalars("test/rmse")] == [checkpoint(run, "best")["global_step"] - 1]
+
+
+def test_part_of_the_test_ratings_is_not_compared_with_a_baseline_of_all(fit: Callable[..., Path]) -> None:
+    run = fit()
+    args = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.eval_batch_size=10"]
+    main(["test", *args, "--trainer.limit_test_batches=2"])
+    assert "baseline_difference" not in json.loads((run / "test_metrics.json").read_text())
+    main(["test", *args])
+    assert "baseline_difference" in json.loads((run / "test_metrics.json").read_text())
 
 
 def test_judging_a_run_leaves_its_curves(fit: Callable[..., Path]) -> None:
@@ -295,6 +316,9 @@ def test_two_processes_train_what_one_would(fit: Callable[..., Path], csv: Path,
     ours, theirs = (json.loads((folder / "test_metrics.json").read_text()) for folder in (run, one))
     for name in ("test/rmse", "test/mae", "test/recall@20", "test/precision@20"):
         assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+    assert ours["baseline_difference"] == pytest.approx(theirs["baseline_difference"], rel=1e-3)
+    for name in ("by_item_ratings", "by_user_ratings"):
+        assert [row["num_ratings"] for row in ours[name]] == [row["num_ratings"] for row in theirs[name]]
 
 
 # -- leakage ---------------------------------------------------------------------------------------------------
