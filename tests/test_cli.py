@@ -17,11 +17,15 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lgcn.cli import main
+from lgcn.data.datamodule import RatingsDataModule
 from lgcn.module import LightGCNModule
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 DOT = ["--model.head", "dot", "--model.biases", "true", "--model.embedding_dim", "4", "--model.num_layers", "1"]
+MASKED = ["--model.edge_masking=0.4", "--model.edge_weights=[binary,residual]", "--model.ego_layer=false"]
+MASKED += ["--model.degree_exponents=[1,0.25]", "--model.l2_per=rating", "--model.l2_embeddings=0.1"]
+DROPPED = ["--model.edge_dropout=0.3"]
 
 
 def made_ratings(num_users: int = 30, num_items: int = 20, seed: int = 0) -> pd.DataFrame:
@@ -180,6 +184,26 @@ def test_predict_for_pairs_in_a_file(
     assert pd.read_parquet(tmp_path / "p.parquet")["prediction"][0] == pytest.approx(table["prediction"][0], rel=1e-5)
 
 
+def test_predictions_for_who_is_unknown(fit: Callable[..., Path], csv: Path, tmp_path: Path) -> None:
+    """Head dot with biases: what mean and biases are known. Linear: what an average one would be predicted."""
+    users, items = [*pd.read_csv(csv)["user"].unique(), "nobody"], [0, 10, 999]
+    pairs = pd.MultiIndex.from_product([users, items], names=["user", "item"]).to_frame(index=False)
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    data = RatingsDataModule(str(csv))
+    assert data.graphs["train"].user_degree.all()  # so that every user counts in the linear head's average
+    dot = fit("--optimizer=SGD", "--optimizer.lr=0.5")
+    linear = fit("--model.head=linear", "--model.biases=false")
+    tables = (predicted(run, "--data.predict_path", str(tmp_path / "pairs.csv")) for run in (dot, linear))
+    of_dot, of_linear = (table["prediction"].to_numpy().reshape(len(users), len(items)) for table in tables)
+    state = checkpoint(dot)["state_dict"]
+    mean, of_user, of_item = (state[f"model.head.{name}"].numpy() for name in ("offset", "user_bias", "item_bias"))
+    user_bias, item_bias = of_user[data.users.encode(users[:-1])], of_item[data.items.encode(items[:-1])]
+    assert min(np.abs(user_bias).max(), np.abs(item_bias).max()) > 0.01
+    assert of_dot[-1] == pytest.approx(np.append(mean + item_bias, mean), rel=1e-5)
+    assert of_dot[:-1, -1] == pytest.approx(mean + user_bias, rel=1e-5)
+    assert of_linear[-1] == pytest.approx(of_linear[:-1].mean(axis=0), rel=1e-5)
+
+
 def test_commands_take_the_newest_run_of_a_configuration(fit: Callable[..., Path], tmp_path: Path) -> None:
     fit()
     newest = fit("--model.embedding_dim=5")
@@ -225,7 +249,7 @@ def test_an_edited_configuration_file_counts_when_going_on(
 
 
 def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path], tmp_path: Path) -> None:
-    run = fit("--model.edge_dropout=0.3")
+    run = fit(*MASKED)
     main(["fit", "--config", str(run / "config.yaml")])
     again = run.parent / "version_1"
     assert equal(checkpoint(run)["state_dict"], checkpoint(again)["state_dict"])
@@ -342,22 +366,22 @@ def _parts(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "settings"),
     [
-        lambda table: table.assign(rating=6 - table["rating"]),
-        lambda table: table.assign(rating=np.random.default_rng(1).permutation(table["rating"])),
-        lambda table: table.iloc[:1],
+        (lambda table: table.assign(rating=6 - table["rating"]), [*MASKED, "--model.clamp=true"]),
+        (lambda table: table.assign(rating=np.random.default_rng(1).permutation(table["rating"])), DROPPED),
+        (lambda table: table.iloc[:1], ["--model.edge_weights=[rating,centered,residual]"]),
     ],
     ids=["changed", "permuted", "removed"],
 )
 def test_held_out_ratings_change_no_prediction(
-    fit: Callable[..., Path], tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]
+    fit: Callable[..., Path], tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], settings: list[str]
 ) -> None:
     every = made_ratings()[["user", "item"]].drop_duplicates()
     every.to_csv(tmp_path / "every.csv", index=False)
     tables = []
     for name, function in (("whole", lambda table: table), ("other", change)):
-        run = fit(*_parts(tmp_path / name, function), "--model.edge_dropout=0.2", name=name)
+        run = fit(*_parts(tmp_path / name, function), *settings, name=name)
         tables.append(predicted(run, "--data.predict_path", str(tmp_path / "every.csv")))
     pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
 
@@ -373,9 +397,11 @@ def test_eval_graph_split_shows_the_model_what_it_is_asked(fit: Callable[..., Pa
 # -- resuming --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("half", [8, 6], ids=["between epochs", "within an epoch"])
-def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, tmp_path: Path) -> None:
-    settings = ["--model.edge_dropout=0.3", "--optimizer=Adam", "--optimizer.lr=0.05", "--lr_scheduler=ExponentialLR"]
+@pytest.mark.parametrize(
+    ("half", "drawn"), [(8, DROPPED), (6, MASKED)], ids=["between epochs, dropout", "within an epoch, masked"]
+)
+def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, drawn: list[str], tmp_path: Path) -> None:
+    settings = [*drawn, "--optimizer=Adam", "--optimizer.lr=0.05", "--lr_scheduler=ExponentialLR"]
     settings += ["--lr_scheduler.gamma=0.9", "--lr_interval=step", "--trainer.callbacks+=LearningRateMonitor"]
     straight = fit(*settings, steps=16, name="straight")
     fit(*settings, steps=half, name="halves")
