@@ -222,17 +222,24 @@ class RatingGraph:
         Nothing is sorted: the order of the edges, by user and by item, is that of the whole graph.
         """
         whole = self.pattern
-        user, item, rating = self.user[chosen], self.item[chosen], self.rating[chosen]
-        part = replace(self, user=user, item=item, rating=rating)
-        number = chosen.cumsum(0, dtype=torch.int32) - 1
-        in_item_order = chosen.index_select(0, whole.by_item)
-        vars(part)["pattern"] = EdgePattern(
-            user,
-            item,
-            _row_starts(part.user_degree),
-            _row_starts(part.item_degree),
-            number.index_select(0, whole.by_item[in_item_order]),
-            whole.user_by_item[in_item_order],
+        chosen_by_item = chosen.index_select(0, whole.by_item)
+        before, before_by_item = _count_before(chosen), _count_before(chosen_by_item)
+        edge, place = chosen.nonzero()[:, 0], chosen_by_item.nonzero()[:, 0]
+        part = replace(
+            self,
+            user=self.user.index_select(0, edge),
+            item=self.item.index_select(0, edge),
+            rating=self.rating.index_select(0, edge),
+        )
+        user_starts = before.index_select(0, whole.user_starts)
+        item_starts = before_by_item.index_select(0, whole.item_starts)
+        by_item = before.index_select(0, whole.by_item.index_select(0, place))
+        vars(part).update(
+            pattern=EdgePattern(
+                part.user, part.item, user_starts, item_starts, by_item, whole.user_by_item.index_select(0, place)
+            ),
+            user_degree=user_starts.diff().long(),
+            item_degree=item_starts.diff().long(),
         )
         return part
 
@@ -337,6 +344,13 @@ def sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, in
     return SparseTensor(
         rowptr=crow.long(), col=col.long(), value=value, sparse_sizes=shape, is_sorted=True, trust_data=True
     )
+
+
+def _count_before(chosen: Tensor) -> Tensor:
+    """[n + 1] int32: how many of a bool tensor's entries are true before each place, and before its end."""
+    count = torch.zeros(len(chosen) + 1, dtype=torch.int32, device=chosen.device)
+    torch.cumsum(chosen, 0, dtype=torch.int32, out=count[1:])
+    return count
 
 
 def _row_starts(degree: Tensor) -> Tensor:
