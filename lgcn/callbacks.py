@@ -346,10 +346,19 @@ class RunSummary(Callback):
         for what, command in {
             "test": f"{lgcn} test --ckpt_path {best.path('best')}",
             "predict": f"{lgcn} predict --ckpt_path {best.path('best')} --output predictions.csv",
-            "go on": f"{lgcn} fit --ckpt_path {best.path('last')} --trainer.max_steps {2 * trainer.global_step}",
+            "go on": f"{lgcn} fit --ckpt_path {best.path('last')} {self._twice_as_long(trainer)}",
             "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {self.run.parent.parent}",
         }.items():
             self.console.print(f"[bold]{what:<9}[/] {command}", soft_wrap=True)
+
+    @staticmethod
+    def _twice_as_long(trainer: pl.Trainer) -> str:
+        """Options for as many steps again; a schedule that falls to a given step is to fall to the new end."""
+        options = [f"--trainer.max_steps {2 * trainer.global_step}"]
+        for config in trainer.lr_scheduler_configs:
+            if config.interval == "step" and hasattr(config.scheduler, "T_max"):
+                options.append(f"--lr_scheduler.init_args.T_max {2 * trainer.global_step // config.frequency}")
+        return " ".join(options)
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -467,7 +476,7 @@ class PredictionWriter(Callback):
             if len(unknown):
                 shown = ", ".join(map(str, unknown.unique()[:5]))
                 log.warning(
-                    "%s pairs have a%s %s that is not in the data (%s%s); what is predicted is an average one",
+                    "%s pairs have a%s %s that is not in the data (%s%s); they are predicted from the other side alone",
                     *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
                     ", ..." if unknown.nunique() > 5 else "",
                 )

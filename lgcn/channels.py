@@ -10,20 +10,22 @@ arrive with opposite signs. Several channels side by side, each a propagation of
     residual  r - mean - b_u - b_i, what the damped user and item biases leave over (lgcn/baselines.py)
 
 Means and biases are those of the graph that is given: of the edges that are propagated over, and of no others. So
-a rating that is hidden from the graph reaches nothing that is computed on it.
+a rating that is hidden from the graph reaches no edge's weight.
 
 `binary` with `residual` is what Koren's asymmetric SVD knows of a user ("Factorization meets the neighborhood", KDD
-2008, equation 12: the items rated, and by how much more or less than expected); here it is known of items, too.
+2008: the items rated, and by how much more or less than expected); here it is known of items, too. `centered` keeps
+in that what a user gives, and an item gets, in general.
 
 Shape letters: N nodes, E ratings (edges).
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from lgcn.baselines import BiasBaseline
+from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.ops import Multipliable
 
@@ -31,14 +33,20 @@ EdgeWeights = Literal["binary", "rating", "centered", "residual"]
 
 
 def edge_value(graph: RatingGraph, weights: EdgeWeights) -> Tensor | None:
-    """[E] float32, the value of each edge in a channel; None where all are 1."""
+    """[E] float32, the value of each edge in a channel; None where all are 1.
+
+    Raises:
+        InputError: there is no such kind of weights.
+    """
     if weights == "binary":
         return None
     if weights == "rating" or not len(graph):  # there is no mean of nothing
         return graph.rating
     if weights == "centered":
         return graph.rating - graph.rating.mean()
-    return BiasBaseline.fit(graph).residual(graph)
+    if weights == "residual":
+        return BiasBaseline.fit(graph).residual(graph)
+    raise InputError(f"'edge_weights' must be of {', '.join(get_args(EdgeWeights))} (got {weights!r})")
 
 
 def channel_matrices(

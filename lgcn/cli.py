@@ -41,6 +41,8 @@ from lgcn.errors import InputError
 from lgcn.module import LightGCNModule
 from lgcn.seeds import train_seeds
 
+log = logging.getLogger(__name__)
+
 # By definition these count training steps, not epochs.
 PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
 
@@ -229,6 +231,13 @@ class LgcnCLI(LightningCLI):
         if interval == "step" and total is not None and total * frequency < steps:
             raise InputError(
                 f"--lr_scheduler.total_steps {total} ends before --trainer.max_steps {steps}; make them equal"
+            )
+        valley = getattr(lr_scheduler, "T_max", None)
+        if interval == "step" and valley is not None and valley * frequency < steps:
+            log.warning(
+                "--lr_scheduler: the learning rate falls until step %s and rises again from there to step %s; give "
+                "--lr_scheduler.init_args.T_max %s to have it fall to the end",
+                *(f"{valley * frequency:,}", f"{steps:,}", steps // frequency),
             )
         schedule = {
             "scheduler": lr_scheduler,

@@ -31,8 +31,11 @@ class Head(nn.Module):
         """Take note of the mean training rating, before training starts."""
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """Rows [n, ...] of users or items, factors or biases, with one more at the end, [n + 1, ...], for any user or
-        item that is not in the data: the mean of those whose training ratings are ``known``, [n] bool."""
+        """Rows [n, ...] of users or items, factors or biases, and one more at the end, [n + 1, ...], for any user or
+        item that is not in the data: the mean of the rows that are ``known`` from training ratings, [n] bool.
+
+        The other rows stay as they are, which is what the notebook has there.
+        """
         return torch.cat([rows, rows[known].mean(dim=0, keepdim=True)])
 
 

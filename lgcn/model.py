@@ -10,8 +10,8 @@ Departures: the layer weights α may be learned or leave the embeddings themselv
 something other than the inner product (see :mod:`lgcn.heads`), edges can be left out of the propagation while training,
 and there may be several channels c, each with its own Ã_c (see :mod:`lgcn.channels`): E = Σ_c Σ_k α_k Ã_cᵏ E⁰_c.
 
-Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding columns, K layers, C channels,
-F factor columns.
+Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding columns, K layers,
+C propagated columns, F factor columns.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,10 @@ class Factors(NamedTuple):
     offset: Tensor  # []
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
-        """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair."""
+        """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
+
+        Index -1 is for :meth:`LightGCN.completed` factors only: a user or item that is not in the data.
+        """
         scores = (self.user[user] * self.item[item]).sum(dim=1) + self.offset
         for bias, index in ((self.user_bias, user), (self.item_bias, item)):
             if bias is not None:
@@ -64,7 +67,7 @@ class LightGCN(nn.Module):
             or K + 1 numbers, the first for the embeddings themselves.
         ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. Without, ``uniform`` and
             ``learned`` are over layers 1 to K, and a node's factors are made of its neighbours alone.
-        num_channels: C, how many propagation matrices a call is given.
+        num_channels: how many propagation matrices a call is given.
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
         head: ``linear`` or ``dot``, see :mod:`lgcn.heads`.
         biases: for ``dot``: add the mean rating and a learned bias per user and item.
@@ -154,7 +157,9 @@ class LightGCN(nn.Module):
     def forward(self, *matrices: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
         tables = torch.split(self.embedding.weight, self.num_users + self.num_items)
-        tables = tables * (len(matrices) // len(tables))
+        if len(matrices) != self.num_channels:
+            raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
+        tables = tables * (self.num_channels // len(tables))
         combined: Tensor | None = None
         for matrix, table in zip(matrices, tables, strict=True):
             channel = self.propagate(matrix, self.head.project(table))

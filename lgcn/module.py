@@ -2,11 +2,14 @@
 
 Each training step is full-graph: propagate once, predict every training rating, minimise the objective. With
 ``edge_masking`` a step sees a random part of the ratings and predicts the others, as it will have to after training:
-a denoising autoencoder's task (Vincent et al., ICML 2008, on graphs). What a step does depends on the parameters, the
+a denoising autoencoder's task (Vincent et al., ICML 2008, on graphs). A hidden rating reaches its own prediction only
+through what earlier steps have learned, and 1 / E of it through the mean of the training ratings (head ``dot`` with
+biases). What a step does depends on the parameters, the
 seed and the step's number alone, so a resumed run is the same run.
 """
 
-from typing import Any, Literal, Protocol
+import math
+from typing import Any, Literal, Protocol, get_args
 
 import lightning.pytorch as pl
 import numpy as np
@@ -102,8 +105,13 @@ class LightGCNModule(pl.LightningModule):
         for name in ("l2_embeddings", "l2_biases"):
             if not (strength := self.hparams[name]) >= 0:
                 raise InputError(f"'{name}' must be 0 or more (got {strength})")
-        if not edge_weights:
-            raise InputError("'edge_weights' must name at least one channel (got [])")
+        if not edge_weights or not set(edge_weights) <= set(get_args(EdgeWeights)):
+            known = ", ".join(get_args(EdgeWeights))
+            raise InputError(f"'edge_weights' must be a list of one or more of {known} (got {edge_weights!r})")
+        if len(degree_exponents) != 2 or not all(map(math.isfinite, degree_exponents)):
+            raise InputError(f"'degree_exponents' must be two finite numbers (got {degree_exponents!r})")
+        if l2_per not in ("node", "rating"):
+            raise InputError(f"'l2_per' must be 'node' or 'rating' (got {l2_per!r})")
         if edge_dropout and edge_masking:
             raise InputError(
                 f"'edge_dropout' and 'edge_masking' exclude each other (got {edge_dropout} and {edge_masking})"
@@ -186,8 +194,9 @@ class LightGCNModule(pl.LightningModule):
             return self._matrices(graph, factor), graph
         if masking:
             visible = graph.kept(masking, self.step_generator())
-            if 0 < int(visible.sum()) < len(graph):  # of very few ratings, all may have fallen on one side
-                return self._matrices(graph.part(visible)), graph.part(~visible)
+            seen, hidden = graph.part(visible), graph.part(~visible)
+            if len(seen) and len(hidden):  # of very few ratings, all may have fallen on one side
+                return self._matrices(seen), hidden
         return self._propagation["train"], graph
 
     def _loss_is_read(self) -> bool:
@@ -225,12 +234,18 @@ class LightGCNModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the gradient of the L2 penalties, λ x: the loss that is logged is the objective alone."""
+        if not self._penalised:
+            return
+        # With 16-mixed a fused optimiser takes gradients as they are, times the scaler's scale, and undoes it itself.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        scale = scaler.get_scale() if scaler is not None and fused else 1.0
         for parameter, strength in self._penalised:
             assert parameter.grad is not None
             if isinstance(strength, Tensor):
-                parameter.grad.addcmul_(parameter.detach(), strength)
+                parameter.grad.addcmul_(parameter.detach(), strength, value=scale)
             else:
-                parameter.grad.add_(parameter.detach(), alpha=strength)
+                parameter.grad.add_(parameter.detach(), alpha=scale * strength)
 
     # -- what a small step would otherwise spend on Lightning ------------------------------------------------
 
@@ -321,7 +336,9 @@ class LightGCNModule(pl.LightningModule):
             *("channel_embeddings", "head", "biases"),
         )
         settings = [
-            f"{name} {there[name]} there and {here[name]} here" for name in names if there.get(name) != here[name]
+            f"{name} {there[name]} there and {here[name]} here"
+            for name in names
+            if name in there and there[name] != here[name]
         ]
         raise InputError(
             f"the checkpoint is of another model or other data: {'; '.join(settings) or 'its parameters differ'}; use "

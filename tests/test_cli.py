@@ -647,3 +647,28 @@ def test_output_that_cannot_be_written(
     for output, words in {"/proc/none/p.csv": "cannot be written", str(tmp_path): ".csv or .parquet"}.items():
         assert words in refused(capsys, ["predict", "--ckpt_path", path, "--output", output])
     assert "predictions.xlsx" in refused(capsys, ["predict", "--ckpt_path", path, "--output", "predictions.xlsx"])
+
+
+def test_a_schedule_that_rises_again_is_said_and_going_on_stretches_it(
+    fit: Callable[..., Path], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cosine = ["--lr_scheduler=CosineAnnealingLR", "--lr_interval=step"]
+    fit(*cosine, "--lr_scheduler.T_max=8", name="falls")
+    assert "rises again" not in caplog.text
+    go_on = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("go on"))
+    main(go_on.split()[go_on.split().index("fit") :])
+    assert "rises again" not in caplog.text
+    fit(*cosine, "--lr_scheduler.T_max=4", name="rises")
+    assert "falls until step 4 and rises again from there to step 8" in caplog.text
+
+
+def test_a_checkpoint_from_before_a_setting_existed_is_told_apart(
+    fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fit() / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["hyper_parameters"]["ego_layer"]
+    torch.save(content, path)
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", str(path), "--model.embedding_dim=7"])
+    assert "embedding_dim" in capsys.readouterr().err

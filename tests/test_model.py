@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import LGConv
 
 from lgcn import ops
+from lgcn.channels import channel_matrices
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.model import Factors, LayerWeights, LightGCN
@@ -412,6 +413,22 @@ def test_a_training_step_holds_nothing_larger_than_the_graph(
     assert 0 < largest.numel <= 2 * num_edges + num_users + num_items
 
 
+def test_a_masked_step_holds_nothing_larger_than_the_graph() -> None:
+    num_users, num_items, num_edges = 60, 60, 1200
+    pair = torch.randperm(num_users * num_items, generator=torch.Generator().manual_seed(0))[:num_edges]
+    rating = torch.arange(num_edges) / num_edges
+    graph = RatingGraph.from_edges(pair // num_items, pair % num_items, rating, num_users, num_items)
+    model = LightGCN(num_users, num_items, 16, 1, head="dot", biases=True, ego_layer=False, num_channels=2)
+    _ = graph.pattern
+    with Largest() as largest:  # type: ignore[no-untyped-call]
+        visible = graph.kept(0.5, torch.Generator().manual_seed(0))
+        hidden = graph.part(~visible)
+        matrices = channel_matrices(graph.part(visible), ["binary", "residual"], (0.7, 0.2))
+        torch.autograd.backward(mse_loss(model(*matrices).predict_edges(hidden), hidden.rating))
+    # Two tables of 120 nodes and 16 columns have 3,840 numbers; a row for each visible edge would be 9,600.
+    assert 0 < largest.numel <= 2 * 16 * (num_users + num_items)
+
+
 # -- construction ------------------------------------------------------------------------------------------
 
 
@@ -451,3 +468,11 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
 def test_arguments_out_of_range(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LightGCN(**({"num_users": 2, "num_items": 3} | given))
+
+
+def test_there_is_one_matrix_for_each_channel() -> None:
+    graph = made_graph()
+    model = LightGCN(graph.num_users, graph.num_items, 4, num_channels=2)
+    for matrices in (1, 3, 4):
+        with pytest.raises(ValueError, match=rf"each of 2 channels is needed \(got {matrices}\)"):
+            model(*[graph.propagation_matrix()] * matrices)

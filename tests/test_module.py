@@ -5,6 +5,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -51,6 +52,8 @@ class Watched(LightGCNModule):
     """Plain gradient descent, with a note of what the objective is given in training and in validation."""
 
     rate = 0.0
+    optimizer: type[torch.optim.Optimizer] = torch.optim.SGD
+    options: dict[str, Any] = {}  # noqa: RUF012  # replaced, never changed
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.seen: Seen = []
@@ -62,7 +65,7 @@ class Watched(LightGCNModule):
             return objective(preds, rating)
 
         self.objective = noting
-        return torch.optim.SGD(self.parameters(), lr=self.rate)
+        return self.optimizer(self.parameters(), lr=self.rate, **self.options)  # type: ignore[call-arg]
 
 
 def made_module(seed: int = 3, rate: float = 0.0, **given: Any) -> Watched:
@@ -73,10 +76,17 @@ def made_module(seed: int = 3, rate: float = 0.0, **given: Any) -> Watched:
     return module
 
 
-def trained(module: Watched, graph: RatingGraph, steps: int = 1, val: RatingGraph | None = None) -> dict[str, float]:
+def trained(
+    module: Watched,
+    graph: RatingGraph,
+    steps: int = 1,
+    val: RatingGraph | None = None,
+    plugin: MixedPrecision | None = None,
+) -> dict[str, float]:
     """Train on a graph, validate, and give what was logged."""
     trainer = pl.Trainer(
         accelerator="cpu",
+        plugins=plugin,
         max_steps=steps,
         limit_val_batches=0 if val is None else 1,
         num_sanity_val_steps=0,
@@ -200,6 +210,24 @@ def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings
         torch.testing.assert_close(after, before - grad, rtol=1e-5, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_penalty_is_the_same_when_gradients_are_scaled(fused: bool) -> None:
+    """A fused optimiser takes scaled gradients and divides them itself, after the penalty is added."""
+
+    def table(plugin: MixedPrecision | None) -> Tensor:
+        module = made_module(rate=0.1, l2_embeddings=0.3)
+        module.options = {"fused": fused}
+        trained(module, made_graph(), steps=2, plugin=plugin)
+        return module.model.embedding.weight.detach()
+
+    # bf16 autocast on the CPU; the sparse products and their gradients are float32 in either case.
+    scaled = table(MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10)))
+    torch.testing.assert_close(scaled, table(None), rtol=1e-2, atol=1e-2)
+    unpenalised = made_module(rate=0.1)
+    trained(unpenalised, made_graph(), steps=2)
+    assert (unpenalised.model.embedding.weight.detach() - scaled).abs().max() > 0.03
+
+
 # -- clamping ----------------------------------------------------------------------------------------------
 
 
@@ -233,7 +261,12 @@ def test_predictions_are_clamped_to_the_training_range_outside_training() -> Non
         ({"edge_masking": -0.1}, r"'edge_masking' must be at least 0 and below 1 \(got -0.1\)"),
         ({"edge_dropout": float("nan")}, r"'edge_dropout' must be at least 0 and below 1 \(got nan\)"),
         ({"edge_masking": 0.2, "edge_dropout": 0.1}, r"'edge_masking' exclude each other \(got 0.1 and 0.2\)"),
-        ({"edge_weights": []}, r"'edge_weights' must name at least one channel"),
+        ({"edge_weights": []}, r"'edge_weights' must be a list of one or more of binary, .* \(got \[\]\)"),
+        ({"edge_weights": ["binry"]}, r"'edge_weights' must be .* \(got \['binry'\]\)"),
+        ({"edge_weights": "binary"}, r"'edge_weights' must be a list .* \(got 'binary'\)"),
+        ({"degree_exponents": (1.0,)}, r"'degree_exponents' must be two finite numbers \(got \(1.0,\)\)"),
+        ({"degree_exponents": (float("nan"), 0)}, r"'degree_exponents' must be two finite numbers"),
+        ({"l2_per": "user"}, r"'l2_per' must be 'node' or 'rating' \(got 'user'\)"),
         ({"l2_embeddings": -1.0}, r"'l2_embeddings' must be 0 or more \(got -1.0\)"),
         ({"l2_biases": float("nan")}, r"'l2_biases' must be 0 or more \(got nan\)"),
     ],
