@@ -1,5 +1,6 @@
 """Every shipped configuration is parsed, and run where its data can be had or made."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_ml_100k_runs(tmp_path: Path) -> None:
     for name, part in (("u.data", ratings), ("u1.base", ratings[:1000]), ("u1.test", ratings[1000:])):
         part.to_csv(folder / name, sep="\t", index=False, header=False)
     _learns(CONFIGS[0].with_name("ml-100k.yaml"), tmp_path, "--data.root", str(tmp_path))
+    main(["test", "--config", str(CONFIGS[0].with_name("ml-100k.yaml")), "--runs_dir", str(tmp_path)])
+    judged = json.loads((tmp_path / "ml-100k" / "version_0" / "test_metrics.json").read_text())
+    assert judged["num_ratings"] == 200  # u1.test and nothing else
+    rmse = judged["test/rmse"]
+    assert sum(row["num_ratings"] * row["rmse"] ** 2 for row in judged["by_item_ratings"]) / 200 == pytest.approx(
+        rmse**2
+    )
 
 
 @pytest.mark.parametrize("name", ["ml-1m", "ml-25m"])
