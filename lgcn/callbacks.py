@@ -299,7 +299,7 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self.console = Console(highlight=False)
         self.baseline: dict[str, float] = {}
-        self.bias: BiasBaseline | None = None
+        self.baseline_preds: Tensor | None = None  # [ratings of the part that was last judged]
         self.run: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -307,11 +307,9 @@ class RunSummary(Callback):
 
     def _fit_baseline(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
         graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
-        graph, self.bias = graphs[part], BiasBaseline.fit(graphs["train"])
-        settings = pl_module.hparams
-        self.baseline = rating_metrics(
-            graph, self.bias.predict(graph.user, graph.item), settings["k"], settings["threshold"]
-        )
+        graph, settings = graphs[part], pl_module.hparams
+        self.baseline_preds = BiasBaseline.fit(graphs["train"]).predict(graph.user, graph.item)
+        self.baseline = rating_metrics(graph, self.baseline_preds, settings["k"], settings["threshold"])
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -425,9 +423,8 @@ class RunSummary(Callback):
         model: Sums = pl_module.test_sums  # type: ignore[assignment]
         if model.users[:, 0].sum() != len(test):  # --trainer.limit_test_batches: the baseline saw other ratings
             return {}
-        assert self.bias is not None
-        preds = self.bias.predict(test.user, test.item)
-        baseline = error_sums(preds, test.rating, test.user, test.item, test.num_users, test.num_items)
+        assert self.baseline_preds is not None
+        baseline = error_sums(self.baseline_preds, test.rating, test.user, test.item, test.num_users, test.num_items)
         comparison = against_baseline(model, baseline, train)
         show(comparison, metrics["test/rmse"], self.baseline["rmse"], self.console)
         return comparison

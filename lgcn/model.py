@@ -15,6 +15,7 @@ C propagated columns, F factor columns.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import torch
@@ -160,11 +161,8 @@ class LightGCN(nn.Module):
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
         tables = tables * (self.num_channels // len(tables))
-        combined: Tensor | None = None
-        for matrix, table in zip(matrices, tables, strict=True):
-            channel = self.propagate(matrix, self.head.project(table))
-            combined = channel if combined is None else combined + channel
-        assert combined is not None
+        channels = zip(matrices, tables, strict=True)
+        combined = reduce(torch.add, (self.propagate(matrix, self.head.project(table)) for matrix, table in channels))
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))
 

@@ -4,8 +4,8 @@ Each training step is full-graph: propagate once, predict every training rating,
 ``edge_masking`` a step sees a random part of the ratings and predicts the others, as it will have to after training:
 a denoising autoencoder's task (Vincent et al., ICML 2008, on graphs). A hidden rating reaches its own prediction only
 through what earlier steps have learned, and 1 / E of it through the mean of the training ratings (head ``dot`` with
-biases). What a step does depends on the parameters, the
-seed and the step's number alone, so a resumed run is the same run.
+biases). What a step does depends on the parameters, the seed and the step's number alone, so a resumed run is the same
+run.
 """
 
 import math
@@ -161,6 +161,11 @@ class LightGCNModule(pl.LightningModule):
         matrices = self._matrices(self.train_graph)
         self._propagation = dict.fromkeys(("train", "val", "test"), matrices)
         if data.eval_graph == "split":
+            if set(self.hparams["edge_weights"]) != {"binary"}:
+                raise InputError(
+                    "--data.eval_graph split needs --model.edge_weights [binary]: other weights would show the model "
+                    f"the ratings that it is to predict (got {self.hparams['edge_weights']})"
+                )
             for part in ("val", "test"):
                 self._propagation[part] = self._matrices(data.graphs[part].to(device))
         self._penalised = self._penalties()

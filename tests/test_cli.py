@@ -672,3 +672,11 @@ def test_a_checkpoint_from_before_a_setting_existed_is_told_apart(
     with pytest.raises(SystemExit):
         main(["test", "--ckpt_path", str(path), "--model.embedding_dim=7"])
     assert "embedding_dim" in capsys.readouterr().err
+
+
+def test_the_split_graph_never_shows_ratings(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit("--data.eval_graph=split", "--model.edge_weights=[binary, centered]")
+    assert stop.value.code == 2
+    assert "--data.eval_graph split needs --model.edge_weights [binary]" in capsys.readouterr().err
+    assert fit("--data.eval_graph=split", "--model.edge_weights=[binary]", name="pairs").is_dir()
