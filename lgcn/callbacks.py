@@ -1,8 +1,6 @@
-"""Callbacks: checkpoints, the run's configuration, plots, the summaries of a fit and of a test, predictions."""
+"""Callbacks: checkpoints, the run's configuration, plots, predictions. What a run came to is in lgcn/summary.py."""
 
-import json
 import logging
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,18 +15,13 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
-from lgcn.graph import RatingGraph
-from lgcn.metrics import Sums, error_sums, recall_precision_at_k
-from lgcn.report import against_baseline, show
+from lgcn.module import LightGCNModule
+from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.resume import ChangedSettings, settle_progress
 from lgcn.runs import CHECKPOINTS
 
@@ -60,12 +53,14 @@ class RunCheckpoints(Checkpoint):
     when ``best`` did not change, and forgets the best score when a path is written another way.)
 
     Args:
-        monitor: the logged value to judge by.
-        mode: ``min`` or ``max``, which is better.
+        monitor: the logged value to judge by. Null is val/rmse, or for the ranking objectives val/ranking_ndcg@k.
+        mode: ``min`` or ``max``, which is better. Needed with another monitor.
     """
 
-    def __init__(self, monitor: str = "val/rmse", mode: Literal["min", "max"] = "min") -> None:
-        self.monitor, self.mode = monitor, mode
+    def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
+        if monitor is not None and mode is None:
+            raise InputError(f"--checkpoint.monitor {monitor} needs --checkpoint.mode: min or max, which is better")
+        self.monitor, self.mode = monitor or "", mode
         self.best_score: float | None = None
         self.best_step = 0
         self._best_is_due = False
@@ -78,6 +73,8 @@ class RunCheckpoints(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run = run_folder(trainer)
+        if not self.monitor and isinstance(pl_module, LightGCNModule):
+            self.monitor, self.mode = pl_module.task.monitor
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step  # nothing new to save yet
@@ -221,7 +218,8 @@ class RunProgressBar(TQDMProgressBar):
 
 
 class Plots(Callback):
-    """The notebook's two plots, loss and recall@k by step, as PNG in the run and as images in TensorBoard.
+    """The notebook's two plots, loss and recall@k by step, and for rankings NDCG, as PNG in the run and as images in
+    TensorBoard.
 
     The curve is part of the checkpoint, so a resumed run's plots show all of it.
     """
@@ -248,11 +246,12 @@ class Plots(Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.run is None or is_rehearsal(trainer) or not self.curve:
             return
-        k = pl_module.hparams["k"]
-        figures = {
-            "loss": self._figure({"train/loss": "training", "val/loss": "validation"}, "loss (mean squared error)"),
-            f"recall@{k}": self._figure({f"val/recall@{k}": f"validation, recall@{k}"}, f"recall@{k}"),
-        }
+        k, objective = pl_module.hparams["k"], pl_module.hparams["objective"]
+        ranks = objective in RANKING_OBJECTIVES
+        label = f"loss ({objective if ranks else 'mean squared error'})"
+        figures = {"loss": self._figure({"train/loss": "training", "val/loss": "validation"}, label)}
+        for name in (f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",):
+            figures[name] = self._figure({f"val/{name}": f"validation, {name}"}, name)
         folder = self.run / "plots"
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
@@ -268,166 +267,13 @@ class Plots(Callback):
         axes = figure.add_subplot(xlabel="step", ylabel=label, title=f"{label.split(' (')[0]} by step")
         for name, meaning in lines.items():
             points = [(row["step"], row[name]) for row in self.curve if name in row]
+            if not points:
+                continue
             # A single point has no line to see.
             axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
         axes.grid(alpha=0.3)
         axes.legend()
         return figure
-
-
-# -- summaries -------------------------------------------------------------------------------------------------
-
-
-def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) -> dict[str, float]:
-    """RMSE, MAE, recall@k and precision@k of predictions for all of a graph's ratings, [E]."""
-    preds, target = preds.float().cpu(), graph.rating.cpu()
-    recall, precision = recall_precision_at_k(preds, target, graph.user.cpu(), graph.item.cpu(), k, threshold)
-    rmse, mae = MeanSquaredError(squared=False)(preds, target), MeanAbsoluteError()(preds, target)
-    values = {"rmse": rmse, "mae": mae, f"recall@{k}": recall, f"precision@{k}": precision}
-    return {name: float(value) for name, value in values.items()}
-
-
-def program() -> str:
-    """How this process was called, for commands to copy."""
-    return sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
-
-
-class RunSummary(Callback):
-    """What a run came to, beside the user + item bias baseline: printed, in TensorBoard's hyper-parameters, and
-    after a test in ``test_metrics.json``."""
-
-    def __init__(self) -> None:
-        self.console = Console(highlight=False)
-        self.baseline: dict[str, float] = {}
-        self.baseline_preds: Tensor | None = None  # [ratings of the part that was last judged]
-        self.run: Path | None = None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.run = run_folder(trainer)
-
-    def _fit_baseline(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> None:
-        graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
-        graph, settings = graphs[part], pl_module.hparams
-        self.baseline_preds = BiasBaseline.fit(graphs["train"]).predict(graph.user, graph.item)
-        self.baseline = rating_metrics(graph, self.baseline_preds, settings["k"], settings["threshold"])
-
-    @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._fit_baseline(trainer, pl_module, "val")
-        log.info("user + item bias baseline: val/rmse %.4f", self.baseline["rmse"])
-
-    @rank_zero_only
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, RunCheckpoints)), None)
-        if is_rehearsal(trainer) or self.run is None or best is None or best.best_score is None:
-            return
-        score, name = best.best_score, best.monitor
-        metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
-        given = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-        settings = {name: value for name, value in given.items() if not name.startswith("_")}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
-        lgcn = program()
-        self.console.print(f"\n[bold]run[/]       {self.run} ({trainer.global_step:,} steps)", soft_wrap=True)
-        for callback in trainer.early_stopping_callbacks:
-            if callback.stopped_epoch:
-                self.console.print(
-                    f"[bold]stopped[/]   early: {callback.patience} validations without a better {callback.monitor}; "
-                    "going on tries as many more",
-                    soft_wrap=True,
-                )
-        self.console.print(
-            f"[bold]best[/]      {name} {score:.4f} at step {best.best_step:,}{self._against_baseline(name, score)}",
-            soft_wrap=True,
-        )
-        for what, command in {
-            "test": f"{lgcn} test --ckpt_path {best.path('best')}",
-            "predict": f"{lgcn} predict --ckpt_path {best.path('best')} --output predictions.csv",
-            "go on": f"{lgcn} fit --ckpt_path {best.path('last')} {self._twice_as_long(trainer)}",
-            "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {self.run.parent.parent}",
-        }.items():
-            self.console.print(f"[bold]{what:<9}[/] {command}", soft_wrap=True)
-
-    @staticmethod
-    def _twice_as_long(trainer: pl.Trainer) -> str:
-        """Options for as many steps again; a schedule that falls to a given step is to fall to the new end."""
-        options = [f"--trainer.max_steps {2 * trainer.global_step}"]
-        for config in trainer.lr_scheduler_configs:
-            if config.interval == "step" and hasattr(config.scheduler, "T_max"):
-                options.append(f"--lr_scheduler.init_args.T_max {2 * trainer.global_step // config.frequency}")
-        return " ".join(options)
-
-    @rank_zero_only
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        last = next((cb for cb in trainer.checkpoint_callbacks if isinstance(cb, RunCheckpoints)), None)
-        if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
-            return
-        self.console.print(f"\nstopped at step {trainer.global_step:,}", soft_wrap=True)
-        if self.run is not None and (path := last.path("last")).is_file():
-            self.console.print(
-                f"[bold]go on[/]     {program()} fit --ckpt_path {path}  (from step {last.saved_step:,})",
-                soft_wrap=True,
-            )
-
-    def _against_baseline(self, name: str, score: float) -> str:
-        baseline = self.baseline.get(name.removeprefix("val/"))
-        if not baseline:
-            return ""
-        change = score / baseline - 1
-        return f", user + item bias baseline {baseline:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
-
-    @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self._report(trainer, pl_module, "val")
-
-    @rank_zero_only
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = self._report(trainer, pl_module, "test")
-        comparison = self._compare(trainer, pl_module, metrics)
-        if self.run is None or is_rehearsal(trainer):
-            return
-        path = self.run / "test_metrics.json"
-        content = {
-            **metrics,
-            "baseline": {f"test/{name}": value for name, value in self.baseline.items()},
-            **comparison,
-            "checkpoint": str(trainer.ckpt_path),
-            "num_ratings": len(trainer.datamodule.graphs["test"]),  # type: ignore[attr-defined]
-        }
-        with replacing(path) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n")
-        self.console.print(f"written to {path}", soft_wrap=True)
-
-    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: str) -> dict[str, float]:
-        """Print a table of the model's results beside the baseline's, and return the model's."""
-        self._fit_baseline(trainer, pl_module, part)
-        graph = trainer.datamodule.graphs[part]  # type: ignore[attr-defined]
-        metrics = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{part}/")
-        }
-        table = Table(title=f"{len(graph):,} {part} ratings of {int((graph.user_degree > 0).sum()):,} users")
-        for heading in ("", "model", "user + item biases"):
-            table.add_column(heading, justify="right" if heading else "left")
-        for name, value in metrics.items():
-            baseline = self.baseline.get(name.removeprefix(f"{part}/"))
-            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
-        self.console.print(table)
-        return metrics
-
-    def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, metrics: dict[str, float]) -> dict[str, Any]:
-        """Print how a test's errors differ from the baseline's, and return it."""
-        graphs = trainer.datamodule.graphs  # type: ignore[attr-defined]
-        test, train = graphs["test"], graphs["train"]
-        model: Sums = pl_module.test_sums  # type: ignore[assignment]
-        if model.users[:, 0].sum() != len(test):  # --trainer.limit_test_batches: the baseline saw other ratings
-            return {}
-        assert self.baseline_preds is not None
-        baseline = error_sums(self.baseline_preds, test.rating, test.user, test.item, test.num_users, test.num_items)
-        comparison = against_baseline(model, baseline, train)
-        show(comparison, metrics["test/rmse"], self.baseline["rmse"], self.console)
-        return comparison
 
 
 # -- predictions -----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lgcn.baselines import BiasBaseline
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph
+from lgcn.graph import PAPER, Normalisation, RatingGraph
 from lgcn.ops import Multipliable
 
 EdgeWeights = Literal["binary", "rating", "centered", "residual"]
@@ -52,7 +52,7 @@ def edge_value(graph: RatingGraph, weights: EdgeWeights) -> Tensor | None:
 def channel_matrices(
     graph: RatingGraph,
     channels: Sequence[EdgeWeights],
-    exponents: Sequence[float] = (0.5, 0.5),
+    normalisation: Normalisation = PAPER,
     engine: str = "csr",
     factor: Tensor | None = None,
 ) -> list[Multipliable]:
@@ -61,7 +61,7 @@ def channel_matrices(
     Args:
         graph: what to propagate over.
         channels: the kind of each one's edge weights.
-        exponents, engine: as for :meth:`lgcn.graph.RatingGraph.propagation_matrix`.
+        normalisation, engine: as for :meth:`lgcn.graph.RatingGraph.propagation_matrix`.
         factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
     """
     matrices = []
@@ -69,5 +69,5 @@ def channel_matrices(
         value = edge_value(graph, weights)
         if factor is not None:
             value = factor if value is None else value * factor
-        matrices.append(graph.propagation_matrix(engine, value, exponents))
+        matrices.append(graph.propagation_matrix(engine, value, normalisation))
     return matrices

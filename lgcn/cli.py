@@ -34,12 +34,13 @@ from lgcn.callbacks import (
     RunCheckpoints,
     RunConfig,
     RunProgressBar,
-    RunSummary,
 )
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.module import LightGCNModule
+from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.seeds import train_seeds
+from lgcn.summary import RunSummary
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class LgcnCLI(LightningCLI):
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.add_lr_scheduler_args()
         parser.set_defaults({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3, "fused": True}}})
+        parser.link_arguments("model.objective", "data.task", compute_fn=task_of)
         parser.link_arguments("data.num_users", "model.num_users", apply_on="instantiate")
         parser.link_arguments("data.num_items", "model.num_items", apply_on="instantiate")
 
@@ -246,6 +248,11 @@ class LgcnCLI(LightningCLI):
             "monitor": getattr(lr_scheduler, "monitor", None),
         }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def task_of(objective: str) -> str:
+    """What the data's held-out pairs are for, by --model.objective."""
+    return "ranking" if objective in RANKING_OBJECTIVES else "rating"
 
 
 def resolve(args: list[str]) -> Invocation:

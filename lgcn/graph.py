@@ -5,7 +5,7 @@ pairs, the nodes are the U users followed by the I items, A = [[0, R], [Rᵀ, 0]
 D^-1/2 A D^-1/2, D being the diagonal matrix of degrees. Rating values do not enter A.
 
 Departures, all of them choices: self-loops (A + I, as in Kipf & Welling's GCN; the paper, section 3.1, has none),
-other exponents of the degrees, and a value for each edge (see :mod:`lgcn.channels`).
+another normalisation, and a value for each edge (see :mod:`lgcn.channels`).
 
 Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 """
@@ -23,7 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.ops import BipartiteMatrix, EdgePattern, Multipliable
+from lgcn.ops import BipartiteMatrix, EdgePattern, Multipliable, row_starts
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -32,6 +32,21 @@ if TYPE_CHECKING:
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
 # tests/test_ops.py, so the label says nothing to someone who trains a model.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+
+class Normalisation(NamedTuple):
+    """By which powers of which degrees an edge is divided: (d_receiver + a)^r · (d_sender + a)^s.
+
+    LightGCN divides by the square roots. r = 1, s = 0 is a mean over neighbours. The damping a, one for users and one
+    for items, is as many ratings added to every degree that is not 0: it gives less weight to those with few ratings.
+    """
+
+    exponents: Sequence[float] = (0.5, 0.5)  # r and s
+    item_exponents: Sequence[float] | None = None  # r and s where items receive; None: as where users do
+    damping: Sequence[float] = (0.0, 0.0)  # a of users, and of items
+
+
+PAPER = Normalisation()
 
 
 class Adjacency(NamedTuple):
@@ -147,53 +162,60 @@ class RatingGraph:
 
     # -- propagation ---------------------------------------------------------------------------------------
 
-    def scale(self, exponent: float = 0.5) -> Tensor:
-        """[N] D^-exponent: of each node, degree^-exponent, and 0 where the degree is 0."""
-        degree: Tensor = torch.cat([self.user_degree, self.item_degree]).float() + float(self.add_self_loops)
-        scale: Tensor = degree.pow(-exponent).masked_fill_(degree == 0, 0.0)
-        return scale
+    def scale(self, exponent: float = 0.5, damping: Sequence[float] = (0.0, 0.0)) -> tuple[Tensor, Tensor]:
+        """Of users [U] and of items [I], (degree + damping)^-exponent, and 0 where the degree is 0."""
+        loop = float(self.add_self_loops)
+        degrees = (self.user_degree.float() + loop, self.item_degree.float() + loop)
+        users, items = (
+            (degree + more).pow(-exponent).masked_fill_(degree == 0, 0.0)
+            for degree, more in zip(degrees, damping, strict=True)
+        )
+        return users, items
 
     @cached_property
     def edge_weight(self) -> Tensor:
         """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
-        return self._normalised(self.scale(), self.scale())
+        return self._normalised(*self.scale())
 
     def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
-        """[E] of_user[u] · of_item[i], each [N]."""
-        users, items = of_user[: self.num_users], of_item[self.num_users :]
-        return users.index_select(0, self.user) * items.index_select(0, self.item)
+        """[E] of_user[u] · of_item[i], [U] and [I]."""
+        return of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
 
     def propagation_matrix(
-        self, engine: str = "csr", value: Tensor | None = None, exponents: Sequence[float] = (0.5, 0.5)
+        self, engine: str = "csr", value: Tensor | None = None, normalisation: Normalisation = PAPER
     ) -> Multipliable:
-        """The normalised adjacency D^-r A D^-s, [N, N], in the form that ``engine`` multiplies.
+        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
 
         Args:
             engine: ``csr`` for a :class:`lgcn.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
                 ``torch_sparse.SparseTensor``.
             value: [E] what to multiply each rating's entry by, in both directions; None is 1. Self-loops stay.
-            exponents: r, of the degree of the node that receives, and s, of the one that sends. LightGCN has 1/2
-                for both; r = 1, s = 0 is a mean over neighbours.
+            normalisation: what each entry is divided by.
 
         Raises:
             InputError: torch-sparse is asked for and not installed.
         """
-        receives, sends = exponents
-        if receives == sends == 0.5:
+        (receives, sends), of_items, damping = normalisation
+        item_receives, item_sends = (receives, sends) if of_items is None else of_items
+        if normalisation == PAPER:
             to_users = self.edge_weight
         else:
-            to_users = self._normalised(self.scale(receives), self.scale(sends))
+            to_users = self._normalised(self.scale(receives, damping)[0], self.scale(sends, damping)[1])
         if value is not None:
             to_users = to_users * value
-        to_items = to_users
-        if receives != sends:
-            to_items = self._normalised(self.scale(sends), self.scale(receives))
+        to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
+        if not symmetric:
+            to_items = self._normalised(self.scale(item_sends, damping)[0], self.scale(item_receives, damping)[1])
             to_items = to_items if value is None else to_items * value
-        loops = self.scale(receives) * self.scale(sends) if self.add_self_loops else None
+        loops = None
+        if self.add_self_loops:
+            pairs = ((receives, sends), (item_receives, item_sends))
+            by_side = (self.scale(r, damping)[side] * self.scale(s, damping)[side] for side, (r, s) in enumerate(pairs))
+            loops = torch.cat(list(by_side))
         if engine == "csr":
             pattern = self.pattern
             halves = pattern.by_users(to_users), pattern.by_items(to_items)
-            if receives == sends:
+            if symmetric:
                 return BipartiteMatrix(*halves, loops)
             return BipartiteMatrix(*halves, loops, (pattern.by_users(to_items), pattern.by_items(to_users)))
         crow, col, _, edge = self.adjacency
@@ -260,19 +282,19 @@ class RatingGraph:
         crow, col, edge = (
             torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
         )
-        loops = self.scale().square() if self.add_self_loops else None
+        loops = torch.cat(self.scale()).square() if self.add_self_loops else None
         return Adjacency(crow, col, self._entries(self.edge_weight, self.edge_weight, loops, crow, edge), edge)
 
     @cached_property
     def pattern(self) -> EdgePattern:
         """The rated pairs, compressed by user and by item, as the predictions of all edges need them."""
-        starts, number = _row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
+        starts, number = row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
         by_user = sparse.csr_array(
             (number, self.item.cpu().numpy(), starts.cpu().numpy()), shape=(self.num_users, self.num_items)
         )
         by_item = by_user.tocsc()
         order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
-        return EdgePattern(self.user, self.item, starts, _row_starts(self.item_degree), order, users)
+        return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
 
     # -- to and from other libraries -----------------------------------------------------------------------
 
@@ -351,9 +373,3 @@ def _count_before(chosen: Tensor) -> Tensor:
     count = torch.zeros(len(chosen) + 1, dtype=torch.int32, device=chosen.device)
     torch.cumsum(chosen, 0, dtype=torch.int32, out=count[1:])
     return count
-
-
-def _row_starts(degree: Tensor) -> Tensor:
-    starts = torch.zeros(len(degree) + 1, dtype=torch.int32, device=degree.device)
-    starts[1:] = degree.cumsum(0)
-    return starts

@@ -16,15 +16,17 @@ C propagated columns, F factor columns.
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
-from lgcn.heads import DotHead, Head, LinearHead
+from lgcn.heads import CosineHead, DotHead, Head, LinearHead
 from lgcn.ops import Multipliable, edge_scores, sparse_matmul, sparse_polynomial
+
+HEADS: dict[str, Any] = {"linear": LinearHead, "dot": DotHead, "cosine": CosineHead}
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
@@ -49,6 +51,11 @@ class Factors(NamedTuple):
                 scores = scores + bias[index]
         return scores
 
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores of all items for some users [B], [B, I], to rank by; without what is the same for all items."""
+        scores = self.user[users] @ self.item.t()
+        return scores if self.item_bias is None else scores.add_(self.item_bias)
+
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Predicted ratings of all of a graph's edges, [E], without a copy of a row per edge."""
         # U additions of the offset instead of E.
@@ -70,8 +77,8 @@ class LightGCN(nn.Module):
             ``learned`` are over layers 1 to K, and a node's factors are made of its neighbours alone.
         num_channels: how many propagation matrices a call is given.
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
-        head: ``linear`` or ``dot``, see :mod:`lgcn.heads`.
-        biases: for ``dot``: add the mean rating and a learned bias per user and item.
+        head: ``linear``, ``dot`` or ``cosine``, see :mod:`lgcn.heads`.
+        biases: for ``dot`` and ``cosine``: add the mean rating and a learned bias per user and item.
         init_std: standard deviation of the embeddings' first values; their mean is 0.
 
     Raises:
@@ -85,7 +92,7 @@ class LightGCN(nn.Module):
         embedding_dim: int = 64,
         num_layers: int = 3,
         layer_weights: LayerWeights = "uniform",
-        head: Literal["linear", "dot"] = "linear",
+        head: Literal["linear", "dot", "cosine"] = "linear",
         biases: bool = False,
         init_std: float = 0.1,
         ego_layer: bool = True,
@@ -98,7 +105,7 @@ class LightGCN(nn.Module):
         _check("embedding_dim", embedding_dim, embedding_dim >= 1, "at least 1")
         _check("num_layers", num_layers, num_layers >= 0, "0 or more")
         _check("init_std", init_std, init_std >= 0, "0 or more")
-        _check("head", head, head in ("linear", "dot"), "'linear' or 'dot'")
+        _check("head", head, head in HEADS, "'linear', 'dot' or 'cosine'")
         _check("biases", biases, not (biases and head == "linear"), "false with head 'linear', which has its own")
         _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
         _check("num_channels", num_channels, num_channels >= 1, "at least 1")
@@ -126,7 +133,7 @@ class LightGCN(nn.Module):
             )
             _check("ego_layer", ego_layer, ego_layer, "true with a list of layer_weights; give 0 as the first of them")
         self.fixed_layer_weights = fixed
-        self.head: Head = LinearHead(embedding_dim) if head == "linear" else DotHead(num_users, num_items, biases)
+        self.head: Head = LinearHead(embedding_dim) if head == "linear" else HEADS[head](num_users, num_items, biases)
 
     @property
     def layer_weights(self) -> Tensor | list[float]:

@@ -1,37 +1,29 @@
-"""LightGCNModule: loss, metrics and logging around LightGCN, for Lightning's Trainer.
+"""LightGCNModule: training and logging around LightGCN, for Lightning's Trainer.
 
-Each training step is full-graph: propagate once, predict every training rating, minimise the objective. With
-``edge_masking`` a step sees a random part of the ratings and predicts the others, as it will have to after training:
-a denoising autoencoder's task (Vincent et al., ICML 2008, on graphs). A hidden rating reaches its own prediction only
-through what earlier steps have learned, and 1 / E of it through the mean of the training ratings (head ``dot`` with
-biases). What a step does depends on the parameters, the seed and the step's number alone, so a resumed run is the same
-run.
+Each training step propagates once over the whole graph and minimises the objective of its task (:mod:`lgcn.tasks`): on
+every training rating, or on a batch of pairs or users drawn from them. With ``edge_masking`` a step sees a random part
+of the ratings and predicts the others, as it will have to after training: a denoising autoencoder's task (Vincent et
+al., ICML 2008, on graphs). A hidden rating reaches its own prediction only through what earlier steps have learned, and
+1 / E of it through the mean of the training ratings (head ``dot`` with biases). What a step does depends on the
+parameters, the seed and the step's number alone, so a resumed run is the same run.
 """
 
 import math
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph, require_torch_sparse
-from lgcn.metrics import ErrorSums, RatingPrecision, RatingRecall, Sums
+from lgcn.graph import Normalisation, RatingGraph, require_torch_sparse
 from lgcn.model import Factors, LightGCN
-from lgcn.objectives import RATING_OBJECTIVES
-from lgcn.ops import Multipliable
-
-
-class Edges(Protocol):
-    """A batch of rated pairs: indices [B] and ratings [B]."""
-
-    user: Tensor
-    item: Tensor
-    rating: Tensor
+from lgcn.objectives import RANKING_OBJECTIVES, RATING_OBJECTIVES
+from lgcn.ops import BipartiteMatrix, Multipliable
+from lgcn.spectral import spectral_table
+from lgcn.tasks import Edges, RankingTask, RatingTask, Task
 
 
 class LightGCNModule(pl.LightningModule):
@@ -50,21 +42,37 @@ class LightGCNModule(pl.LightningModule):
             paper's), ``rating``, ``centered`` (rating - mean) or ``residual`` (what user and item biases leave over).
         channel_embeddings: ``own`` or ``shared``, whether each channel has an embedding table of its own.
         degree_exponents: of the degree of the node that receives, and of the one that sends; the paper's are 0.5, 0.5.
+        item_degree_exponents: likewise, where an item receives. Null: as where a user does.
+        degree_damping: added to the degrees of users, and of items.
         head: ``linear`` (the notebook's: a linear layer on user and item side by side, the same order of items for
-            every user) or ``dot`` (the paper's: their inner product).
-        biases: with ``dot``: add the mean rating and a learned bias per user and item.
-        init_std: standard deviation of the embeddings' first values.
+            every user), ``dot`` (the paper's: their inner product) or ``cosine`` (that of both at length 1).
+        biases: with ``dot`` and ``cosine``: add the mean rating and a learned bias per user and item. In rankings
+            the item's is all that counts.
+        embedding_init: ``normal`` draws the embeddings' first values; ``spectral`` takes the leading singular vectors
+            of the propagation matrix, of which there are no more than users or items.
+        init_std: for ``normal``: their standard deviation.
+        spectral_power: for ``spectral``: of the singular value that each vector is multiplied by.
         edge_dropout: share of the ratings left out of the propagation in each training step; all are predicted.
         edge_masking: share of the ratings hidden from each training step's graph; they alone are predicted.
         l2_embeddings: L2 penalty on the embeddings, λ / 2 |x|² added to the loss.
         l2_biases: likewise, on the biases of users and items (head ``dot``).
-        l2_per: ``node`` (every user and item alike) or ``rating`` (each rating penalises its user and its item, and
-            the mean over ratings is added to the loss).
-        clamp: whether predictions outside training are kept within the training ratings' range.
-        objective: what is minimised: ``mse``, the mean squared error of the training ratings.
+        l2_per: ``node`` (every user and item alike), ``rating`` (each rating penalises its user and its item, and the
+            mean over ratings is added to the loss) or ``batch`` (the paper's: so does each positive and negative of a
+            step, for the ranking objectives).
+        clamp: whether predicted ratings outside training are kept within the training ratings' range.
+        objective: what is minimised: ``mse``, the mean squared error of the training ratings; or, to rank items,
+            ``bpr``, positives against drawn negatives, or ``softmax``, positives against all items.
+        batch_size: for ``bpr`` the positives, for ``softmax`` the users of a step. Null is all.
+        num_negatives: for ``bpr`` the negatives drawn for each positive, null is 1; for ``softmax`` the items drawn to
+            stand for all in a step, null takes all.
+        temperature: what ``softmax`` divides scores by.
         engine: what multiplies by the graph: ``csr`` (torch) or ``sparse_tensor`` (torch-sparse, an extra).
-        k: how many of a user's ratings recall@k and precision@k look at.
-        threshold: from which rating on an item counts as relevant.
+        k: how many of a user's held-out ratings recall@k and precision@k look at; for the ranking objectives, of how
+            many recommendations NDCG tells the best checkpoint.
+        more_k: other numbers of recommendations to give the ranking metrics for.
+        threshold: from which rating on an item counts as relevant; for the ranking objectives, as positive.
+        mask_validation: for the ranking objectives: whether a test, which recommends nothing from the training
+            ratings, recommends nothing from the validation part either.
 
     Raises:
         InputError: an argument is out of its range, or the engine is not installed.
@@ -83,19 +91,28 @@ class LightGCNModule(pl.LightningModule):
         edge_weights: list[EdgeWeights] = ["binary"],  # noqa: B006  # never changed, and what --help shows
         channel_embeddings: Literal["own", "shared"] = "own",
         degree_exponents: tuple[float, float] = (0.5, 0.5),
-        head: Literal["linear", "dot"] = "linear",
+        item_degree_exponents: tuple[float, float] | None = None,
+        degree_damping: tuple[float, float] = (0.0, 0.0),
+        head: Literal["linear", "dot", "cosine"] = "linear",
         biases: bool = False,
+        embedding_init: Literal["normal", "spectral"] = "normal",
         init_std: float = 0.1,
+        spectral_power: float = 0.0,
         edge_dropout: float = 0.0,
         edge_masking: float = 0.0,
         l2_embeddings: float = 0.0,
         l2_biases: float = 0.0,
-        l2_per: Literal["node", "rating"] = "node",
+        l2_per: Literal["node", "rating", "batch"] = "node",
         clamp: bool = False,
-        objective: Literal["mse"] = "mse",
+        objective: Literal["mse", "bpr", "softmax"] = "mse",
+        batch_size: int | None = None,
+        num_negatives: int | None = None,
+        temperature: float = 1.0,
         engine: Literal["csr", "sparse_tensor"] = "csr",
         k: int = 20,
+        more_k: list[int] = [10, 50],  # noqa: B006
         threshold: float = 3.5,
+        mask_validation: bool = True,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -108,10 +125,23 @@ class LightGCNModule(pl.LightningModule):
         if not edge_weights or not set(edge_weights) <= set(get_args(EdgeWeights)):
             known = ", ".join(get_args(EdgeWeights))
             raise InputError(f"'edge_weights' must be a list of one or more of {known} (got {edge_weights!r})")
-        if len(degree_exponents) != 2 or not all(map(math.isfinite, degree_exponents)):
-            raise InputError(f"'degree_exponents' must be two finite numbers (got {degree_exponents!r})")
-        if l2_per not in ("node", "rating"):
-            raise InputError(f"'l2_per' must be 'node' or 'rating' (got {l2_per!r})")
+        for name in ("degree_exponents", "item_degree_exponents", "degree_damping"):
+            pair = self.hparams[name]
+            if pair is not None and (len(pair) != 2 or not all(map(math.isfinite, pair))):
+                raise InputError(f"'{name}' must be two finite numbers (got {pair!r})")
+        if min(degree_damping) < 0:
+            raise InputError(f"'degree_damping' must be 0 or more (got {degree_damping!r})")
+        self.normalisation = Normalisation(degree_exponents, item_degree_exponents, degree_damping)
+        if objective not in (*RATING_OBJECTIVES, *RANKING_OBJECTIVES):
+            known = ", ".join((*RATING_OBJECTIVES, *RANKING_OBJECTIVES))
+            raise InputError(f"'objective' must be one of {known} (got {objective!r})")
+        ranks = objective in RANKING_OBJECTIVES
+        if l2_per not in ("node", "rating", "batch") or (l2_per == "batch" and not ranks):
+            raise InputError(f"'l2_per' must be 'node' or 'rating', or 'batch' to rank items (got {l2_per!r})")
+        if ranks and head == "linear":
+            raise InputError(
+                f"'objective' {objective} needs 'head' dot or cosine: the linear head ranks items alike for all users"
+            )
         if edge_dropout and edge_masking:
             raise InputError(
                 f"'edge_dropout' and 'edge_masking' exclude each other (got {edge_dropout} and {edge_masking})"
@@ -131,18 +161,12 @@ class LightGCNModule(pl.LightningModule):
             len(edge_weights),
             channel_embeddings,
         )
-        self.objective = RATING_OBJECTIVES[objective]
-        metrics = MetricCollection(
-            {
-                "rmse": MeanSquaredError(squared=False),
-                "mae": MeanAbsoluteError(),
-                f"recall@{k}": RatingRecall(num_users, k, threshold),
-                f"precision@{k}": RatingPrecision(num_users, k, threshold),
-            }
-        )
-        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
-        self.test_errors = ErrorSums(num_users, num_items)
-        self.test_sums: Sums | None = None  # after a test: of all processes
+        self.task: Task
+        if ranks:
+            sizes = (batch_size, num_negatives, temperature, mask_validation)
+            self.task = RankingTask(objective, num_users, num_items, [k, *more_k], threshold, *sizes)
+        else:
+            self.task = RatingTask(objective, num_users, num_items, k, threshold, clamp)
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
@@ -154,10 +178,12 @@ class LightGCNModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the graphs from the datamodule and put them where the model will be."""
         data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
-        self.train_graph = data.graphs["train"].to(device)
+        implicit = getattr(data, "implicit", False)
+        self.train_graph = self.task.prepare(data.graphs, implicit, device)
         if stage == "fit":
             self.model.head.fit_mean(float(self.train_graph.rating.mean()))
-        self._rating_range = (float(self.train_graph.rating.min()), float(self.train_graph.rating.max()))
+            if self.hparams["embedding_init"] == "spectral" and self.trainer.ckpt_path is None:
+                self._start_spectral()
         matrices = self._matrices(self.train_graph)
         self._propagation = dict.fromkeys(("train", "val", "test"), matrices)
         if data.eval_graph == "split":
@@ -166,14 +192,26 @@ class LightGCNModule(pl.LightningModule):
                     "--data.eval_graph split needs --model.edge_weights [binary]: other weights would show the model "
                     f"the ratings that it is to predict (got {self.hparams['edge_weights']})"
                 )
+            if isinstance(self.task, RankingTask):
+                raise InputError("--data.eval_graph split shows the pairs that a ranking is to find; use train")
             for part in ("val", "test"):
                 self._propagation[part] = self._matrices(data.graphs[part].to(device))
-        self._penalised = self._penalties()
+        self._penalised = [] if self.hparams["l2_per"] == "batch" else self._penalties()
 
     def _matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
         """The propagation matrix of each channel over a graph, each edge's weight times ``factor`` [E]."""
         given = self.hparams
-        return channel_matrices(graph, given["edge_weights"], given["degree_exponents"], given["engine"], factor)
+        return channel_matrices(graph, given["edge_weights"], self.normalisation, given["engine"], factor)
+
+    def _start_spectral(self) -> None:
+        """Fill the embeddings, a channel's table with the singular vectors of its own matrix."""
+        given, graph = self.hparams, self.train_graph
+        tables = torch.split(self.model.embedding.weight.detach(), graph.num_nodes)
+        matrices = channel_matrices(graph, given["edge_weights"][: len(tables)], self.normalisation)
+        for table, matrix in zip(tables, matrices, strict=True):
+            assert isinstance(matrix, BipartiteMatrix)
+            to_users, transposed = matrix.by_user, matrix.t().by_item
+            table.copy_(spectral_table(to_users, transposed, given["embedding_dim"], given["spectral_power"]))
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -182,23 +220,24 @@ class LightGCNModule(pl.LightningModule):
         return self.model(*matrices)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One full-graph step; the batch is only its number within the epoch."""
-        matrices, graph = self._task()
-        loss = self.objective(self(*matrices).predict_edges(graph), graph.rating)
+        """One step; the batch is only its number within the epoch."""
+        generator = self.step_generator()
+        matrices, predicted = self._visible(generator)
+        loss = self.task.loss(self(*matrices), predicted, generator)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
         if self._loss_is_read():
-            self.log("train/loss", loss, prog_bar=True, batch_size=len(graph))
+            self.log("train/loss", loss, prog_bar=True, batch_size=len(predicted))
         return loss
 
-    def _task(self) -> tuple[list[Multipliable], RatingGraph]:
-        """What this step propagates over, and the ratings it predicts."""
+    def _visible(self, generator: torch.Generator) -> tuple[list[Multipliable], RatingGraph]:
+        """What this step propagates over, and the ratings it may predict."""
         graph, dropout, masking = self.train_graph, self.hparams["edge_dropout"], self.hparams["edge_masking"]
         if dropout:
             # Expectations are those of the full graph.
-            factor = graph.kept(dropout, self.step_generator()) / (1 - dropout)
+            factor = graph.kept(dropout, generator) / (1 - dropout)
             return self._matrices(graph, factor), graph
         if masking:
-            visible = graph.kept(masking, self.step_generator())
+            visible = graph.kept(masking, generator)
             seen, hidden = graph.part(visible), graph.part(~visible)
             if len(seen) and len(hidden):  # of very few ratings, all may have fallen on one side
                 return self._matrices(seen), hidden
@@ -220,33 +259,39 @@ class LightGCNModule(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
 
     def _penalties(self) -> list[tuple[Tensor, float | Tensor]]:
-        """Each penalised parameter and its λ: a number, or one for each row."""
+        """Each penalised parameter and its λ: a number, or one for each row, by its share of the ratings."""
         head, table, graph = self.model.head, self.model.embedding.weight, self.train_graph
         of_table, of_biases = self.hparams["l2_embeddings"], self.hparams["l2_biases"]
-        degree = torch.cat([graph.user_degree, graph.item_degree]) / len(graph)
-        users, items = degree[: graph.num_users], degree[graph.num_users :]
+        if self.hparams["l2_per"] == "batch":
+            assert isinstance(self.task, RankingTask)
+            users, items = self.task.node_share(graph.num_users)
+        else:
+            users, items = graph.user_degree / len(graph), graph.item_degree / len(graph)
+        nodes = torch.cat([users, items])
         candidates: list[tuple[Tensor | None, float, Tensor]] = [
-            (table, of_table, degree.repeat(len(table) // len(degree))[:, None]),
+            (table, of_table, nodes.repeat(len(table) // len(nodes))[:, None]),
             (getattr(head, "user_bias", None), of_biases, users),
             (getattr(head, "item_bias", None), of_biases, items),
         ]
-        per_rating = self.hparams["l2_per"] == "rating"
+        per_node = self.hparams["l2_per"] == "node"
         return [
-            (parameter, strength * ratings if per_rating else strength)
-            for parameter, strength, ratings in candidates
+            (parameter, strength if per_node else strength * share)
+            for parameter, strength, share in candidates
             if parameter is not None and strength
         ]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the gradient of the L2 penalties, λ x: the loss that is logged is the objective alone."""
-        if not self._penalised:
+        penalised = self._penalties() if self.hparams["l2_per"] == "batch" else self._penalised
+        if not penalised:
             return
         # With 16-mixed a fused optimiser takes gradients as they are, times the scaler's scale, and undoes it itself.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)
         scale = scaler.get_scale() if scaler is not None and fused else 1.0
-        for parameter, strength in self._penalised:
-            assert parameter.grad is not None
+        for parameter, strength in penalised:
+            if parameter.grad is None:  # a user's bias changes no ranking
+                continue
             if isinstance(strength, Tensor):
                 parameter.grad.addcmul_(parameter.detach(), strength, value=scale)
             else:
@@ -271,7 +316,12 @@ class LightGCNModule(pl.LightningModule):
     # -- evaluation ----------------------------------------------------------------------------------------
 
     def _evaluate(self, part: str) -> None:
-        self._factors = self.model.completed(self(*self._propagation[part]), self.train_graph)
+        factors = self(*self._propagation[part])
+        # Rankings are of the catalogue's items, with no place for one that is not in the data.
+        self._factors = factors if isinstance(self.task, RankingTask) else self._completed(factors)
+
+    def _completed(self, factors: Factors) -> Factors:
+        return self.model.completed(factors, self.train_graph)
 
     def on_validation_epoch_start(self) -> None:
         self._evaluate("val")
@@ -280,46 +330,39 @@ class LightGCNModule(pl.LightningModule):
         self._evaluate("test")
 
     def on_predict_epoch_start(self) -> None:
-        self._evaluate("test")
+        self._factors = self._completed(self(*self._propagation["test"]))
 
-    def validation_step(self, batch: Edges, batch_idx: int) -> None:
-        preds = self._update(self.val_metrics, batch)
-        loss = self.objective(preds, batch.rating)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(preds), sync_dist=True)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._judge("val", batch)
 
-    def test_step(self, batch: Edges, batch_idx: int) -> None:
-        preds = self._update(self.test_metrics, batch)
-        self.test_errors.update(preds, batch.rating, batch.user, batch.item)
-        self.log("test/loss", self.objective(preds, batch.rating), batch_size=len(preds), sync_dist=True)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._judge("test", batch)
+
+    def _judge(self, part: str, batch: Any) -> None:
+        assert self._factors is not None
+        loss = self.task.judge(part, self._factors, batch)
+        if loss is not None:
+            self.log(f"{part}/loss", loss, prog_bar=part == "val", batch_size=len(batch.user), sync_dist=True)
 
     def predict_step(self, batch: Edges, batch_idx: int) -> Tensor:
-        return self._predict(batch)
+        """Predicted ratings of pairs, or the scores that items are ranked by; [B]."""
+        assert self._factors is not None
+        if isinstance(self.task, RatingTask):
+            return self.task.predict(self._factors, batch)
+        return self._factors.predict(batch.user, batch.item)
 
     def on_validation_epoch_end(self) -> None:
-        self._log(self.val_metrics)
+        self._log("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log(self.test_metrics)
-        self.test_sums = self.test_errors.compute()
-        self.test_errors.reset()
+        self._log("test")
         # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
         self.log("step", float(max(self._trained_steps - 1, 0)))
 
-    def _predict(self, batch: Edges) -> Tensor:
-        assert self._factors is not None
-        preds = self._factors.predict(batch.user, batch.item)
-        return preds.clamp(*self._rating_range) if self.hparams["clamp"] else preds
-
-    def _update(self, metrics: MetricCollection, batch: Edges) -> Tensor:
-        preds = self._predict(batch)
-        metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
-        return preds
-
-    def _log(self, metrics: MetricCollection) -> None:
-        # `compute` has synchronised over processes already; Lightning warns unless it may do so again.
-        for name, value in metrics.compute().items():
-            self.log(name, value, prog_bar=name.endswith("rmse"), sync_dist=True)
-        metrics.reset()
+    def _log(self, part: str) -> None:
+        # The task has synchronised over processes already; Lightning warns unless it may do so again.
+        for name, value in self.task.results(part).items():
+            self.log(name, value, prog_bar=name == self.task.monitor[0], sync_dist=True)
         self._factors = None
 
     # -- checkpoints ---------------------------------------------------------------------------------------

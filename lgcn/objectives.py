@@ -1,11 +1,118 @@
-"""What is minimised."""
+"""What is minimised.
 
+    mse      mean over ratings of (r̂ - r)²; the notebook's
+    bpr      mean over positives i and drawn negatives j of -ln σ(s_ui - s_uj): Rendle et al., "BPR: Bayesian
+             Personalized Ranking from Implicit Feedback", UAI 2009, and the paper's equation 15
+    softmax  mean over positives of -ln(exp(s_ui / τ) / Σ_j exp(s_uj / τ)), j over all items, or over drawn ones that
+             stand for all: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2024
+
+The first predicts ratings, the others rank. Departure: the softmax is over the items that the user may be recommended.
+Those that the user has and that are not asked for in this step (see `edge_masking` in :mod:`lgcn.module`) are left out.
+
+Shape letters: I items, F factor columns, B users of a batch, P pairs, n negatives.
+"""
+
+import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, softplus
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 #: By name: a function of predictions [E] and ratings [E] to a scalar, the mean over the ratings.
 RATING_OBJECTIVES: dict[str, Objective] = {"mse": mse_loss}
+
+RANKING_OBJECTIVES = ("bpr", "softmax")
+
+#: Scores held at a time, 64 MB.
+CHUNK = 1 << 24
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """The mean of -ln σ(positive - negative).
+
+    Args:
+        positive: [P] scores.
+        negative: [P, n] scores of each one's negatives.
+    """
+    return softplus(negative - positive[:, None]).mean()
+
+
+class Pairs(NamedTuple):
+    """Pairs of the users of a batch with items."""
+
+    place: Tensor  # [P] int64, of the user in the batch, ascending
+    item: Tensor  # [P] int64
+
+    def rows(self, first: int, last: int) -> "Pairs":
+        """Those of the users in first..last-1, with places from 0."""
+        bounds = torch.tensor([first, last], device=self.place.device)
+        start, stop = torch.searchsorted(self.place, bounds).tolist()
+        return Pairs(self.place[start:stop] - first, self.item[start:stop])
+
+
+def softmax(user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temperature: float) -> Tensor:
+    """The softmax objective over all items.
+
+    Scores are held a chunk of users at a time, so memory is bounded whatever B and I are; what the backward pass
+    needs is computed along the way.
+
+    Args:
+        user: [B, F] factors of the batch's users.
+        item: [I, F] factors of all items.
+        positive: the pairs to predict, each there once.
+        left_out: pairs that are no alternative to them; what is positive, too, stays.
+        temperature: τ, above 0.
+    """
+    with torch.autocast(user.device.type, enabled=False):
+        return _Softmax.apply(user.float(), item.float(), positive, left_out, temperature)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temperature: float) -> Tensor:
+        loss, user_grad, item_grad = user.new_zeros(()), torch.empty_like(user), torch.zeros_like(item)
+        size, weight = max(CHUNK // len(item), 1), 1 / len(positive.place)
+        for first in range(0, len(user), size):
+            rows = user[first : first + size]
+            place, target = positive.rows(first, first + len(rows))
+            scores = (rows @ item.t()).div_(temperature)
+            wanted = scores[place, target]
+            scores[left_out.rows(first, first + len(rows))] = -torch.inf
+            scores[place, target] = wanted
+            total = scores.logsumexp(dim=1)
+            loss += (total[place] - wanted).sum() * weight
+            count = torch.bincount(place, minlength=len(rows))
+            grad = scores.sub_(total[:, None]).exp_().mul_((count * weight)[:, None])
+            grad[place, target] -= weight
+            user_grad[first : first + size] = (grad @ item).div_(temperature)
+            item_grad.addmm_(grad.t(), rows, alpha=1 / temperature)
+        ctx.save_for_backward(user_grad, item_grad)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        user_grad, item_grad = ctx.saved_tensors
+        return user_grad * grads[0], item_grad * grads[0], None, None, None
+
+
+def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, num_items: int, temperature: float) -> Tensor:
+    """The softmax objective, with the sum over all items estimated from some.
+
+    Σ_j exp(s_uj / τ) is taken as the positive's own term and those of n items drawn uniformly, which stand for the
+    I - 1 others (Jean et al., "On Using Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
+
+    Args:
+        positive: [P] scores of the positives.
+        place: [P] row of each one's user in ``negative``.
+        negative: [B, n] scores of the drawn items, -inf where one is not to count.
+        num_items: I.
+        temperature: τ, above 0.
+    """
+    weight = math.log((num_items - 1) / negative.shape[1])
+    others = (negative / temperature).logsumexp(dim=1) + weight
+    return softplus(others[place] - positive / temperature).mean()

@@ -34,6 +34,24 @@ class EdgePattern(NamedTuple):
     by_item: Tensor  # [E] edge numbers sorted by item, then user
     user_by_item: Tensor  # [E] user of each edge in that order
 
+    @classmethod
+    def of_pairs(cls, user: Tensor, item: Tensor, num_users: int, num_items: int) -> "EdgePattern":
+        """The pattern of pairs given as two index tensors [B], users ascending; a pair may be there more than once."""
+        by_item = torch.argsort(item, stable=True)
+        user_starts, item_starts = (
+            row_starts(torch.bincount(index, minlength=size)) for index, size in ((user, num_users), (item, num_items))
+        )
+        user, item, by_item = user.to(torch.int32), item.to(torch.int32), by_item.to(torch.int32)
+        return cls(user, item, user_starts, item_starts, by_item, user.index_select(0, by_item))
+
+    def edges_of(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """The edges of some users [B]: for each edge the place of its user in ``users``, and its number; int64."""
+        first = self.user_starts.index_select(0, users).long()
+        count = self.user_starts.index_select(0, users + 1).long() - first
+        place = torch.repeat_interleave(count)
+        before = count.cumsum(0) - count
+        return place, torch.arange(len(place), device=place.device) + (first - before).index_select(0, place)
+
     def by_users(self, value: Tensor) -> Tensor:
         """[U, I], CSR, of a value per edge."""
         return csr(self.user_starts, self.item, value, (len(self.user_starts) - 1, len(self.item_starts) - 1))
@@ -42,6 +60,13 @@ class EdgePattern(NamedTuple):
         """[I, U], CSR: the transpose, of a value per edge in the edges' own order."""
         shape = (len(self.item_starts) - 1, len(self.user_starts) - 1)
         return csr(self.item_starts, self.user_by_item, value.index_select(0, self.by_item), shape)
+
+
+def row_starts(count: Tensor) -> Tensor:
+    """[n + 1] int32: where each of n rows starts, and the last one ends, from the number of entries in each."""
+    starts = torch.zeros(len(count) + 1, dtype=torch.int32, device=count.device)
+    starts[1:] = count.cumsum(0)
+    return starts
 
 
 def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -67,7 +92,7 @@ def _own_precision(dense: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def _matmul(matrix: Tensor, dense: Tensor) -> Tensor:
+def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
     """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
     blocks = _column_blocks(dense)
     with _own_precision(dense):
@@ -217,12 +242,12 @@ class _EdgeScores(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * 4
         if needs_user or needs_user_bias:
             by_users = ctx.pattern.by_users(grad)
-            grads[0] = _matmul(by_users, item) if needs_user and item.shape[1] else None
-            grads[2] = _matmul(by_users, grad.new_ones(len(item))) if needs_user_bias else None
+            grads[0] = csr_matmul(by_users, item) if needs_user and item.shape[1] else None
+            grads[2] = csr_matmul(by_users, grad.new_ones(len(item))) if needs_user_bias else None
         if needs_item or needs_item_bias:
             by_items = ctx.pattern.by_items(grad)
-            grads[1] = _matmul(by_items, user) if needs_item and user.shape[1] else None
-            grads[3] = _matmul(by_items, grad.new_ones(len(user))) if needs_item_bias else None
+            grads[1] = csr_matmul(by_items, user) if needs_item and user.shape[1] else None
+            grads[3] = csr_matmul(by_items, grad.new_ones(len(user))) if needs_item_bias else None
         return None, *grads
 
 

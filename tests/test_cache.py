@@ -98,7 +98,7 @@ def test_another_setting_is_another_entry(change: dict[str, Any], tmp_path: Path
 
 def test_every_setting_is_decisive_or_known_not_to_be() -> None:
     """A new setting of the datamodule belongs into one of the two."""
-    without_effect = {"mirror", "predict_path", "eval_graph", "steps_per_epoch", "eval_batch_size", "cache"}
+    without_effect = {"mirror", "predict_path", "eval_graph", "steps_per_epoch", "task", "eval_batch_size", "cache"}
     assert set(inspect.signature(RatingsDataModule).parameters) == without_effect | set(DECISIVE)
     assert not without_effect & set(DECISIVE)
 

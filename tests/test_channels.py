@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
 from lgcn.channels import EdgeWeights, channel_matrices, edge_value
-from lgcn.graph import RatingGraph
+from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import LayerWeights, LightGCN
 
 USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
@@ -81,7 +81,7 @@ def test_a_propagation_matrix_and_its_transpose(
 ) -> None:
     graph = made_graph(add_self_loops)
     value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
-    matrix: Any = graph.propagation_matrix(engine, value, exponents)
+    matrix: Any = graph.propagation_matrix(engine, value, Normalisation(exponents))
     expected = dense_matrix(graph, torch.ones(EDGES) if value is None else value, exponents)
     assert torch.allclose(expected, expected.T) == (exponents[0] == exponents[1])
     held = matrix.to_dense()
@@ -97,7 +97,7 @@ def test_a_mean_over_neighbours_by_hand() -> None:
     # User 0 rated items 0 and 1 with 5 and 1, user 1 rated item 1 with 3.
     user, item, rating = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.tensor([5.0, 1.0, 3.0])
     graph = RatingGraph.from_edges(user, item, rating, 2, 2)
-    matrix = graph.propagation_matrix(value=graph.rating, exponents=(1, 0))
+    matrix = graph.propagation_matrix(value=graph.rating, normalisation=Normalisation((1, 0)))
     means = [(5 * 30 + 1 * 40) / 2, 3 * 40 / 1, 5 * 10 / 1, (1 * 10 + 3 * 20) / 2]
     assert (matrix @ torch.tensor([[10.0], [20.0], [30.0], [40.0]]))[:, 0].tolist() == means
 
@@ -106,7 +106,7 @@ def test_a_mean_over_neighbours_by_hand() -> None:
 def test_the_matrix_of_each_channel(engine: str, factored: bool) -> None:
     graph = made_graph()
     factor = torch.rand(EDGES, generator=torch.Generator().manual_seed(2)) if factored else None
-    matrices: list[Any] = channel_matrices(graph, KINDS, (1.0, 0.25), engine, factor)
+    matrices: list[Any] = channel_matrices(graph, KINDS, Normalisation((1.0, 0.25)), engine, factor)
     for kind, matrix in zip(KINDS, matrices, strict=True):
         value = VALUES[kind](graph) * (1.0 if factor is None else factor)
         expected = dense_matrix(graph, value, (1.0, 0.25))
@@ -210,7 +210,7 @@ def test_channels_are_added_up(
         theirs = linear(torch.cat([user, item], dim=1), out.out.weight, out.out.bias)[:, 0]
     else:
         theirs = (user * item).sum(dim=1)
-    ours = model(*channel_matrices(graph, kinds, exponents)).predict_edges(graph)
+    ours = model(*channel_matrices(graph, kinds, Normalisation(exponents))).predict_edges(graph)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     grads = [
         torch.autograd.grad(mse_loss(preds, graph.rating.double()), list(model.parameters()))

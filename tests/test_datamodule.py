@@ -302,7 +302,7 @@ def test_chunks_cover_every_edge_once(processes: int, size: int, tmp_path: Path)
     chunks: list[Edges] = []
     for rank in range(processes):
         data.trainer = cast(Any, SimpleNamespace(global_rank=rank, world_size=processes))
-        share = data.val_dataloader()
+        share = cast(EdgeChunks, data.val_dataloader())
         of_rank = list(share)
         assert len(of_rank) == len(share)
         assert all(1 <= len(chunk.user) <= size for chunk in of_rank)
@@ -315,7 +315,7 @@ def test_chunks_cover_every_edge_once(processes: int, size: int, tmp_path: Path)
 
 def test_chunks_of_the_test_part_and_without_ratings(tmp_path: Path) -> None:
     data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(8)), eval_batch_size=3)
-    users = torch.cat([chunk.user for chunk in data.test_dataloader()])
+    users = torch.cat([chunk.user for chunk in cast(EdgeChunks, data.test_dataloader())])
     assert users.tolist() == data.graphs["test"].user.tolist()
     pairs = EdgeChunks(Edges(torch.arange(5), torch.arange(5), None), size=2)
     assert [(chunk.user.tolist(), chunk.rating) for chunk in pairs] == [([0, 1], None), ([2, 3], None), ([4], None)]

@@ -135,7 +135,7 @@ def test_an_edition_is_downloaded_once(
     server.replies[f"/{edition}.zip.md5"] = Reply(f"MD5 ({edition}.zip) = {md5(archive)}\n".encode())
 
     fetch(edition, root, server.url + "/")
-    ratings, items, _ = load(edition, root, Columns())
+    ratings, items, *_ = load(edition, root, Columns())
     assert_frame_equal(ratings, movielens_ratings)
     assert items is not None
     assert_frame_equal(items, movielens_items, check_dtype=False)

@@ -239,12 +239,12 @@ def test_forward_gives_the_batchs_value_and_accumulates() -> None:
     assert metric.compute().item() == measured([held_out(0)], 3)[0]
 
 
-def test_the_modules_collection() -> None:
-    from lgcn.module import LightGCNModule
+def test_the_tasks_collection() -> None:
+    from lgcn.tasks import RatingTask
 
-    module = LightGCNModule(USERS, 50, k=3)
-    metrics = module.val_metrics
-    module.test_metrics.update(**held_out(9)._asdict())
+    task = RatingTask("mse", USERS, 50, k=3, threshold=3.5, clamp=False)
+    metrics = task.val_metrics
+    task.test_metrics.update(**held_out(9)._asdict())
     for seed in range(3):
         data = held_out(seed)
         for chunk in in_chunks(data, seed):
@@ -263,7 +263,7 @@ def test_the_modules_collection() -> None:
     # Recall and precision share one state, so ratings are sorted once.
     assert ["precision@3", "recall@3"] in map(sorted, metrics.compute_groups.values())
     recall, _ = notebook_recall_precision(held_out(9), k=3)
-    assert module.test_metrics.compute()["test/recall@3"].item() == pytest.approx(recall, abs=1e-6)
+    assert task.test_metrics.compute()["test/recall@3"].item() == pytest.approx(recall, abs=1e-6)
 
 
 # -- sums of errors ----------------------------------------------------------------------------------------

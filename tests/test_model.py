@@ -13,7 +13,7 @@ from torch_geometric.nn import LGConv
 from lgcn import ops
 from lgcn.channels import channel_matrices
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph
+from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import Factors, LayerWeights, LightGCN
 from lgcn.ops import Multipliable
 
@@ -423,7 +423,7 @@ def test_a_masked_step_holds_nothing_larger_than_the_graph() -> None:
     with Largest() as largest:  # type: ignore[no-untyped-call]
         visible = graph.kept(0.5, torch.Generator().manual_seed(0))
         hidden = graph.part(~visible)
-        matrices = channel_matrices(graph.part(visible), ["binary", "residual"], (0.7, 0.2))
+        matrices = channel_matrices(graph.part(visible), ["binary", "residual"], Normalisation((0.7, 0.2)))
         torch.autograd.backward(mse_loss(model(*matrices).predict_edges(hidden), hidden.rating))
     # Two tables of 120 nodes and 16 columns have 3,840 numbers; a row for each visible edge would be 9,600.
     assert 0 < largest.numel <= 2 * 16 * (num_users + num_items)
@@ -454,7 +454,7 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
         ({"init_std": -0.1}, r"'init_std' must be 0 or more \(got -0.1\)"),
         ({"num_layers": 2, "layer_weights": [1, 2]}, r"'layer_weights' must be .* 3 numbers \(got \[1.0, 2.0\]\)"),
         ({"layer_weights": "unifrom"}, r"'layer_weights' must be 'uniform', 'learned' .* \(got 'unifrom'\)"),
-        ({"head": "Dot"}, r"'head' must be 'linear' or 'dot' \(got 'Dot'\)"),
+        ({"head": "Dot"}, r"'head' must be 'linear', 'dot' or 'cosine' \(got 'Dot'\)"),
         ({"head": "linear", "biases": True}, r"'biases' must be false with head 'linear'.*\(got True\)"),
         ({"num_layers": 0, "ego_layer": False}, r"'ego_layer' must be true with num_layers 0.*\(got False\)"),
         (

@@ -12,8 +12,9 @@ from torch.nn.functional import mse_loss
 from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.data.datamodule import EdgeChunks, Edges, TrainingSteps
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph
+from lgcn.graph import Normalisation, RatingGraph
 from lgcn.module import LightGCNModule
+from lgcn.tasks import RatingTask
 
 USERS, ITEMS, EDGES = 20, 25, 200
 Seen = list[tuple[Tensor, Tensor]]  # predictions and ratings
@@ -58,13 +59,14 @@ class Watched(LightGCNModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.seen: Seen = []
         self.validated: Seen = []
-        objective = self.objective
+        assert isinstance(self.task, RatingTask)
+        objective = self.task.objective
 
         def noting(preds: Tensor, rating: Tensor) -> Tensor:
             (self.seen if self.training else self.validated).append((preds.detach(), rating))
             return objective(preds, rating)
 
-        self.objective = noting
+        self.task.objective = noting
         return self.optimizer(self.parameters(), lr=self.rate, **self.options)  # type: ignore[call-arg]
 
 
@@ -146,7 +148,9 @@ def test_a_masked_step_predicts_as_a_model_that_was_given_the_other_ratings_only
     visible = RatingGraph.from_edges(graph.user[~hidden], graph.item[~hidden], graph.rating[~hidden], USERS, ITEMS)
     model: Any = made_module(**given).model
     model.head.fit_mean(float(graph.rating.mean()))
-    matrices = channel_matrices(visible, given["edge_weights"], given.get("degree_exponents", (0.5, 0.5)))
+    matrices = channel_matrices(
+        visible, given["edge_weights"], Normalisation(given.get("degree_exponents", (0.5, 0.5)))
+    )
     expected = model(*matrices).predict(graph.user[hidden].long(), graph.item[hidden].long())
     torch.testing.assert_close(preds, expected.detach(), rtol=1e-5, atol=1e-5)
 
@@ -266,7 +270,7 @@ def test_predictions_are_clamped_to_the_training_range_outside_training() -> Non
         ({"edge_weights": "binary"}, r"'edge_weights' must be a list .* \(got 'binary'\)"),
         ({"degree_exponents": (1.0,)}, r"'degree_exponents' must be two finite numbers \(got \(1.0,\)\)"),
         ({"degree_exponents": (float("nan"), 0)}, r"'degree_exponents' must be two finite numbers"),
-        ({"l2_per": "user"}, r"'l2_per' must be 'node' or 'rating' \(got 'user'\)"),
+        ({"l2_per": "user"}, r"'l2_per' must be 'node' or 'rating', or 'batch' to rank items \(got 'user'\)"),
         ({"l2_embeddings": -1.0}, r"'l2_embeddings' must be 0 or more \(got -1.0\)"),
         ({"l2_biases": float("nan")}, r"'l2_biases' must be 0 or more \(got nan\)"),
     ],

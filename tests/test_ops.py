@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from lgcn import ops
-from lgcn.graph import RatingGraph
+from lgcn.graph import Normalisation, RatingGraph
 from lgcn.ops import BipartiteMatrix, csr, edge_scores, sparse_matmul, sparse_polynomial
 
 COLUMNS = [1, 2, 64]
@@ -167,7 +167,7 @@ def test_the_gradient_of_a_matrix_that_is_not_symmetric_is_its_transposes(
     monkeypatch.setattr(ops, "CACHED", cached)
     graph = rated_pairs()
     graph = RatingGraph.from_edges(graph.user, graph.item, graph.rating, 7, 9, add_self_loops)
-    matrix = graph.propagation_matrix(value=randn(25).float(), exponents=(1.0, 0.25))
+    matrix = graph.propagation_matrix(value=randn(25).float(), normalisation=Normalisation((1.0, 0.25)))
     assert isinstance(matrix, BipartiteMatrix)
     loops = torch.zeros(16) if matrix.diagonal is None else matrix.diagonal
     full = loops.double().diag()

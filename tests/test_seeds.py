@@ -68,7 +68,7 @@ def test_what_is_said_of_all(options: list[str], tmp_path: Path, capsys: pytest.
 
 
 def test_one_seed_has_no_deviation(options: list[str], tmp_path: Path) -> None:
-    main(["seeds", "--seeds=5", *options, "--checkpoint.monitor=val/mae"])
+    main(["seeds", "--seeds=5", *options, "--checkpoint.monitor=val/mae", "--checkpoint.mode=min"])
     content = written(tmp_path)
     assert content["mean"]["val/mae"] == content["runs"][0]["val/mae"]
     assert content["sample_std"] == {"val/mae": None, "step": None, "seconds": None}

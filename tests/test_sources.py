@@ -80,13 +80,14 @@ def test_an_edition_in_the_root_is_read(
         write_folder({f"{edition}/{Path(name).name}": content for name, content in files.items()}, tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
-    ratings, items, origin = load(edition, tmp_path, Columns())
+    ratings, items, origin, implicit = load(edition, tmp_path, Columns())
 
     assert_frame_equal(ratings, movielens_ratings)
     assert items is not None
     assert_frame_equal(items, movielens_items, check_dtype=False)
     assert items["item"].dtype == np.int64
     assert edition in origin
+    assert not implicit
     assert sorted(tmp_path.rglob("*")) == before  # nothing is extracted
 
 
@@ -114,12 +115,13 @@ def test_home_is_understood(
 
 def test_predefined_parts(tmp_path: Path, movielens_files: Files, movielens_ratings: pd.DataFrame) -> None:
     write_zip(movielens_files("ml-100k"), tmp_path / "ml-100k.zip")
-    (train, test), items, origin = load_parts("ml-100k", tmp_path, ["u1.base", "u1.test"], Columns())
+    (train, test), items, origin, implicit = load_parts("ml-100k", tmp_path, ["u1.base", "u1.test"], Columns())
     assert_frame_equal(train, movielens_ratings[:-5])
     assert_frame_equal(test, movielens_ratings[-5:].reset_index(drop=True))
     assert items is not None
     assert items["title"][3] == "Misérables, Les (1995)"
     assert "u1.base" in origin
+    assert not implicit
 
     with pytest.raises(InputError, match=r"ml-100k\.zip has no file u6\.base.*u1\.base"):
         load_parts("ml-100k", tmp_path, ["u6.base", "u1.test"], Columns())
@@ -191,7 +193,7 @@ def test_a_zip_with_a_damaged_member(compression: int, damaged: str, tmp_path: P
 def test_a_folder_that_is_no_movielens(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"mine is not laid out .* ratings\.csv .*notes\.txt.*--data\.source"):
+    with pytest.raises(InputError, match=r"mine is not laid out .* ratings\.csv.*notes\.txt.*--data\.source"):
         load(str(tmp_path / "mine"), tmp_path, Columns())
 
 
@@ -213,7 +215,7 @@ def test_ratings_without_titles(tmp_path: Path, movielens_files: Files) -> None:
 
 def test_the_packaged_sample(tmp_path: Path) -> None:
     """Its size is that of MovieLens latest-small as of October 2016: README of that edition."""
-    ratings, items, _ = load("sample", tmp_path, Columns())
+    ratings, items, *_ = load("sample", tmp_path, Columns())
     assert (len(ratings), ratings["user"].nunique(), ratings["item"].nunique()) == (100_004, 671, 9_066)
     assert not ratings.duplicated(["user", "item"]).any()
     assert set(ratings["rating"]) == {half / 2 for half in range(1, 11)}
@@ -226,7 +228,7 @@ def test_the_packaged_sample(tmp_path: Path) -> None:
 
 
 def test_real_ratings_against_pandas(real_data: Path) -> None:
-    ratings, items, _ = load("ml-latest-small", real_data, Columns())
+    ratings, items, *_ = load("ml-latest-small", real_data, Columns())
     with zipfile.ZipFile(real_data / "ml-latest-small.zip") as archive:
         expected = pd.read_csv(archive.open("ml-latest-small/ratings.csv"))
         movies = pd.read_csv(archive.open("ml-latest-small/movies.csv"))

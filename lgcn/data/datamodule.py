@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lgcn.data import sources
 from lgcn.data.cache import LARGE, Cache, default_folder
-from lgcn.data.sources import Column, Columns
+from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
@@ -28,8 +28,9 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 #: The settings that decide what becomes of a source.
 DECISIVE = (
-    *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "min_rating"),
-    *("split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed", "add_self_loops"),
+    *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "format"),
+    *("min_rating", "split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
+    "add_self_loops",
 )
 
 
@@ -58,8 +59,21 @@ class EdgeChunks:
             yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
 
 
+class UserChunks:
+    """Users in chunks of bounded size, as an iterable of index tensors [B] with a length."""
+
+    def __init__(self, users: Tensor, size: int) -> None:
+        self.users, self.size = users, size
+
+    def __len__(self) -> int:
+        return -(-len(self.users) // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(torch.split(self.users, self.size))
+
+
 class TrainingSteps:
-    """The numbers of an epoch's steps, each over the whole training graph.
+    """The numbers of an epoch's steps; what to train on, a step draws or knows itself.
 
     What a step does depends on its number and the seed alone, so there is nothing to remember; the two methods say
     so to Lightning, which asks before it goes on within an epoch.
@@ -86,15 +100,17 @@ class RatingsDataModule(pl.LightningDataModule):
 
     Args:
         source: ``sample``, a MovieLens edition (``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``,
-            ``ml-32m``, ``ml-latest``, ``ml-latest-small``), or a path to a CSV, TSV or Parquet file, or to a folder
-            or zip laid out as MovieLens is. Null if the parts are files of their own.
+            ``ml-32m``, ``ml-latest``, ``ml-latest-small``), a data set of the paper (``gowalla``, ``yelp2018``,
+            ``amazon-book``), or a path to a CSV, TSV or Parquet file, or to a folder or zip laid out as these are.
+            Null if the parts are files of their own.
         root: where archives are kept and downloaded to. Null is the environment variable LGCN_DATA, else ``data``.
         mirror: where named datasets are downloaded from.
         user_column: name of the column of user ids, or its position from 0 if the file has no header line.
         item_column: likewise, of item ids.
-        rating_column: likewise, of ratings.
+        rating_column: likewise, of ratings. Null if there are none: implicit data, for the ranking objectives.
         timestamp_column: likewise, of times (seconds since 1970, or dates). Null if there are none.
         separator: between fields. Null is a tab for .tsv and .tab, else a comma.
+        format: of files of one's own: ``table``, or ``adjacency`` for lines of ``user item item ...``, implicit data.
         min_rating: leave ratings below it out; users and items keep their index. The notebook's threshold is 1.
         split: ``random`` (as the notebook's), ``temporal`` (validation and test are the latest ratings),
             ``leave_last_out`` (each user's last rating is for test, the one before for validation), or ``files``.
@@ -110,8 +126,12 @@ class RatingsDataModule(pl.LightningDataModule):
             shows the model what it will be asked. ``split`` is the notebook's way and there to compare with it.
         add_self_loops: whether each node is its own neighbour in the propagation.
         seed: of the random split. The notebook's is 1.
-        steps_per_epoch: training steps between validations. Each step is over the whole training graph.
-        eval_batch_size: how many pairs are predicted at a time outside training.
+        steps_per_epoch: training steps between validations. Each step is over the whole training graph, unless
+            there is a --model.batch_size.
+        task: what the held-out pairs are for: ``rating``, their ratings are predicted, or ``ranking``, they are
+            looked for among all items. On the command line it follows from --model.objective.
+        eval_batch_size: how many pairs of a user and an item are predicted at a time outside training. Null is
+            2^18, or 2^24 for ``ranking``, which needs less memory a pair.
         cache: folder that keeps the split ratings of large sources (20 MB and more), named by their content and the
             settings above. ``auto`` is lgcn in the user's cache folder; null keeps nothing.
     """
@@ -123,9 +143,10 @@ class RatingsDataModule(pl.LightningDataModule):
         mirror: str = sources.GROUPLENS,
         user_column: Column = "user",
         item_column: Column = "item",
-        rating_column: Column = "rating",
+        rating_column: Column | None = "rating",
         timestamp_column: Column | None = None,
         separator: str | None = None,
+        format: Literal["table", "adjacency"] = "table",
         min_rating: float | None = None,
         split: Literal["random", "temporal", "leave_last_out", "files"] = "random",
         val_fraction: float = 0.1,
@@ -138,7 +159,8 @@ class RatingsDataModule(pl.LightningDataModule):
         add_self_loops: bool = False,
         seed: int = 1,
         steps_per_epoch: int = 100,
-        eval_batch_size: int = 1 << 18,
+        task: Literal["rating", "ranking"] = "rating",
+        eval_batch_size: int | None = None,
         cache: str | None = "auto",
     ) -> None:
         super().__init__()
@@ -153,7 +175,8 @@ class RatingsDataModule(pl.LightningDataModule):
             raise InputError("--data.split files goes together with --data.train_path and --data.test_path")
         if split != "files" and source is None:
             raise InputError("--data.source is needed unless --data.split is files")
-        for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
+        self.chunk_size = (1 << 24 if task == "ranking" else 1 << 18) if eval_batch_size is None else eval_batch_size
+        for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", self.chunk_size)):
             if value < 1:
                 raise InputError(f"--data.{name} must be at least 1 (got {value})")
         self.eval_graph = eval_graph
@@ -185,6 +208,12 @@ class RatingsDataModule(pl.LightningDataModule):
         """Columns item, title and genres, where the source has titles."""
         self._ready()
         return self._item_titles
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the data says who chose what, but not how it was liked; every rating is 1 then."""
+        self._ready()
+        return bool(self._implicit)
 
     @property
     def num_users(self) -> int:
@@ -233,7 +262,7 @@ class RatingsDataModule(pl.LightningDataModule):
     def _take(self, content: dict[str, Any]) -> bool:
         """Use what was built or kept; False where it is not what it was when it was built."""
         self._users, self._items = Vocabulary(content["users"]), Vocabulary(content["items"])
-        titles, self.origin = content["titles"], content["origin"]
+        titles, self.origin, self._implicit = content["titles"], content["origin"], content["implicit"]
         self._item_titles = None if titles is None else pd.DataFrame(titles)
         sizes, loops = (len(self._users), len(self._items)), self.hparams["add_self_loops"]
         graphs: dict[Part, RatingGraph] = {}
@@ -259,11 +288,12 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def _build(self) -> dict[str, Any]:
         """Everything that the cache keeps: ids, titles, and the edges of each part in a graph's order."""
-        ratings, titles, origin = self._read()
-        with Console(stderr=True).status(f"numbering and splitting {len(ratings):,} ratings"):
-            return self._numbered(ratings, titles, origin)
+        table = self._read()
+        with Console(stderr=True).status(f"numbering and splitting {len(table.ratings):,} ratings"):
+            return self._numbered(table)
 
-    def _numbered(self, ratings: pd.DataFrame, titles: pd.DataFrame | None, origin: str) -> dict[str, Any]:
+    def _numbered(self, table: RatingTable) -> dict[str, Any]:
+        ratings, titles, origin, implicit = table
         ratings = drop_duplicates(ratings)
         # Users and items are numbered before ratings are filtered: a threshold changes no index.
         users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
@@ -290,6 +320,7 @@ class RatingsDataModule(pl.LightningDataModule):
             "items": list(items),
             "titles": None if titles is None else titles.to_dict("list"),
             "origin": origin,
+            "implicit": implicit,
             "edges": edges,
             "fingerprints": fingerprints,
         }
@@ -322,21 +353,20 @@ class RatingsDataModule(pl.LightningDataModule):
             return {}
         return {part: path for part in PARTS if (path := self.hparams[f"{part}_path"]) is not None}
 
-    def _read(self) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+    def _read(self) -> RatingTable:
         given = self.hparams
+        columns = None if given["format"] == "adjacency" else self.columns
         if given["split"] != "files":
-            return sources.load(given["source"], self._root, self.columns, given["separator"])
+            return sources.load(given["source"], self._root, columns, given["separator"])
         paths = self._paths()
-        tables, items, origin = sources.load_parts(
-            given["source"], self._root, list(paths.values()), self.columns, given["separator"]
-        )
-        for part, table in zip(paths, tables, strict=True):
+        parts = sources.load_parts(given["source"], self._root, list(paths.values()), columns, given["separator"])
+        for part, table in zip(paths, parts.ratings, strict=True):
             table["part"] = part
-        ratings = pd.concat(tables, ignore_index=True)
+        ratings = pd.concat(parts.ratings, ignore_index=True)
         for name in ("user", "item"):
             if ratings[name].dtype == object:  # integers in one file, text in another
                 ratings[name] = ratings[name].astype(str)
-        return ratings, items, origin
+        return RatingTable(ratings, parts.items, parts.origin, parts.implicit)
 
     def _filter(self, ratings: pd.DataFrame) -> pd.DataFrame:
         threshold = self.hparams["min_rating"]
@@ -379,24 +409,27 @@ class RatingsDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> "TrainingSteps":
         return TrainingSteps(self.hparams["steps_per_epoch"])
 
-    def val_dataloader(self) -> EdgeChunks:
+    def val_dataloader(self) -> EdgeChunks | UserChunks:
         return self._chunks("val")
 
-    def test_dataloader(self) -> EdgeChunks:
+    def test_dataloader(self) -> EdgeChunks | UserChunks:
         return self._chunks("test")
 
     def predict_dataloader(self) -> EdgeChunks:
         user, item = self.predict_indices
         edges = Edges(torch.from_numpy(user), torch.from_numpy(item), None)
-        return EdgeChunks(edges, self.hparams["eval_batch_size"])
+        return EdgeChunks(edges, self.chunk_size)
 
-    def _chunks(self, part: Part) -> EdgeChunks:
-        """This process's share of a part's ratings."""
+    def _chunks(self, part: Part) -> EdgeChunks | UserChunks:
+        """This process's share of a part's ratings, or of the users who have some."""
         graph = self.graphs[part]
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.hparams["task"] == "ranking":
+            users = graph.user_degree.nonzero()[:, 0]
+            return UserChunks(users[rank::processes], max(self.chunk_size // self.num_items, 1))
         first, last = (len(graph) * process // processes for process in (rank, rank + 1))
         edges = Edges(graph.user, graph.item, graph.rating)
-        return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
+        return EdgeChunks(edges, self.chunk_size, first, last)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Pairs go to where the model is; a training step's number stays, and nothing is searched for tensors."""

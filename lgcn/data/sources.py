@@ -3,7 +3,7 @@
 The canonical table is a DataFrame with one row per rating, in the order of the file:
 
     user, item   raw ids: int64 where every id is written as a plain integer, else str
-    rating       float64
+    rating       float64; 1 for every pair of implicit data, which says what was chosen and not how it was liked
     timestamp    int64, seconds since 1970; only where the source has times
 
 MovieLens editions are read where they are, from a folder or straight from the zip: nothing is extracted, so an
@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -56,7 +57,7 @@ class Columns(NamedTuple):
 
     user: Column = "user"
     item: Column = "item"
-    rating: Column = "rating"
+    rating: Column | None = "rating"  # None: implicit data
     timestamp: Column | None = None
 
     @property
@@ -70,19 +71,28 @@ class RatingTable(NamedTuple):
     ratings: pd.DataFrame  # the canonical table
     items: pd.DataFrame | None  # item, title, genres (separated by |), where the source has titles
     origin: str  # where it was read from, for people
+    implicit: bool = False  # whether there are no ratings in it
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family of MovieLens editions lays out its files."""
+    """How a family of MovieLens editions, or of the paper's data sets, lays out its files."""
 
     ratings: str
-    movies: str
-    columns: Columns
-    separator: str
+    movies: str | None
+    columns: Columns | None  # None: adjacency lists
+    separator: str = ""
+
+    @property
+    def implicit(self) -> bool:
+        return self.columns is None
 
     def read_ratings(self, path: Place) -> pd.DataFrame:
-        return read_table(path, self.columns, self.separator)
+        return read_adjacency(path) if self.columns is None else read_table(path, self.columns, self.separator)
+
+    def items_in(self, folder: Place) -> pd.DataFrame | None:
+        """The items' titles, where the folder has them."""
+        return self.read_movies(folder / self.movies) if self.movies and (folder / self.movies).exists() else None
 
     def read_movies(self, path: Place) -> pd.DataFrame:
         """Item, title and genres; movies.csv and movies.dat have these three columns, u.item has 24."""
@@ -130,7 +140,8 @@ GENRES_100K = (
 LAYOUT_100K = Layout("u.data", "u.item", Columns(0, 1, 2, 3), "\t")
 LAYOUT_DAT = Layout("ratings.dat", "movies.dat", Columns(0, 1, 2, 3), "::")
 LAYOUT_CSV = Layout("ratings.csv", "movies.csv", Columns("userId", "movieId", "rating", "timestamp"), ",")
-LAYOUTS = (LAYOUT_100K, LAYOUT_DAT, LAYOUT_CSV)
+LAYOUT_ADJACENCY = Layout("train.txt", None, None)
+LAYOUTS = (LAYOUT_100K, LAYOUT_DAT, LAYOUT_CSV, LAYOUT_ADJACENCY)
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,10 @@ EDITIONS = {
     "ml-latest-small": Edition(LAYOUT_CSV),
 }
 
+#: The data sets of the LightGCN paper, as its authors prepared them: a folder with train.txt and test.txt.
+PAPER = ("gowalla", "yelp2018", "amazon-book")
+PAPER_CODE = "https://github.com/gusye1234/LightGCN-PyTorch"
+
 #: The packaged sample: MovieLens latest-small as of October 2016, in the R data set `movielens` of `dslabs`.
 SAMPLE = "sample"
 
@@ -172,14 +187,14 @@ def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
         download_archive(f"{mirror.rstrip('/')}/{source}.zip", root / f"{source}.zip", EDITIONS[source].md5)
 
 
-def load(source: str, root: Path, columns: Columns, separator: str | None = None) -> RatingTable:
+def load(source: str, root: Path, columns: Columns | None, separator: str | None = None) -> RatingTable:
     """Read a source.
 
     Args:
-        source: ``sample``, a name in :data:`EDITIONS`, or a path: a file of ratings (CSV, TSV, Parquet; .gz too),
-            or a folder or zip laid out as MovieLens is.
+        source: ``sample``, a name in :data:`EDITIONS` or :data:`PAPER`, or a path: a file of ratings (CSV, TSV,
+            Parquet; .gz too), or a folder or zip laid out as MovieLens or the paper's data sets are.
         root: where the named datasets' archives are kept.
-        columns: for a file of one's own.
+        columns: for a file of one's own; None if it has adjacency lists.
         separator: likewise; None is a tab for .tsv and .tab, else a comma.
 
     Raises:
@@ -189,19 +204,26 @@ def load(source: str, root: Path, columns: Columns, separator: str | None = None
         return _load_sample()
     path = _locate(source, root)
     if path.is_file() and not zipfile.is_zipfile(path) and path.suffix != ".zip":
-        return RatingTable(read_table(path, columns, separator), None, str(path))
+        return RatingTable(_read_own(path, columns, separator), None, str(path), _is_implicit(columns))
     with _opened(path) as place:
         layout, folder = _find_layout(place, path)
         ratings = layout.read_ratings(folder / layout.ratings)
-        movies = folder / layout.movies
-        items = layout.read_movies(movies) if movies.exists() else None
+        items = layout.items_in(folder)
     expected = EDITIONS[source].num_ratings if source in EDITIONS else None
     if expected is not None and len(ratings) != expected:
         raise InputError(
             f"{path} has {len(ratings):,} ratings, {source} has {expected:,}; remove it to download it anew, or give "
             "its path as --data.source if that is meant"
         )
-    return RatingTable(ratings, items, str(path))
+    return RatingTable(ratings, items, str(path), layout.implicit)
+
+
+def _read_own(path: Place, columns: Columns | None, separator: str | None) -> pd.DataFrame:
+    return read_adjacency(path) if columns is None else read_table(path, columns, separator)
+
+
+def _is_implicit(columns: Columns | None) -> bool:
+    return columns is None or columns.rating is None
 
 
 def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
@@ -219,21 +241,29 @@ def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[
         return [path]
     layout, folder = _find_layout(path, path)
     assert isinstance(folder, Path)
-    return [entry for name in (*(paths or [layout.ratings]), layout.movies) if (entry := folder / name).is_file()]
+    names = [*(paths or [layout.ratings]), *([layout.movies] if layout.movies else [])]
+    return [entry for name in names if (entry := folder / name).is_file()]
+
+
+class Parts(NamedTuple):
+    """Predefined parts, read; the last three as in :class:`RatingTable`."""
+
+    ratings: list[pd.DataFrame]  # a canonical table each
+    items: pd.DataFrame | None
+    origin: str
+    implicit: bool
 
 
 def load_parts(
-    source: str | None, root: Path, paths: Sequence[str], columns: Columns, separator: str | None = None
-) -> tuple[list[pd.DataFrame], pd.DataFrame | None, str]:
+    source: str | None, root: Path, paths: Sequence[str], columns: Columns | None, separator: str | None = None
+) -> Parts:
     """Read predefined parts (train, test, ...), one file each.
 
     Without a source, ``paths`` are files of one's own. With one, they are names inside it, such as ``u1.base``.
-
-    Returns:
-        One canonical table per path; items as in :class:`RatingTable`; where it was read from.
     """
     if source is None:
-        return [read_table(Path(path).expanduser(), columns, separator) for path in paths], None, ", ".join(paths)
+        tables = [_read_own(Path(path).expanduser(), columns, separator) for path in paths]
+        return Parts(tables, None, ", ".join(paths), _is_implicit(columns))
     if source == SAMPLE:
         raise InputError(
             f"the packaged sample has no files {', '.join(paths)} in it; with --data.split files, give --data.source "
@@ -246,9 +276,8 @@ def load_parts(
             if not (folder / name).exists():
                 there = sorted(entry.name for entry in folder.iterdir())
                 raise InputError(f"{path} has no file {name}; it has {_some(there)}")
-        movies = folder / layout.movies
-        items = layout.read_movies(movies) if movies.exists() else None
-        return [layout.read_ratings(folder / name) for name in paths], items, f"{path} ({', '.join(paths)})"
+        tables = [layout.read_ratings(folder / name) for name in paths]
+        return Parts(tables, layout.items_in(folder), f"{path} ({', '.join(paths)})", layout.implicit)
 
 
 def read_table(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
@@ -258,7 +287,7 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
 
     Args:
         path: CSV, TSV or Parquet, possibly inside a zip; .gz is understood.
-        columns: which column is what.
+        columns: which column is what. Without one of ratings, every pair is given the rating 1.
         separator: of fields, one or more characters; None is a tab for .tsv and .tab, else a comma.
 
     Raises:
@@ -268,7 +297,7 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
     data: dict[str, Any] = {
         "user": _ids(read[columns.user]),
         "item": _ids(read[columns.item]),
-        "rating": read[columns.rating].to_numpy(dtype=np.float64, na_value=np.nan),
+        "rating": 1.0 if columns.rating is None else read[columns.rating].to_numpy(dtype=np.float64, na_value=np.nan),
     }
     if columns.timestamp is not None:
         data["timestamp"] = _seconds(read[columns.timestamp], path, columns.timestamp)
@@ -277,8 +306,10 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
     if not whole.all():
         rows = np.flatnonzero(~whole)
         log.warning(
-            "%s: left out %s of %s rows without a user, an item or a finite rating (the first is row %s)",
-            *(path, f"{len(rows):,}", f"{len(table):,}", f"{rows[0] + 1:,}"),
+            "%s: left out %s of %s rows without %s (the first is row %s)",
+            *(path, f"{len(rows):,}", f"{len(table):,}"),
+            "a user or an item" if columns.rating is None else "a user, an item or a finite rating",
+            f"{rows[0] + 1:,}",
         )
         table = table[whole].reset_index(drop=True)
         for name in ("user", "item"):
@@ -286,6 +317,34 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
     if table.empty:
         raise InputError(f"{path} has no ratings")
     return table
+
+
+def read_adjacency(path: Place) -> pd.DataFrame:
+    """Read adjacency lists, ``user item item ...`` a line with spaces or tabs between, into the canonical table.
+
+    This is the format of NGCF's and LightGCN's data sets. Every pair is given the rating 1. A user without items, in
+    a line of one word, is left out.
+
+    Args:
+        path: a text file, possibly inside a zip; .gz is understood.
+
+    Raises:
+        InputError: the file is missing or damaged, is not UTF-8 text, or has no pairs.
+    """
+    _require_file(path)
+    with _readable(path), _byte_stream(path) as stream:
+        content = stream.read()
+    try:
+        lines = [line.split() for line in content.decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {number}: not UTF-8 text; adjacency lists are `user item item ...`") from error
+    lines = [words for words in lines if len(words) > 1]
+    if not lines:
+        raise InputError(f"{path} has no pairs; adjacency lists are `user item item ...` a line")
+    users = pd.Series([words[0] for words in lines], dtype=object).repeat([len(words) - 1 for words in lines])
+    items = pd.Series(list(chain.from_iterable(words[1:] for words in lines)), dtype=object)
+    return pd.DataFrame({"user": _ids(users.reset_index(drop=True)), "item": _ids(items), "rating": 1.0})
 
 
 def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
@@ -314,14 +373,25 @@ def read_columns(
     Raises:
         InputError: as for :func:`read_table`.
     """
+    _require_file(path)
+    with _readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            return _read_parquet(path, wanted, number)
+        return _read_delimited(path, wanted, separator or _separator_of(path), number)
+
+
+def _require_file(path: Place) -> None:
     if not path.exists():
         raise InputError(f"there is no file {path}" + _nearest_file(path))
     if path.is_dir():
         raise InputError(f"{path} is a folder; a file is needed")
+
+
+@contextmanager
+def _readable(path: Place) -> Iterator[None]:
+    """Says of a file that cannot be read what is wrong with it."""
     try:
-        if path.name.endswith((".parquet", ".pq")):
-            return _read_parquet(path, wanted, number)
-        return _read_delimited(path, wanted, separator or _separator_of(path), number)
+        yield
     except (*DAMAGED, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
     except pa.ArrowException as error:
@@ -339,12 +409,19 @@ def _locate(source: str, root: Path) -> Path:
             if path.exists():
                 return path
         raise InputError(f"{source} is not in {root}; it is downloaded by `lgcn fit`, or put {source}.zip there")
+    if source in PAPER:
+        if (path := root / source).is_dir():
+            return path
+        raise InputError(
+            f"{source} is not in {root}; put the folder {source} of the paper's code ({PAPER_CODE}), with train.txt "
+            "and test.txt, there"
+        )
     path = Path(source).expanduser()
     if path.exists():
         return path
     if path.suffix or path.parent != Path():
         raise InputError(f"there is no file {source}" + _nearest_file(path))
-    names = [SAMPLE, *EDITIONS]
+    names = [SAMPLE, *EDITIONS, *PAPER]
     nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
     raise InputError(
         f"--data.source '{source}' is neither a file nor a known dataset; did you mean '{nearest[0]}'? "
@@ -389,7 +466,8 @@ def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:
     wanted = ", ".join(layout.ratings for layout in LAYOUTS)
     there = sorted(entry.name for folder in folders for entry in folder.iterdir() if entry.is_file())
     raise InputError(
-        f"{path} is not laid out as a MovieLens edition: none of {wanted} is in it (it has {_some(there)}); "
+        f"{path} is not laid out as a MovieLens edition or a data set of the paper: none of {wanted} is in it (it has "
+        f"{_some(there)}); "
         "for ratings of your own give the file itself as --data.source"
     )
 

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 
 from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.graph import RatingGraph
+from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import LightGCN
 
 REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
@@ -89,19 +89,19 @@ def our_step(graph: RatingGraph, head: str, num_layers: int) -> Callable[[], Non
 def recipe_step(graph: RatingGraph, masking: float) -> Callable[[], None]:
     """configs/ml-latest-small.yaml: two channels, neighbours only; a share of the ratings hidden and predicted."""
     channels: list[EdgeWeights] = ["binary", "centered"]
-    exponents = (0.7, 0.2)
+    normalisation = Normalisation((0.7, 0.2))
     model = LightGCN(
         graph.num_users, graph.num_items, 64, 1, head="dot", biases=True, ego_layer=False, num_channels=len(channels)
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02, fused=True)
     generator = torch.Generator().manual_seed(0)
-    whole = channel_matrices(graph, channels, exponents)
+    whole = channel_matrices(graph, channels, normalisation)
 
     def step() -> None:
         matrices, predicted = whole, graph
         if masking:
             visible = graph.kept(masking, generator)
-            matrices, predicted = channel_matrices(graph.part(visible), channels, exponents), graph.part(~visible)
+            matrices, predicted = channel_matrices(graph.part(visible), channels, normalisation), graph.part(~visible)
         optimizer.zero_grad()
         mse_loss(model(*matrices).predict_edges(predicted), predicted.rating).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,0 +1,69 @@
+"""A start for the embeddings: the leading singular vectors of the normalised ratings.
+
+With R̃ = U Σ Vᵀ the half of the propagation matrix that sends items to users, a propagation of [U; V] multiplies each
+column by its singular value: what it does to an embedding is known before any training. Users and items start from
+U Σ^p and V Σ^p, so that K = 1 without the ego layer scores with U Σ^(2 + 2p) Vᵀ. Keeping the leading vectors is the
+ideal low-pass filter of GF-CF (Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021).
+
+The vectors come from a randomised range finder with power iterations (Halko, Martinsson and Tropp, "Finding structure
+with randomness", SIAM Review 2011, algorithms 4.4 and 5.1).
+
+Shape letters: U users, I items, D columns.
+"""
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from lgcn.errors import InputError
+from lgcn.ops import csr_matmul
+
+OVERSAMPLING = 32  # columns more than are kept
+ITERATIONS = 2  # the singular values of ratings fall slowly; more iterations change no result that was looked at
+
+
+def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading singular vectors of a sparse matrix.
+
+    Args:
+        by_users: [U, I], CSR: R̃.
+        by_items: [I, U], CSR: its transpose.
+        dim: D.
+        seed: of the random start.
+
+    Returns:
+        U [U, D], the singular values [D], descending, and V [I, D].
+
+    Raises:
+        InputError: there are not as many.
+    """
+    if dim > (rank := min(by_users.shape)):
+        raise InputError(
+            f"'embedding_init' spectral has at most {rank:,} columns here, the number of users or items (got "
+            f"'embedding_dim' {dim:,})"
+        )
+    device, width = by_users.device, min(dim + OVERSAMPLING, rank)
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(by_users.shape[1], width, generator=generator).to(device)
+    with Console(stderr=True).status("") as status:
+        for sweep in range(ITERATIONS + 1):
+            status.update(f"spectral start: {dim} singular vectors, sweep {sweep + 1} of {ITERATIONS + 1}")
+            if sweep:
+                basis = torch.linalg.qr(csr_matmul(by_items, basis)).Q
+            basis = torch.linalg.qr(csr_matmul(by_users, basis)).Q
+        projected = csr_matmul(by_items, basis)  # [I, width]: Vᵀ Σ of the matrix within the basis, turned
+        squares, turn = torch.linalg.eigh((projected.t() @ projected).double())
+    squares, turn = squares.flip(0)[:dim], turn.flip(1)[:, :dim].to(basis.dtype)
+    values = squares.clamp(min=0).sqrt().to(basis.dtype)
+    items = (projected @ turn) / values.clamp(min=torch.finfo(values.dtype).tiny)
+    return basis @ turn, values, items
+
+
+def spectral_table(by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0) -> Tensor:
+    """An embedding table [U + I, D] of U Σ^power and V Σ^power; arguments as for :func:`singular_vectors`.
+
+    A column whose singular value is 0, as far as float32 can tell, is 0.
+    """
+    users, values, items = singular_vectors(by_users, by_items, dim, seed)
+    there = values > 1e-5 * values[0]
+    return torch.cat([users, items]) * torch.where(there, values.clamp(min=1e-30) ** power, 0.0)
