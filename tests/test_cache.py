@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ def test_the_least_recently_used_entries_go(tmp_path: Path, monkeypatch: pytest.
     entries = [Cache(tmp_path, [], number) for number in range(3)]
     for number, entry in enumerate(entries[:2]):
         entry.save({"number": number})
+        os.utime(entry.path, (number, number))  # a file system's clock may not tell them apart
     assert entries[0].load() == {"number": 0}  # used again, after 1
     entries[2].save({"number": 2})
     assert [entry.load() for entry in entries] == [{"number": 0}, None, {"number": 2}]
