@@ -9,10 +9,10 @@ CONFIG ?= configs/quickstart.yaml
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install sparse fit test lint bench tensorboard clean
+.PHONY: help install sparse fit test lint bench bench-ranking tensorboard clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(VENV)/installed  ## make the virtual environment and install lgcn with its sample data
 
@@ -49,6 +49,9 @@ lint: $(VENV)/installed-test  ## style and types
 bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and as data grows (15 minutes)
 	$(BIN)/python tests/benchmarks/training_step.py
 	$(BIN)/python tests/benchmarks/sweep.py
+
+bench-ranking: $(VENV)/installed-test  ## time BPR steps beside the paper's code, and an evaluation, on Gowalla (LGCN_DATA)
+	$(BIN)/python tests/benchmarks/ranking.py
 
 tensorboard: $(VENV)/installed  ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir runs

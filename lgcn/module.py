@@ -71,6 +71,8 @@ class LightGCNModule(pl.LightningModule):
             many recommendations NDCG tells the best checkpoint.
         more_k: other numbers of recommendations to give the ranking metrics for.
         threshold: from which rating on an item counts as relevant; for the ranking objectives, as positive.
+        propagate: for the ranking objectives, what embeddings travel over: ``positives``, or all ``ratings``, of which
+            --model.edge_weights can tell a good one from a bad one. Positives are what is looked for either way.
         mask_validation: for the ranking objectives: whether a test, which recommends nothing from the training
             ratings, recommends nothing from the validation part either.
 
@@ -112,6 +114,7 @@ class LightGCNModule(pl.LightningModule):
         k: int = 20,
         more_k: list[int] = [10, 50],  # noqa: B006
         threshold: float = 3.5,
+        propagate: Literal["positives", "ratings"] = "positives",
         mask_validation: bool = True,
     ) -> None:
         super().__init__()
@@ -163,8 +166,8 @@ class LightGCNModule(pl.LightningModule):
         )
         self.task: Task
         if ranks:
-            sizes = (batch_size, num_negatives, temperature, mask_validation)
-            self.task = RankingTask(objective, num_users, num_items, [k, *more_k], threshold, *sizes)
+            drawn, judged = (batch_size, num_negatives, temperature), (mask_validation, propagate)
+            self.task = RankingTask(objective, num_users, num_items, [k, *more_k], threshold, *drawn, *judged)
         else:
             self.task = RatingTask(objective, num_users, num_items, k, threshold, clamp)
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.

@@ -38,6 +38,7 @@ anew after each seed.
 Takes the options of `lgcn fit` besides (`lgcn fit --help`), except --seed_everything and --ckpt_path.
 """
 LARGEST = 2**32 - 1  # numpy's
+RANKED = ("ranking_recall", "ranking_ndcg")
 TESTED = ("test/rmse", "test/mae", "test/recall@", "test/precision@")
 
 
@@ -83,7 +84,9 @@ def train_seeds(args: list[str], command: Command) -> None:
             row |= {"step": best.best_step, "seconds": seconds}
             if given.test:
                 metrics = command(["test", "--ckpt_path", str(best.path("best"))]).trainer.callback_metrics
+                k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
                 names = [name for start in TESTED for name in metrics if name.startswith(start)]
+                names += [f"test/{name}@{k}" for name in RANKED if f"test/{name}@{k}" in metrics]
                 row |= {name: float(metrics[name]) for name in names}
             rows.append(row)
             path = Path(row["run"]).parent / "seeds.json"

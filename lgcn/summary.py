@@ -41,23 +41,22 @@ def rating_metrics(graph: RatingGraph, preds: Tensor, k: int, threshold: float) 
     return {name: float(value) for name, value in values.items()}
 
 
-def ranking_baselines(task: RankingTask, train: RatingGraph, part: str, ks: list[int]) -> dict[str, Results]:
+def ranking_baselines(task: RankingTask, part: str, ks: list[int]) -> dict[str, Results]:
     """What popularity, and EASE where it is small enough, make of a part's rankings.
 
     Args:
         task: after its `prepare`.
-        train: the positives that are trained on.
         part: ``val`` or ``test``.
         ks: as for :class:`lgcn.ranking.RankingMetrics`.
     """
     kinds: dict[str, type[Popularity] | type[Ease]] = {"popularity": Popularity}
-    if Ease.fits(train):
+    if Ease.fits(task.positives):
         kinds["EASE"] = Ease
     results = {}
     with Console(stderr=True).status("") as status:
         for name, kind in kinds.items():
             status.update(f"judging the baseline {name}")
-            results[name] = ranking_results(kind.fit(train), task.relevant[part], task.seen[part], ks)
+            results[name] = ranking_results(kind.fit(task.positives), task.relevant[part], task.seen[part], ks)
     return results
 
 
@@ -85,7 +84,7 @@ class RunSummary(Callback):
         graph, settings = graphs[part], pl_module.hparams
         if isinstance(pl_module.task, RankingTask):
             ks = [settings["k"], *settings["more_k"]]
-            self.baselines = ranking_baselines(pl_module.task, pl_module.train_graph, part, ks)
+            self.baselines = ranking_baselines(pl_module.task, part, ks)
         else:
             self.baseline_preds = BiasBaseline.fit(graphs["train"]).predict(graph.user, graph.item)
             self.baselines = {BIASES: rating_metrics(graph, self.baseline_preds, settings["k"], settings["threshold"])}

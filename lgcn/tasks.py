@@ -148,6 +148,7 @@ class RankingTask(Task):
             the whole catalogue.
         temperature: what ``softmax`` divides scores by.
         mask_validation: whether a test leaves out the validation part's pairs, too.
+        propagate: what embeddings travel over: the ``positives``, or all ``ratings``.
 
     Raises:
         InputError: an argument is out of its range.
@@ -164,6 +165,7 @@ class RankingTask(Task):
         num_negatives: int | None,
         temperature: float,
         mask_validation: bool,
+        propagate: Literal["positives", "ratings"] = "positives",
     ) -> None:
         super().__init__()
         assert objective in RANKING_OBJECTIVES
@@ -175,7 +177,7 @@ class RankingTask(Task):
             raise InputError(f"'temperature' must be above 0 (got {temperature})")
         self.objective, self.num_items, self.threshold = objective, num_items, threshold
         self.batch_size, self.num_negatives, self.temperature = batch_size, num_negatives, temperature
-        self.mask_validation = mask_validation
+        self.mask_validation, self.propagate = mask_validation, propagate
         self.monitor = (f"val/ranking_ndcg@{ks[0]}", "max")
         self.val_metrics, self.test_metrics = RankingMetrics(ks, num_items), RankingMetrics(ks, num_items)
         self.drawn: list[Tensor] = []  # users and items of the last step's pairs, see `node_share`
@@ -192,7 +194,9 @@ class RankingTask(Task):
             for part, graph in graphs.items()
             if part != "train"
         }
-        return self._positives(train, implicit, "train")
+        self.positives = self._positives(train, implicit, "train")
+        self.trained_on = train if self.propagate == "ratings" and not implicit else self.positives
+        return self.trained_on
 
     def _positives(self, graph: RatingGraph, implicit: bool, part: str) -> RatingGraph:
         if implicit:
@@ -206,6 +210,11 @@ class RankingTask(Task):
         return positives
 
     def loss(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator) -> Tensor:
+        if predicted is self.trained_on:
+            predicted = self.positives
+        elif self.trained_on is not self.positives:
+            positives = predicted.part(predicted.rating >= self.threshold)
+            predicted = positives if len(positives) else self.positives  # of very few, all may be visible
         return (self._bpr if self.objective == "bpr" else self._softmax)(factors, predicted, generator)
 
     def _bpr(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator) -> Tensor:
