@@ -7,6 +7,7 @@ arrive with opposite signs. Several channels side by side, each a propagation of
     binary    1, the paper's
     rating    r
     centered  r - mean
+    liked     r where it reaches a threshold, 0 below
     residual  r - mean - b_u - b_i, what the damped user and item biases leave over (lgcn/baselines.py)
 
 Means and biases are those of the graph that is given: of the edges that are propagated over, and of no others. So
@@ -29,11 +30,16 @@ from lgcn.errors import InputError
 from lgcn.graph import PAPER, Normalisation, RatingGraph
 from lgcn.ops import Multipliable
 
-EdgeWeights = Literal["binary", "rating", "centered", "residual"]
+EdgeWeights = Literal["binary", "rating", "liked", "centered", "residual"]
 
 
-def edge_value(graph: RatingGraph, weights: EdgeWeights) -> Tensor | None:
+def edge_value(graph: RatingGraph, weights: EdgeWeights, threshold: float = 3.5) -> Tensor | None:
     """[E] float32, the value of each edge in a channel; None where all are 1.
+
+    Args:
+        graph: the ratings.
+        weights: the kind of value.
+        threshold: from which rating on an edge counts as ``liked``.
 
     Raises:
         InputError: there is no such kind of weights.
@@ -42,6 +48,8 @@ def edge_value(graph: RatingGraph, weights: EdgeWeights) -> Tensor | None:
         return None
     if weights == "rating" or not len(graph):  # there is no mean of nothing
         return graph.rating
+    if weights == "liked":
+        return graph.rating * (graph.rating >= threshold)
     if weights == "centered":
         return graph.rating - graph.rating.mean()
     if weights == "residual":
@@ -55,6 +63,7 @@ def channel_matrices(
     normalisation: Normalisation = PAPER,
     engine: str = "csr",
     factor: Tensor | None = None,
+    threshold: float = 3.5,
 ) -> list[Multipliable]:
     """The propagation matrix [N, N] of each channel.
 
@@ -63,10 +72,11 @@ def channel_matrices(
         channels: the kind of each one's edge weights.
         normalisation, engine: as for :meth:`lgcn.graph.RatingGraph.propagation_matrix`.
         factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
+        threshold: as for :func:`edge_value`.
     """
     matrices = []
     for weights in channels:
-        value = edge_value(graph, weights)
+        value = edge_value(graph, weights, threshold)
         if factor is not None:
             value = factor if value is None else value * factor
         matrices.append(graph.propagation_matrix(engine, value, normalisation))

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgcn.channels import EdgeWeights, channel_matrices
+from lgcn.channels import EdgeWeights, channel_matrices, edge_value
 from lgcn.errors import InputError
 from lgcn.graph import Normalisation, RatingGraph, require_torch_sparse
+from lgcn.heads import DotHead
 from lgcn.model import Factors, LightGCN
 from lgcn.objectives import RANKING_OBJECTIVES, RATING_OBJECTIVES
 from lgcn.ops import BipartiteMatrix, Multipliable
@@ -39,7 +40,8 @@ class LightGCNModule(pl.LightningModule):
         ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. Without, users and items are
             made of their neighbours alone, which generalises better (README, "What each part is worth").
         edge_weights: what an edge weighs in the propagation, a list of channels that are added up: ``binary`` (1, the
-            paper's), ``rating``, ``centered`` (rating - mean) or ``residual`` (what user and item biases leave over).
+            paper's), ``rating``, ``liked`` (the rating from the threshold on, 0 below), ``centered`` (rating - mean)
+            or ``residual`` (what user and item biases leave over).
         channel_embeddings: ``own`` or ``shared``, whether each channel has an embedding table of its own.
         degree_exponents: of the degree of the node that receives, and of the one that sends; the paper's are 0.5, 0.5.
         item_degree_exponents: likewise, where an item receives. Null: as where a user does.
@@ -51,7 +53,10 @@ class LightGCNModule(pl.LightningModule):
         embedding_init: ``normal`` draws the embeddings' first values; ``spectral`` takes the leading singular vectors
             of the propagation matrix, of which there are no more than users or items.
         init_std: for ``normal``: their standard deviation.
-        spectral_power: for ``spectral``: of the singular value that each vector is multiplied by.
+        spectral_power: for ``spectral``: of the singular value σ that each vector is multiplied by.
+        spectral_ridge: for ``spectral``: λ, as a share of the largest σ²; each vector is multiplied by
+            (σ² / (σ² + λ))^(1/2), too. With spectral_power -0.5, one layer and no ego layer, this is the ridge
+            regression of items on items.
         edge_dropout: share of the ratings left out of the propagation in each training step; all are predicted.
         edge_masking: share of the ratings hidden from each training step's graph; they alone are predicted.
         l2_embeddings: L2 penalty on the embeddings, λ / 2 |x|² added to the loss.
@@ -100,6 +105,7 @@ class LightGCNModule(pl.LightningModule):
         embedding_init: Literal["normal", "spectral"] = "normal",
         init_std: float = 0.1,
         spectral_power: float = 0.0,
+        spectral_ridge: float = 0.0,
         edge_dropout: float = 0.0,
         edge_masking: float = 0.0,
         l2_embeddings: float = 0.0,
@@ -122,7 +128,7 @@ class LightGCNModule(pl.LightningModule):
         for name in ("edge_dropout", "edge_masking"):
             if not 0 <= (share := self.hparams[name]) < 1:
                 raise InputError(f"'{name}' must be at least 0 and below 1 (got {share})")
-        for name in ("l2_embeddings", "l2_biases"):
+        for name in ("l2_embeddings", "l2_biases", "spectral_ridge"):
             if not (strength := self.hparams[name]) >= 0:
                 raise InputError(f"'{name}' must be 0 or more (got {strength})")
         if not edge_weights or not set(edge_weights) <= set(get_args(EdgeWeights)):
@@ -168,6 +174,8 @@ class LightGCNModule(pl.LightningModule):
         if ranks:
             drawn, judged = (batch_size, num_negatives, temperature), (mask_validation, propagate)
             self.task = RankingTask(objective, num_users, num_items, [k, *more_k], threshold, *drawn, *judged)
+            if isinstance(self.model.head, DotHead) and self.model.head.user_bias is not None:
+                self.model.head.user_bias.requires_grad_(False)  # it changes no ranking
         else:
             self.task = RatingTask(objective, num_users, num_items, k, threshold, clamp)
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.
@@ -182,7 +190,8 @@ class LightGCNModule(pl.LightningModule):
         """Take the graphs from the datamodule and put them where the model will be."""
         data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
         implicit = getattr(data, "implicit", False)
-        self.train_graph = self.task.prepare(data.graphs, implicit, device)
+        judged = {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
+        self.train_graph = self.task.prepare(data.graphs, implicit, device, judged)
         if stage == "fit":
             self.model.head.fit_mean(float(self.train_graph.rating.mean()))
             if self.hparams["embedding_init"] == "spectral" and self.trainer.ckpt_path is None:
@@ -204,17 +213,23 @@ class LightGCNModule(pl.LightningModule):
     def _matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
         """The propagation matrix of each channel over a graph, each edge's weight times ``factor`` [E]."""
         given = self.hparams
-        return channel_matrices(graph, given["edge_weights"], self.normalisation, given["engine"], factor)
+        return channel_matrices(
+            graph, given["edge_weights"], self.normalisation, given["engine"], factor, given["threshold"]
+        )
 
     def _start_spectral(self) -> None:
-        """Fill the embeddings, a channel's table with the singular vectors of its own matrix."""
+        """Fill the embeddings: a table with the singular vectors of its channel's matrix, or of all channels' sum."""
         given, graph = self.hparams, self.train_graph
         tables = torch.split(self.model.embedding.weight.detach(), graph.num_nodes)
-        matrices = channel_matrices(graph, given["edge_weights"][: len(tables)], self.normalisation)
-        for table, matrix in zip(tables, matrices, strict=True):
+        one = torch.ones_like(graph.rating)
+        of_kinds = (edge_value(graph, kind, given["threshold"]) for kind in given["edge_weights"])
+        values = torch.stack([one if value is None else value for value in of_kinds])
+        for table, value in zip(tables, values if len(tables) == len(values) else [values.sum(dim=0)], strict=True):
+            matrix = graph.propagation_matrix(value=value, normalisation=self.normalisation)
             assert isinstance(matrix, BipartiteMatrix)
-            to_users, transposed = matrix.by_user, matrix.t().by_item
-            table.copy_(spectral_table(to_users, transposed, given["embedding_dim"], given["spectral_power"]))
+            halves = matrix.by_user, matrix.t().by_item
+            power, ridge = given["spectral_power"], given["spectral_ridge"]
+            table.copy_(spectral_table(*halves, given["embedding_dim"], power, ridge=ridge))
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -293,7 +308,7 @@ class LightGCNModule(pl.LightningModule):
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)
         scale = scaler.get_scale() if scaler is not None and fused else 1.0
         for parameter, strength in penalised:
-            if parameter.grad is None:  # a user's bias changes no ranking
+            if parameter.grad is None:  # a user's bias, in a ranking
                 continue
             if isinstance(strength, Tensor):
                 parameter.grad.addcmul_(parameter.detach(), strength, value=scale)
@@ -320,11 +335,7 @@ class LightGCNModule(pl.LightningModule):
 
     def _evaluate(self, part: str) -> None:
         factors = self(*self._propagation[part])
-        # Rankings are of the catalogue's items, with no place for one that is not in the data.
-        self._factors = factors if isinstance(self.task, RankingTask) else self._completed(factors)
-
-    def _completed(self, factors: Factors) -> Factors:
-        return self.model.completed(factors, self.train_graph)
+        self._factors = self.task.completed(factors, self.model.completed(factors, self.train_graph))
 
     def on_validation_epoch_start(self) -> None:
         self._evaluate("val")
@@ -333,7 +344,7 @@ class LightGCNModule(pl.LightningModule):
         self._evaluate("test")
 
     def on_predict_epoch_start(self) -> None:
-        self._factors = self._completed(self(*self._propagation["test"]))
+        self._evaluate("test")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._judge("val", batch)

@@ -100,19 +100,18 @@ class _Softmax(torch.autograd.Function):
         return user_grad * grads[0], item_grad * grads[0], None, None, None
 
 
-def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, num_items: int, temperature: float) -> Tensor:
+def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, weight: float, temperature: float) -> Tensor:
     """The softmax objective, with the sum over all items estimated from some.
 
-    Σ_j exp(s_uj / τ) is taken as the positive's own term and those of n items drawn uniformly, which stand for the
-    I - 1 others (Jean et al., "On Using Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
+    Σ_j exp(s_uj / τ) is taken as the positive's own term and those of n items drawn uniformly, each of which stands
+    for as many (Jean et al., "On Using Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
 
     Args:
         positive: [P] scores of the positives.
         place: [P] row of each one's user in ``negative``.
         negative: [B, n] scores of the drawn items, -inf where one is not to count.
-        num_items: I.
+        weight: for how many items each drawn one stands.
         temperature: τ, above 0.
     """
-    weight = math.log((num_items - 1) / negative.shape[1])
-    others = (negative / temperature).logsumexp(dim=1) + weight
+    others = (negative / temperature).logsumexp(dim=1) + math.log(weight)
     return softplus(others[place] - positive / temperature).mean()

@@ -228,7 +228,9 @@ class _EdgeScores(torch.autograd.Function):
         scores = gathered[0] if gathered else user.new_zeros(len(pattern.user))
         for more in gathered[1:]:
             scores += more
-        if user.shape[1]:
+        if len(scores) > len(user) * len(item):  # a CSR tensor cannot have more, though pairs may be there repeatedly
+            scores = scores + (user @ item.t())[pattern.user.long(), pattern.item.long()]
+        elif user.shape[1]:
             scored = pattern.by_users(scores)
             scores = torch.sparse.sampled_addmm(scored, user, item.t(), out=scored).values()
         return scores

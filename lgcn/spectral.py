@@ -2,8 +2,10 @@
 
 With R̃ = U Σ Vᵀ the half of the propagation matrix that sends items to users, a propagation of [U; V] multiplies each
 column by its singular value: what it does to an embedding is known before any training. Users and items start from
-U Σ^p and V Σ^p, so that K = 1 without the ego layer scores with U Σ^(2 + 2p) Vᵀ. Keeping the leading vectors is the
-ideal low-pass filter of GF-CF (Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021).
+U Σ^p and V Σ^p, so that K = 1 without the ego layer scores with U Σ^(2 + 2p) Vᵀ. Keeping the leading vectors alone is
+the ideal low-pass filter of GF-CF (Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021).
+With a ridge λ the others fade out instead: p = -1/2 then gives U Σ³ / (Σ² + λ) Vᵀ, which is R̃ (R̃ᵀR̃ + λ)^-1 R̃ᵀR̃, the
+ridge regression of each item on all items (as EASE's, but without its condition on the diagonal).
 
 The vectors come from a randomised range finder with power iterations (Halko, Martinsson and Tropp, "Finding structure
 with randomness", SIAM Review 2011, algorithms 4.4 and 5.1).
@@ -59,11 +61,19 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
     return basis @ turn, values, items
 
 
-def spectral_table(by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0) -> Tensor:
-    """An embedding table [U + I, D] of U Σ^power and V Σ^power; arguments as for :func:`singular_vectors`.
+def spectral_table(
+    by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0, ridge: float = 0.0
+) -> Tensor:
+    """An embedding table [U + I, D] of U g(Σ) and V g(Σ), with g(σ) = σ^p · (σ² / (σ² + λ))^(1/2).
 
     A column whose singular value is 0, as far as float32 can tell, is 0.
+
+    Args:
+        by_users, by_items, dim, seed: as for :func:`singular_vectors`.
+        power: p.
+        ridge: λ, as a share of the largest σ².
     """
     users, values, items = singular_vectors(by_users, by_items, dim, seed)
-    there = values > 1e-5 * values[0]
-    return torch.cat([users, items]) * torch.where(there, values.clamp(min=1e-30) ** power, 0.0)
+    there, squares = values > 1e-5 * values[0], values.square()
+    weights = values.clamp(min=1e-30) ** power * (squares / (squares + ridge * squares[0])).sqrt()
+    return torch.cat([users, items]) * torch.where(there, weights, 0.0)

@@ -182,7 +182,10 @@ class RunSummary(Callback):
             return
         path = self.run / "test_metrics.json"
         content["checkpoint"] = str(trainer.ckpt_path)
-        content["num_ratings"] = len(trainer.datamodule.graphs["test"])  # type: ignore[attr-defined]
+        if isinstance(pl_module, LightGCNModule) and isinstance(pl_module.task, RankingTask):
+            content["num_positives"] = len(pl_module.task.relevant["test"].user)
+        else:
+            content["num_ratings"] = len(trainer.datamodule.graphs["test"])  # type: ignore[attr-defined]
         with replacing(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
         self.console.print(f"written to {path}", soft_wrap=True)

@@ -22,6 +22,8 @@ from lgcn.ops import EdgePattern, edge_scores
 from lgcn.ranking import RankingMetrics
 from lgcn.sampling import NegativeSampler, drawn_pairs, drawn_users
 
+HELD_OUT = ("val", "test")
+
 
 class Edges(Protocol):
     """A batch of rated pairs: indices [B] and ratings [B]."""
@@ -37,13 +39,20 @@ class Task(nn.Module):
     #: The logged value that tells the best checkpoint, and which is better.
     monitor: tuple[str, Literal["min", "max"]]
 
-    def prepare(self, graphs: Mapping[str, RatingGraph], implicit: bool, device: torch.device) -> RatingGraph:
+    def prepare(
+        self,
+        graphs: Mapping[str, RatingGraph],
+        implicit: bool,
+        device: torch.device,
+        judged: Iterable[str] = ("val", "test"),
+    ) -> RatingGraph:
         """Take note of the data, and say what to train on: the graph whose edges are propagated over and predicted.
 
         Args:
             graphs: of the parts ``train``, ``val`` and ``test``.
             implicit: whether there are pairs only, and no ratings.
             device: where the model will be.
+            judged: the held-out parts that will be.
         """
         raise NotImplementedError
 
@@ -56,6 +65,10 @@ class Task(nn.Module):
             generator: of what the step draws.
         """
         raise NotImplementedError
+
+    def completed(self, factors: Factors, completed: Factors) -> Factors:
+        """Factors to judge and predict with, from those after propagation and those of `LightGCN.completed`."""
+        return completed
 
     def judge(self, part: str, factors: Factors, batch: Any) -> Tensor | None:
         """Take in a batch of a held-out part; gives its loss, where there is one."""
@@ -95,7 +108,13 @@ class RatingTask(Task):
         self.test_errors = ErrorSums(num_users, num_items)
         self.test_sums: Sums | None = None  # after a test: of all processes
 
-    def prepare(self, graphs: Mapping[str, RatingGraph], implicit: bool, device: torch.device) -> RatingGraph:
+    def prepare(
+        self,
+        graphs: Mapping[str, RatingGraph],
+        implicit: bool,
+        device: torch.device,
+        judged: Iterable[str] = ("val", "test"),
+    ) -> RatingGraph:
         if implicit:
             raise InputError(
                 "--model.objective mse predicts ratings, and the data has none; choose bpr or softmax, or name the "
@@ -182,7 +201,13 @@ class RankingTask(Task):
         self.val_metrics, self.test_metrics = RankingMetrics(ks, num_items), RankingMetrics(ks, num_items)
         self.drawn: list[Tensor] = []  # users and items of the last step's pairs, see `node_share`
 
-    def prepare(self, graphs: Mapping[str, RatingGraph], implicit: bool, device: torch.device) -> RatingGraph:
+    def prepare(
+        self,
+        graphs: Mapping[str, RatingGraph],
+        implicit: bool,
+        device: torch.device,
+        judged: Iterable[str] = ("val", "test"),
+    ) -> RatingGraph:
         train = graphs["train"].to(device)
         self.train_pairs = train.pattern
         self.negatives = NegativeSampler(train.pattern, train.num_items)
@@ -190,13 +215,23 @@ class RankingTask(Task):
         if self.mask_validation and "val" in graphs:
             self.seen["test"].append(graphs["val"].to(device).pattern)
         self.relevant = {
-            part: self._positives(graph.to(device), implicit, part).pattern
-            for part, graph in graphs.items()
-            if part != "train"
+            part: self._positives(graphs[part].to(device), implicit, part).pattern for part in judged if part in graphs
         }
         self.positives = self._positives(train, implicit, "train")
         self.trained_on = train if self.propagate == "ratings" and not implicit else self.positives
+        self.asked = self._asked(self.positives)
+        if not len(self.asked):
+            raise InputError("every user with a positive has every item in training: there is nothing to rank")
         return self.trained_on
+
+    def _asked(self, graph: RatingGraph) -> RatingGraph:
+        """The edges of a graph that a step may ask for: the positives; for ``bpr``, of users who lack an item."""
+        asked = torch.ones_like(graph.rating, dtype=torch.bool)
+        if self.trained_on is not self.positives:
+            asked &= graph.rating >= self.threshold
+        if self.objective == "bpr":
+            asked &= self.negatives.num_free[graph.user.long()] > 0
+        return graph if bool(asked.all()) else graph.part(asked)
 
     def _positives(self, graph: RatingGraph, implicit: bool, part: str) -> RatingGraph:
         if implicit:
@@ -210,19 +245,14 @@ class RankingTask(Task):
         return positives
 
     def loss(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator) -> Tensor:
-        if predicted is self.trained_on:
-            predicted = self.positives
-        elif self.trained_on is not self.positives:
-            positives = predicted.part(predicted.rating >= self.threshold)
-            predicted = positives if len(positives) else self.positives  # of very few, all may be visible
+        asked = self.asked if predicted is self.trained_on else self._asked(predicted)
+        predicted = asked if len(asked) else self.asked  # of very few, all may be visible
         return (self._bpr if self.objective == "bpr" else self._softmax)(factors, predicted, generator)
 
     def _bpr(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator) -> Tensor:
         count = self.num_negatives or 1
         pair = drawn_pairs(len(predicted), self.batch_size, generator)
         user, item = predicted.user[pair].long(), predicted.item[pair].long()
-        others = self.negatives.num_free[user] > 0  # a user who has every item prefers none to another
-        user, item = user[others], item[others]
         negative = self.negatives.draw(user, count, generator)
         positive_scores = self._edge_scores(factors, user, item)
         negative_scores = self._edge_scores(factors, user.repeat_interleave(count), negative.flatten())
@@ -245,7 +275,7 @@ class RankingTask(Task):
         # Finite, so that a user who has all of them gets a gradient of 0 and not of nan.
         scores = (user @ item.index_select(0, drawn).t()).masked_fill(self._places(theirs, drawn, len(users)), -1e9)
         wanted = self._edge_scores(factors, users[positive.place], positive.item)
-        return sampled_softmax(wanted, positive.place, scores, self.num_items, self.temperature)
+        return sampled_softmax(wanted, positive.place, scores, self.num_items / len(drawn), self.temperature)
 
     def _places(self, pairs: Pairs, items: Tensor, num_users: int) -> Tensor:
         """[B, n] bool: which of some distinct items [n] each user of a batch has a pair with."""
@@ -272,7 +302,18 @@ class RankingTask(Task):
         of_users, of_items = torch.bincount(users, minlength=num_users), torch.bincount(items, minlength=self.num_items)
         return of_users / len(users), of_items / len(users)
 
+    def completed(self, factors: Factors, completed: Factors) -> Factors:
+        """A user without positives is ranked for as users are in the mean; an item without any stays where it is."""
+        bias, mean_bias = factors.item_bias, completed.item_bias
+        if bias is not None and mean_bias is not None:
+            bias = torch.cat([bias, mean_bias[-1:]])
+        return completed._replace(item=torch.cat([factors.item, completed.item[-1:]]), item_bias=bias)
+
     def judge(self, part: str, factors: Factors, batch: Tensor) -> None:
+        bias = factors.item_bias
+        factors = factors._replace(  # only what is in the catalogue is ranked
+            item=factors.item[: self.num_items], item_bias=None if bias is None else bias[: self.num_items]
+        )
         metrics = self.val_metrics if part == "val" else self.test_metrics
         metrics.judge(factors, batch, self.seen[part], self.relevant[part])
 

@@ -29,6 +29,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gowalla() -> Path:
+    """The folder with gowalla/train.txt and gowalla/test.txt of the paper, named by LGCN_DATA."""
+    folder = os.environ.get("LGCN_DATA")
+    if folder is None or not all((Path(folder) / "gowalla" / name).is_file() for name in ("train.txt", "test.txt")):
+        _lacking("needs gowalla/train.txt and gowalla/test.txt in the folder that LGCN_DATA names")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def torch_sparse() -> ModuleType:
     """torch-sparse, where it is installed (make sparse)."""
     try:

@@ -97,6 +97,26 @@ def test_another_setting_is_another_entry(change: dict[str, Any], tmp_path: Path
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize("settings", [{"rating_column": None}, {"format": "adjacency"}], ids=str)
+def test_that_there_are_no_ratings_is_kept(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is another entry than that of the same file with its ratings."""
+    path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
+    if "format" in settings:
+        path.write_text("\n".join(f"{user} " + " ".join(map(str, range(user, user + 12))) for user in range(10)))
+    else:
+        assert not made(path, folder).implicit
+    entries = len(list(folder.glob("*")))
+    assert made(path, folder, **settings).implicit
+    assert len(list(folder.iterdir())) == entries + 1
+    with monkeypatch.context() as patch:
+        patch.delattr("lgcn.data.sources.load")
+        assert made(path, folder, **settings).implicit
+    if "format" not in settings:
+        assert not made(path, folder).implicit
+
+
 def test_every_setting_is_decisive_or_known_not_to_be() -> None:
     """A new setting of the datamodule belongs into one of the two."""
     without_effect = {"mirror", "predict_path", "eval_graph", "steps_per_epoch", "task", "eval_batch_size", "cache"}

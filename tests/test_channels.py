@@ -14,7 +14,7 @@ from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import LayerWeights, LightGCN
 
 USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
-KINDS: list[EdgeWeights] = ["binary", "rating", "centered", "residual"]
+KINDS: list[EdgeWeights] = ["binary", "rating", "liked", "centered", "residual"]
 
 
 def made_graph(add_self_loops: bool = False) -> RatingGraph:
@@ -63,6 +63,7 @@ def residuals(graph: RatingGraph) -> Tensor:
 
 
 VALUES: dict[EdgeWeights, Callable[[RatingGraph], Tensor]] = {
+    "liked": lambda graph: torch.tensor([r if r >= 3.5 else 0.0 for r in graph.rating.tolist()], dtype=torch.float64),
     "binary": lambda graph: torch.ones(len(graph)),
     "rating": lambda graph: graph.rating,
     "centered": lambda graph: graph.rating.double() - graph.rating.double().mean(),
@@ -113,6 +114,75 @@ def test_the_matrix_of_each_channel(engine: str, factored: bool) -> None:
         torch.testing.assert_close(matrix.to_dense().double(), expected, rtol=1e-5, atol=1e-6)
 
 
+NORMALISATIONS = [
+    Normalisation((0.5, 0.5), None, (3.0, 0.5)),
+    Normalisation((1.0, 0.0), None, (0.0, 2.0)),
+    Normalisation((0.5, 0.5), (0.15, 0.5)),
+    Normalisation((0.75, 0.25), (1.0, 0.0), (40.0, 10.0)),
+    Normalisation((1.0, 0.25), (0.25, 1.0), (1.5, 2.5)),  # symmetric, written as two directions
+]
+
+
+def dense_directions(graph: RatingGraph, value: Tensor, normalisation: Normalisation) -> Tensor:
+    """Entry by entry in float64, [N, N]: value / ((d_receiver + a)^r · (d_sender + a)^s), r and s by who receives."""
+    users, items = graph.user.tolist(), graph.item.tolist()
+    loop = int(graph.add_self_loops)
+    degree = [users.count(u) + loop for u in range(USERS)] + [items.count(i) + loop for i in range(ITEMS)]
+    damping = [normalisation.damping[0]] * USERS + [normalisation.damping[1]] * ITEMS
+    matrix = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+    entries = [(node, node, 1.0) for node in range(graph.num_nodes) if loop]
+    for user, item, number in zip(users, items, value.tolist(), strict=True):
+        entries += [(user, USERS + item, number), (USERS + item, user, number)]
+    for receiver, sender, number in entries:
+        of_items = normalisation.item_exponents if receiver >= USERS else None
+        r, s = normalisation.exponents if of_items is None else of_items
+        divisor = (degree[receiver] + damping[receiver]) ** r * (degree[sender] + damping[sender]) ** s
+        matrix[receiver, sender] = number / divisor
+    return matrix
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=str)
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_damped_degrees_and_a_division_for_each_direction(
+    engine: str, normalisation: Normalisation, add_self_loops: bool, weighted: bool
+) -> None:
+    graph = made_graph(add_self_loops)
+    value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
+    matrix: Any = graph.propagation_matrix(engine, value, normalisation)
+    expected = dense_directions(graph, torch.ones(EDGES) if value is None else value, normalisation)
+    held = matrix.to_dense()
+    torch.testing.assert_close(held.double(), expected, rtol=1e-5, atol=0)
+    assert torch.equal(matrix.t().to_dense(), held.T)
+    assert torch.equal(matrix.t().t().to_dense(), held)
+    torch.testing.assert_close(matrix.t().to(torch.float64).to_dense(), held.T.double(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=str)
+def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisation: Normalisation) -> None:
+    """Two propagations, against dense ones: in values and in the gradient, which takes the transpose."""
+    graph = made_graph(True)
+    expected = dense_directions(graph, torch.ones(EDGES), normalisation)
+    torch.manual_seed(0)
+    model = LightGCN(USERS, ITEMS, 3, num_layers=2, head="dot", init_std=1.0).double()
+    ego = model.embedding.weight
+    dense = (ego + expected @ ego + expected @ (expected @ ego)) / 3
+    factors = model(graph.propagation_matrix(engine, normalisation=normalisation))
+    ours = torch.cat([factors.user, factors.item])
+    torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-6)
+    towards = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grads = [torch.autograd.grad((out * towards).sum(), ego)[0] for out in (ours, dense)]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-6)
+
+
+def test_damping_by_hand() -> None:
+    # User 0 rated items 0 and 1, user 1 rated item 1; item 2 nobody. Two ratings are added to users, one to items.
+    graph = RatingGraph.from_edges(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.ones(3), 2, 3)
+    users, items = graph.scale(1.0, (2.0, 1.0))
+    assert users.tolist() == pytest.approx([1 / 4, 1 / 3])
+    assert items.tolist() == pytest.approx([1 / 2, 1 / 3, 0])  # none is added to no rating
+
+
 # -- edge values -------------------------------------------------------------------------------------------
 
 
@@ -121,7 +191,12 @@ def test_edge_values_by_hand() -> None:
     user, item, rating = torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([5.0, 3.0])
     graph = RatingGraph.from_edges(user, item, rating, 2, 2)
     assert edge_value(graph, "binary") is None
-    for kind, expected in {"rating": [5, 3], "centered": [1, -1], "residual": [1 - 1 / 3, -1 + 1 / 3]}.items():
+    for kind, expected in {
+        "rating": [5, 3],
+        "liked": [5, 0],
+        "centered": [1, -1],
+        "residual": [1 - 1 / 3, -1 + 1 / 3],
+    }.items():
         value = edge_value(graph, kind)  # type: ignore[arg-type]
         assert value is not None
         assert value.dtype == torch.float32

@@ -16,9 +16,12 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lgcn.baselines import Ease, Popularity
 from lgcn.cli import main
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.model import LightGCN
 from lgcn.module import LightGCNModule
+from lgcn.ranking import ranking_results
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
@@ -345,6 +348,174 @@ def test_two_processes_train_what_one_would(fit: Callable[..., Path], csv: Path,
         assert [row["num_ratings"] for row in ours[name]] == [row["num_ratings"] for row in theirs[name]]
 
 
+# -- rankings --------------------------------------------------------------------------------------------------
+
+IMPLICIT = ["--data.rating_column=null", "--data.test_fraction=0.2"]
+BPR = ["--model.objective=bpr", "--model.batch_size=32", "--model.num_negatives=2", "--model.l2_embeddings=0.01"]
+BPR += ["--model.l2_per=batch", "--model.k=5", "--model.more_k=[2]"]
+SOFTMAX = ["--model.objective=softmax", "--model.batch_size=10", "--model.num_negatives=7", "--model.temperature=0.5"]
+SOFTMAX += ["--model.edge_masking=0.4", "--model.head=cosine", "--model.k=5", "--model.more_k=[2]"]
+FAST_ADAM = ["--optimizer=Adam", "--optimizer.lr=0.1"]
+
+
+def test_a_ranking_run_has_its_files_and_scalars(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(*IMPLICIT, "--model.objective=bpr", "--model.batch_size=32", "--model.num_negatives=2")
+    for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (run / name).stat().st_size > 0, name
+    assert {path.stem for path in (run / "plots").iterdir()} == {"loss", "ranking_recall@20", "ranking_ndcg@20"}
+    events = EventAccumulator(str(run)).Reload()
+    names = ("recall", "precision", "ndcg", "hit_rate", "mrr", "map", "coverage")
+    wanted = {f"val/ranking_{name}@{k}" for name in names for k in (10, 20, 50)}
+    scalars = set(events.Tags()["scalars"])
+    assert {name for name in scalars if name.startswith("val/")} == wanted  # nothing of ratings
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(8))
+    assert [event.step for event in events.Scalars("val/ranking_ndcg@20")] == [3, 7]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["data"]["rating_column"], config["model"]["objective"]) == (None, "bpr")
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    best = max(event.value for event in events.Scalars("val/ranking_ndcg@20"))
+    assert f"best val/ranking_ndcg@20 {best:.4f}" in printed
+    assert re.search(r"popularity 0\.\d{4} \(.*, EASE 0\.\d{4} \(", printed)
+
+
+def test_the_best_checkpoint_of_a_ranking_has_the_highest_ndcg(fit: Callable[..., Path]) -> None:
+    run = fit(*IMPLICIT, *BPR, "--optimizer=Adam", "--optimizer.lr=0.05", steps=40)
+    rows = pd.read_csv(run / "metrics.csv").dropna(subset=["val/ranking_ndcg@5"])
+    best = rows.sort_values("val/ranking_ndcg@5", ascending=False, kind="stable").iloc[0]
+    assert best["step"] < 39  # so that the last is not the best by chance
+    assert best["val/ranking_ndcg@5"] > rows["val/ranking_ndcg@5"].iloc[0]
+    assert checkpoint(run, "best")["global_step"] == best["step"] + 1
+    assert checkpoint(run, "last")["global_step"] == 40
+
+
+def recall_and_ndcg(scores: torch.Tensor, unseen: torch.Tensor, wanted: torch.Tensor, k: int) -> list[float]:
+    """Of scores [U, I] and pairs [U, I] bool, one user after the other."""
+    recalls, ndcgs = [], []
+    for row, free, relevant in zip(scores.tolist(), unseen.tolist(), wanted.tolist(), strict=True):
+        best = sorted((item for item in range(len(row)) if free[item]), key=lambda item: -row[item])[:k]
+        gains = [1 / np.log2(rank + 2) for rank in range(k)]
+        hits = [relevant[item] for item in best]
+        if any(relevant):
+            recalls.append(sum(hits) / sum(relevant))
+            ndcgs.append(sum(gain for gain, hit in zip(gains, hits, strict=False) if hit) / sum(gains[: sum(relevant)]))
+    return [float(np.mean(recalls)), float(np.mean(ndcgs))]
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["pairs, validation masked", "ratings"])
+def test_a_ranking_test_is_of_the_trained_model_beside_baselines(
+    fit: Callable[..., Path], csv: Path, implicit: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against a model made of the checkpoint's parameters, and baselines fitted anew; 3.5 and more are positive."""
+    settings: dict[str, Any] = {"rating_column": None, "test_fraction": 0.2} if implicit else {}
+    run = fit(*(IMPLICIT if implicit else ["--model.mask_validation=false"]), *BPR, *FAST_ADAM)
+    main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    written = json.loads((run / "test_metrics.json").read_text())
+    printed = capsys.readouterr().out
+
+    data = RatingsDataModule(str(csv), **settings)
+    positives = {part: graph if implicit else graph.part(graph.rating >= 3.5) for part, graph in data.graphs.items()}
+    model = LightGCN(30, 20, 4, num_layers=1, head="dot", biases=True)
+    state = checkpoint(run, "best")["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items() if "model." in name})
+    scores = model(positives["train"].propagation_matrix()).scores(torch.arange(30))
+    unseen, wanted = torch.ones(30, 20, dtype=torch.bool), torch.zeros(30, 20, dtype=torch.bool)
+    seen = [data.graphs["train"].pattern, *([data.graphs["val"].pattern] if implicit else [])]
+    for pattern in seen:
+        unseen[pattern.user, pattern.item] = False
+    wanted[positives["test"].user, positives["test"].item] = True
+    expected = recall_and_ndcg(scores, unseen, wanted, 5)
+    assert [written[f"test/ranking_{name}@5"] for name in ("recall", "ndcg")] == pytest.approx(expected, rel=1e-5)
+
+    assert written["baselines"].keys() == {"popularity", "EASE"}
+    for name, kind in (("popularity", Popularity), ("EASE", Ease)):
+        results = ranking_results(kind.fit(positives["train"]), positives["test"].pattern, seen, [5, 2])
+        assert written["baselines"][name] == {f"test/{key}": pytest.approx(value) for key, value in results.items()}
+        assert f"{results['ranking_ndcg@5']:.4f}" in printed
+    assert f"{written['test/ranking_ndcg@5']:.4f}" in printed
+    title = f"{int(wanted.sum())} test positives of {int(wanted.any(dim=1).sum())} users, among 20 items"
+    assert title in printed
+
+
+def test_scores_for_who_is_unknown(fit: Callable[..., Path], tmp_path: Path) -> None:
+    """Items have biases; a user who is not in the data gets them alone."""
+    run = fit(*IMPLICIT, *BPR, *FAST_ADAM)
+    (tmp_path / "pairs.csv").write_text("user,item\nnobody,0\nnobody,10\nu1,0\n")
+    table = predicted(run, "--data.predict_path", str(tmp_path / "pairs.csv"))
+    state = checkpoint(run)["state_dict"]
+    biases = state["model.head.item_bias"][:2] + state["model.head.offset"]
+    assert biases.abs().min() > 0.01
+    assert table["prediction"][:2].tolist() == pytest.approx(biases.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [[*BPR, "--model.embedding_init=spectral"], SOFTMAX], ids=["bpr", "softmax, masked"]
+)
+@pytest.mark.parametrize("change", ["other items", "few"])
+def test_held_out_pairs_change_no_ranking(
+    fit: Callable[..., Path], tmp_path: Path, change: str, settings: list[str]
+) -> None:
+    """All scores stay: neither what is drawn nor what is learned knows of them."""
+    ratings = made_ratings()
+    ratings[["user", "item"]].drop_duplicates().to_csv(tmp_path / "every.csv", index=False)
+    free = {user: sorted(set(ratings["item"]) - set(rows["item"])) for user, rows in ratings.groupby("user")}
+
+    def changed(table: pd.DataFrame) -> pd.DataFrame:
+        """One of nobody's pairs in place of each, as many as there are users; or one pair alone."""
+        first = table.drop_duplicates("user")
+        return first.iloc[:1] if change == "few" else first.assign(item=[free[user][0] for user in first["user"]])
+
+    tables = []
+    for name, function in (("whole", lambda table: table), ("other", changed)):
+        run = fit(*_parts(tmp_path / name, function), "--data.rating_column=null", *settings, *FAST_ADAM, name=name)
+        tables.append(predicted(run, "--data.predict_path", str(tmp_path / "every.csv")))
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("half", "settings"),
+    [(8, BPR), (6, [*BPR, "--model.embedding_init=spectral", "--model.edge_dropout=0.2"]), (6, SOFTMAX)],
+    ids=["bpr, between epochs", "bpr, spectral, within an epoch", "softmax, within an epoch"],
+)
+def test_a_resumed_ranking_is_the_same_run(
+    fit: Callable[..., Path], half: int, settings: list[str], tmp_path: Path
+) -> None:
+    straight = fit(*IMPLICIT, *settings, *FAST_ADAM, steps=16, name="straight")
+    fit(*IMPLICIT, *settings, *FAST_ADAM, steps=half, name="halves")
+    where = ["--run_name=halves", "--runs_dir", str(tmp_path / "runs")]
+    main(["fit", *where, "--ckpt_path=last", "--trainer.max_steps=16"])
+    halves = straight.parent.parent / "halves" / "version_0"
+    once, twice = checkpoint(straight), checkpoint(halves)
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert equal(once[part], twice[part]), part
+    for name in ("train/loss", "val/ranking_ndcg@5"):
+        left, right = (
+            pd.read_csv(run / "metrics.csv").dropna(subset=[name])[["step", name]].reset_index(drop=True)
+            for run in (straight, halves)
+        )
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def test_two_processes_rank_what_one_would(fit: Callable[..., Path], csv: Path, tmp_path: Path) -> None:
+    """Both draw the same batches, and each judges its share of the users."""
+    sgd = ["--optimizer=SGD", "--optimizer.lr=0.5"]
+    one = fit(*IMPLICIT, *BPR, *sgd)
+    args = ["--data.source", str(csv), *FAST, *DOT, *IMPLICIT, *BPR, *sgd, "--trainer.max_steps=8"]
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    where = ["--run_name=two", "--runs_dir", str(tmp_path / "runs")]
+    for command in (["fit", *args], ["test", "--ckpt_path=last"]):
+        call = [sys.executable, "-m", "lgcn", *command, *two, *where]
+        subprocess.run(call, check=True, timeout=120, capture_output=True)
+    run = tmp_path / "runs" / "two" / "version_0"
+    for name, value in checkpoint(one)["state_dict"].items():
+        torch.testing.assert_close(checkpoint(run)["state_dict"][name], value)
+    main(["test", "--run_name=made", "--runs_dir", str(tmp_path / "runs"), "--ckpt_path=last"])
+    ours, theirs = (json.loads((folder / "test_metrics.json").read_text()) for folder in (run, one))
+    for name in theirs:
+        if name.startswith("test/"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+    assert ours["baselines"] == theirs["baselines"]
+
+
 # -- leakage ---------------------------------------------------------------------------------------------------
 
 
@@ -586,6 +757,27 @@ def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (["--checkpoint.monitor=val/mae"], ["--checkpoint.mode"]),
         (["--ckpt_path=lats"], ["lats", "did you mean 'last'"]),
         (["--ckpt_path=last"], ["no run in", "lgcn fit"]),
+        (["--data.rating_column=null"], ["--model.objective mse predicts ratings", "bpr or softmax", "rating_column"]),
+        (
+            ["--model.objective=bpr", "--model.head=linear", "--model.biases=false"],
+            ["'objective' bpr needs 'head' dot or cosine"],
+        ),
+        (["--model.objective=softmax", "--model.temperature=0"], ["'temperature' must be above 0 (got 0.0)"]),
+        (["--model.objective=bpr", "--model.batch_size=0"], ["'batch_size' must be at least 1 (got 0)"]),
+        (["--model.objective=bpr", "--model.num_negatives=0"], ["'num_negatives' must be at least 1 (got 0)"]),
+        (["--model.objective=bpr", "--model.more_k=[10,0]"], ["'k' must be at least 1 (got 0)"]),
+        (["--model.objective=bpr", "--data.eval_graph=split"], ["--data.eval_graph split", "use train"]),
+        (["--model.l2_per=batch"], ["'l2_per' must be", "'batch' to rank items"]),
+        (["--model.objective=bpr", "--model.threshold=9"], ["no val rating reaches --model.threshold 9", "lower"]),
+        (["--model.objective=warp"], ["objective", "warp"]),
+        (["--model.embedding_init=spectral", "--model.embedding_dim=21"], ["at most 20 columns", "'embedding_dim' 21"]),
+        (["--model.spectral_ridge=-1"], ["'spectral_ridge' must be 0 or more (got -1.0)"]),
+        (["--model.degree_damping=[-1,0]"], ["'degree_damping' must be 0 or more"]),
+        (
+            ["--model.objective=bpr", "--checkpoint.monitor=val/rmse", "--checkpoint.mode=min"],
+            ["val/rmse", "is not logged", "val/ranking_ndcg@20"],
+        ),
+        (["--data.format=list"], ["format", "list"]),
     ],
     ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else None,
 )

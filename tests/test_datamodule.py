@@ -17,7 +17,7 @@ from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
 from lgcn.data import sources
-from lgcn.data.datamodule import PARTS, EdgeChunks, Edges, RatingsDataModule, drop_duplicates
+from lgcn.data.datamodule import PARTS, EdgeChunks, Edges, RatingsDataModule, UserChunks, drop_duplicates
 from lgcn.data.splits import leave_last_out_split, random_split, temporal_split
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
@@ -103,6 +103,19 @@ def test_the_notebooks_edges(latest_small: RatingsDataModule, real_data: Path) -
 def test_titles_come_along(latest_small: RatingsDataModule) -> None:
     assert latest_small.item_titles is not None
     assert set(latest_small.items) <= set(latest_small.item_titles["item"])
+
+
+def test_the_counts_of_the_paper(gowalla: Path) -> None:
+    """Table 2 of the paper has 29,858 users, 40,981 items and 1,027,370 interactions."""
+    paths: dict[str, Any] = {"train_path": "train.txt", "test_path": "test.txt"}
+    data = RatingsDataModule("gowalla", str(gowalla), split="files", cache=None, **paths)
+    assert data.implicit
+    assert (data.num_users, data.num_items) == (29_858, 40_981)
+    assert [len(data.graphs[part]) for part in ("train", "val")] == [729_115, 81_013]  # of 810,128
+    assert len(data.graphs["test"]) == 217_242
+    assert 810_128 + 217_242 == 1_027_370
+    assert (data.graphs["test"].user_degree > 0).all()
+    assert list(data.users) == list(range(29_858))
 
 
 def test_the_root_may_come_from_the_environment(
@@ -291,6 +304,57 @@ def test_ids_that_look_like_numbers_in_one_file_only(tmp_path: Path) -> None:
     assert triples(data, "test") == sorted(test)
 
 
+# -- implicit data -----------------------------------------------------------------------------------------------
+
+
+def test_a_table_without_ratings_has_a_1_for_each_pair(tmp_path: Path) -> None:
+    rows = ratings_of(3)
+    path = write(tmp_path / "r.csv", rows)
+    explicit, data = RatingsDataModule(path), RatingsDataModule(path, rating_column=None)
+    assert (explicit.implicit, data.implicit) == (False, True)
+    for part in PARTS:
+        assert triples(data, part) == [(user, item, 1.0) for user, item, _ in triples(explicit, part)]
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_adjacency_lists_of_ones_own(placed: bool, tmp_path: Path) -> None:
+    """The names or positions of columns are for tables, and do not matter here."""
+    rows = ratings_of(4)
+    lists = {user: [item for u, item, _ in rows if u == user] for user, _, _ in rows}
+    lines = [" ".join(map(str, (user, *items))) + "\n" for user, items in lists.items()]
+    (tmp_path / "all.txt").write_text("".join(lines))
+    columns: dict[str, Any] = {"user_column": 0, "item_column": 1, "rating_column": 2} if placed else {}
+    data = RatingsDataModule(str(tmp_path / "all.txt"), format="adjacency", **columns)
+    assert data.implicit
+    assert triples(data) == sorted((user, item, 1.0) for user, item, _ in rows)
+
+    for name, chosen in (("a", lines[:8]), ("b", lines[8:])):
+        (tmp_path / f"{name}.txt").write_text("".join(chosen))
+    paths: dict[str, Any] = {"train_path": str(tmp_path / "a.txt"), "test_path": str(tmp_path / "b.txt")}
+    parts = RatingsDataModule(None, split="files", format="adjacency", **paths, **columns)
+    assert parts.implicit
+    users = list(lists)
+    assert triples(parts, "train", "val") == sorted((u, i, 1.0) for u, i, _ in rows if u in users[:8])
+    assert triples(parts, "test") == sorted((u, i, 1.0) for u, i, _ in rows if u in users[8:])
+
+
+def test_parts_of_a_data_set_of_the_paper(tmp_path: Path) -> None:
+    """Validation is drawn from train.txt; a test user without training pairs is there, too."""
+    (tmp_path / "yelp2018").mkdir()
+    train = {user: range(user, user + 5) for user in range(8)}
+    lines = [" ".join(map(str, (user, *items))) + " \n" for user, items in train.items()]
+    (tmp_path / "yelp2018" / "train.txt").write_text("".join(lines))
+    (tmp_path / "yelp2018" / "test.txt").write_text("0 11\n1 \n9 0 99\n")
+    paths: dict[str, Any] = {"train_path": "train.txt", "test_path": "test.txt"}
+    data = RatingsDataModule("yelp2018", str(tmp_path), split="files", val_fraction=0.25, **paths)
+    assert data.implicit
+    assert triples(data, "train", "val") == [(user, item, 1.0) for user, items in train.items() for item in items]
+    assert len(data.graphs["val"]) == 10
+    assert triples(data, "test") == [(0, 11, 1.0), (9, 0, 1.0), (9, 99, 1.0)]
+    assert list(data.users) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+    assert list(data.items) == [*range(12), 99]
+
+
 # -- chunks ------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +383,28 @@ def test_chunks_of_the_test_part_and_without_ratings(tmp_path: Path) -> None:
     assert users.tolist() == data.graphs["test"].user.tolist()
     pairs = EdgeChunks(Edges(torch.arange(5), torch.arange(5), None), size=2)
     assert [(chunk.user.tolist(), chunk.rating) for chunk in pairs] == [([0, 1], None), ([2, 3], None), ([4], None)]
+
+
+@pytest.mark.parametrize("size", [1, 40, 10_000])
+@pytest.mark.parametrize("processes", [1, 2, 5, 30])
+def test_chunks_of_rankings_have_every_user_with_held_out_pairs_once(processes: int, size: int, tmp_path: Path) -> None:
+    """A chunk holds no more than `eval_batch_size` scores, or those of one user."""
+    rows = ratings_of(7, share=0.2)
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows), task="ranking", eval_batch_size=size)
+    for part, loader in (("val", data.val_dataloader), ("test", data.test_dataloader)):
+        found: list[int] = []
+        for rank in range(processes):
+            data.trainer = cast(Any, SimpleNamespace(global_rank=rank, world_size=processes))
+            share = cast(UserChunks, loader())
+            of_rank = [chunk.tolist() for chunk in share]
+            if any(of_rank):
+                assert len(of_rank) == len(share)
+            assert all(len(chunk) <= max(size // data.num_items, 1) for chunk in of_rank)
+            assert [chunk.tolist() for chunk in share] == of_rank  # once more
+            found += [user for chunk in of_rank for user in chunk]
+        users = set(data.graphs[cast(Any, part)].user.tolist())
+        assert len(users) < data.num_users
+        assert sorted(found) == sorted(users)
 
 
 def test_steps_are_numbered(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgcn.heads import DotHead, Head, LinearHead, Terms
+from lgcn.heads import CosineHead, DotHead, Head, LinearHead, Terms
 
 USERS, ITEMS, COLUMNS = 4, 5, 3
 
@@ -92,3 +92,40 @@ def test_the_mean_rating_is_saved_and_not_learned() -> None:
     loaded.load_state_dict(head.state_dict())
     assert float(loaded.offset) == 3.5
     assert {name for name, _ in head.named_parameters()} == {"user_bias", "item_bias"}
+
+
+def test_cosine_head_by_hand() -> None:
+    """Lengths do not count, and an embedding of 0 has cosine 0 with all, itself included."""
+    head = CosineHead(3, 3)
+    user = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1e-4, 0.0]])
+    item = torch.tensor([[40.0, 30.0], [0.0, 0.0], [7.0, 0.0]])
+    expected = [[(3 * 4 + 4 * 3) / 25, 0, 3 / 5], [0, 0, 0], [-4 / 5, 0, -1]]
+    assert scores(head, user, item).tolist() == [pytest.approx(row) for row in expected]
+    assert not list(head.parameters())
+
+
+def test_cosine_head_with_biases_by_hand() -> None:
+    head = CosineHead(2, 2, biases=True)
+    head.fit_mean(3.5)
+    assert head.user_bias is not None
+    assert head.item_bias is not None
+    with torch.no_grad():
+        head.user_bias.copy_(torch.tensor([0.5, -1.0]))
+        head.item_bias.copy_(torch.tensor([0.25, 2.0]))
+    user, item = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [5.0, 0.0]])
+    assert scores(head, user, item).tolist() == [
+        pytest.approx([3.5 + 0.5 + 0.25 + 24 / 25, 3.5 + 0.5 + 2 + 3 / 5]),
+        pytest.approx([3.5 - 1 + 0.25, 3.5 - 1 + 2]),
+    ]
+
+
+def test_the_gradient_of_a_cosine_is_across_the_embedding_and_finite_at_0() -> None:
+    """Along an embedding its cosine does not change."""
+    user, item = table(USERS, 1).requires_grad_(), table(ITEMS, 2)
+    with torch.no_grad():
+        user[0] = 0
+    head = CosineHead(USERS, ITEMS)
+    (grad,) = torch.autograd.grad(scores(head, user, item).sum(), user)
+    assert grad.isfinite().all()
+    torch.testing.assert_close((grad * user).sum(dim=1), torch.zeros(USERS), rtol=0, atol=1e-5)
+    assert (grad[1:].norm(dim=1) > 0.1).all()

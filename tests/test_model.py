@@ -476,3 +476,27 @@ def test_there_is_one_matrix_for_each_channel() -> None:
     for matrices in (1, 3, 4):
         with pytest.raises(ValueError, match=rf"each of 2 channels is needed \(got {matrices}\)"):
             model(*[graph.propagation_matrix()] * matrices)
+
+
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("head", ["dot", "cosine"])
+def test_scores_are_predictions_but_for_what_is_the_same_for_all_items(head: Any, biases: bool) -> None:
+    """Mean and user bias, that is; scores may be written over without harm to the factors."""
+    graph = made_graph()
+    torch.manual_seed(0)
+    model = LightGCN(graph.num_users, graph.num_items, 4, head=head, biases=biases, init_std=1.0)
+    model.head.fit_mean(3.5)
+    for parameter in model.head.parameters():
+        nn.init.normal_(parameter)
+    with torch.no_grad():
+        factors = model(graph.propagation_matrix())
+    users = torch.tensor([7, 0, 7])
+    scores = factors.scores(users)
+    for row, user in zip(scores, users.tolist(), strict=True):
+        preds = factors.predict(torch.full((graph.num_items,), user), torch.arange(graph.num_items))
+        same = factors.offset + (0.0 if factors.user_bias is None else factors.user_bias[user])
+        torch.testing.assert_close(row + same, preds)
+    before = [part.clone() for part in factors if part is not None]
+    scores.zero_()
+    for part, was in zip([part for part in factors if part is not None], before, strict=True):
+        assert torch.equal(part, was)

@@ -133,7 +133,8 @@ def test_against_a_loop_over_users(k: int, chunk: int) -> None:
     patterns = [pattern(items, *(sorted(row) for row in part)) for part in sets]
     results = ranking_results(Given(scores), patterns[0], [patterns[1]], [k], chunk)
     assert any(not row for row in sets[0])
-    assert results == {name: pytest.approx(value, abs=1e-6) for name, value in loop(scores, *sets, k).items()}
+    expected = loop(scores, sets[0], sets[1], k)
+    assert results == {name: pytest.approx(value, abs=1e-6) for name, value in expected.items()}
 
 
 def test_a_checkerboard_gives_the_obvious_answer() -> None:
@@ -161,7 +162,7 @@ def test_factors_rank_as_they_predict(biases: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     user, item = torch.randn(4, 3, generator=draw), torch.randn(6, 3, generator=draw)
     bias = (torch.randn(4, generator=draw), torch.randn(6, generator=draw)) if biases else (None, None)
-    factors = Factors(user, item, *bias, torch.tensor(3.5))
+    factors = Factors(user, item, bias[0], bias[1], torch.tensor(3.5))
     before = [part.clone() for part in factors if part is not None]
     best = top_items(factors, torch.arange(4), [], 6)
     preds = factors.predict(torch.arange(4).repeat_interleave(6), torch.arange(6).repeat(4)).view(4, 6)

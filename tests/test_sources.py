@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
 from lgcn.data import sources
-from lgcn.data.sources import EDITIONS, Columns, load, load_parts, read_pairs, read_table
+from lgcn.data.sources import EDITIONS, Columns, files_of, load, load_parts, read_adjacency, read_pairs, read_table
 from lgcn.errors import InputError
 
 Files = Callable[[str], dict[str, bytes]]
@@ -597,6 +597,160 @@ def test_a_clean_file_gives_no_warning(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         read(tmp_path, "user,item,rating\n1,2,4\n")
     assert not caplog.records
+
+
+# -- implicit data -----------------------------------------------------------------------------------------------
+
+
+def adjacency(tmp_path: Path, content: str | bytes, name: str = "r.txt") -> Any:
+    """The columns of adjacency lists with this content, as lists."""
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_adjacency(path).to_dict("list")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7 10 11 12\n5 11\n",
+        "7 10 11 12\n5 11",
+        "7\t10\t11\t12\n5\t11\n",
+        "7 10\t11  12 \n 5 11\n",  # the paper's files have spaces before some line ends
+        "7 10 11 12\r\n5 11\r\n",
+        "\ufeff7 10 11 12\n5 11\n",
+        "7 10 11 12\n\n5 11\n\n",
+        "7 10 11 12\n6\n5 11\n8 \n",  # users without items
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_table_from_adjacency_lists(packed: bool, text: str, tmp_path: Path) -> None:
+    name, content = ("r.txt.gz", gzip.compress(text.encode())) if packed else ("r.txt", text.encode())
+    (tmp_path / name).write_bytes(content)
+    ratings, items, origin, implicit = load(str(tmp_path / name), tmp_path, None)
+    expected = pd.DataFrame({"user": [7, 7, 7, 5], "item": [10, 11, 12, 11], "rating": [1.0] * 4})
+    assert_frame_equal(ratings, expected)
+    assert items is None
+    assert origin.endswith(name)
+    assert implicit
+
+
+def test_ids_in_adjacency_lists_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    table = adjacency(tmp_path, "ann B0001,x 007\nZoë 7\n")
+    assert table == {"user": ["ann", "ann", "Zoë"], "item": ["B0001,x", "007", "7"], "rating": [1.0] * 3}
+    assert adjacency(tmp_path, "1 007 7\n2 x\n")["user"] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no pairs; adjacency lists are"),
+        ("\n \n\t\n", "has no pairs"),
+        ("7\n5\n", "has no pairs"),  # nobody has any
+        ("1 2 3\n4 Zoë\n".encode("latin-1"), "line 2: not UTF-8 text"),
+        ("Zoë 2\n3 4\n".encode("latin-1"), "line 1: not UTF-8 text"),
+        (b"1 2\n3 4\n\xff 6\n", "line 3: not UTF-8 text"),
+        (b"\xef\xbb\xbf1 2\n\xff 3\n", "line 2: not UTF-8 text"),
+        ("1 2\n".encode("utf-16"), "line 1: not UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_bad_adjacency_lists(packed: bool, content: str | bytes, words: str, tmp_path: Path) -> None:
+    raw = content.encode() if isinstance(content, str) else content
+    name = "r.txt.gz" if packed else "r.txt"
+    with pytest.raises(InputError, match=rf"{name},? {words}"):
+        adjacency(tmp_path, gzip.compress(raw) if packed else raw, name)
+
+
+def test_adjacency_lists_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 2\n")
+    with pytest.raises(InputError, match=r"no file .*trian\.txt; did you mean .*/train\.txt\?"):
+        read_adjacency(tmp_path / "trian.txt")
+    with pytest.raises(InputError, match="is a folder; a file is needed"):
+        read_adjacency(tmp_path)
+    with pytest.raises(InputError, match=r"r\.txt\.gz is damaged"):
+        adjacency(tmp_path, gzip.compress(b"1 2 3\n" * 100)[:-9], "r.txt.gz")
+
+
+PAPERS = {"train.txt": b"0 5 6 7\n1 5\n2 6 7\n", "test.txt": b"0 8\n1 \n2 5 8\n", "user_list.txt": b"org_id remap_id\n"}
+
+
+@pytest.mark.parametrize("kept", ["named", "folder", "zip"])
+def test_a_data_set_of_the_paper(kept: str, tmp_path: Path) -> None:
+    if kept == "zip":
+        write_zip({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path / "mine.zip")
+    else:
+        write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
+    source = {"named": "gowalla", "folder": str(tmp_path / "gowalla"), "zip": str(tmp_path / "mine.zip")}[kept]
+    # Columns are for tables of one's own.
+    (train, test), items, origin, implicit = load_parts(source, tmp_path, ["train.txt", "test.txt"], Columns())
+    assert train.to_dict("list") == {"user": [0, 0, 0, 1, 2, 2], "item": [5, 6, 7, 5, 6, 7], "rating": [1.0] * 6}
+    assert test.to_dict("list") == {"user": [0, 2, 2], "item": [8, 5, 8], "rating": [1.0] * 3}
+    assert items is None
+    assert implicit
+    assert origin.endswith("(train.txt, test.txt)")
+    alone = load(source, tmp_path, Columns())
+    assert_frame_equal(alone.ratings, train)
+    assert alone.implicit
+
+
+def test_the_files_of_a_data_set_of_the_paper(tmp_path: Path) -> None:
+    """What the cache looks at: all that is read, and nothing else."""
+    write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
+    folder = tmp_path / "gowalla"
+    assert files_of("gowalla", tmp_path, ["train.txt", "test.txt"]) == [folder / "train.txt", folder / "test.txt"]
+    assert files_of("gowalla", tmp_path) == [folder / "train.txt"]
+
+
+@pytest.mark.parametrize("name", sources.PAPER)
+def test_a_data_set_of_the_paper_that_is_not_there(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    words = rf"{name} is not in .*elsewhere; put the folder {name} of the paper's code \(https://github\.com/\S+\)"
+    for use in (load, lambda source, root, columns: load_parts(source, root, ["train.txt", "test.txt"], columns)):
+        with pytest.raises(InputError, match=words):
+            use(name, tmp_path / "elsewhere", Columns())
+    assert sources.fetch(name, tmp_path) is None  # type: ignore[func-returns-value]
+    assert not (tmp_path / name).exists()
+
+
+def test_a_part_that_a_data_set_of_the_paper_does_not_have(tmp_path: Path) -> None:
+    write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
+    with pytest.raises(InputError, match=r"gowalla has no file val\.txt; it has test\.txt, train\.txt"):
+        load_parts("gowalla", tmp_path, ["train.txt", "val.txt"], None)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("columns", [Columns("user", "item", None), Columns(1, 0, None)])
+def test_a_table_without_ratings(columns: Columns, packed: bool, tmp_path: Path) -> None:
+    """Its other columns may hold anything."""
+    text = "5,ann,good\n6,bob,\n" if columns.user == 1 else "item,user,rating\n5,ann,good\n6,bob,\n"
+    path = tmp_path / ("r.csv.gz" if packed else "r.csv")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    ratings, _, _, implicit = load(str(path), tmp_path, columns)
+    assert ratings.to_dict("list") == {"user": ["ann", "bob"], "item": [5, 6], "rating": [1.0, 1.0]}
+    assert implicit
+    tables, _, _, implicit = load_parts(None, tmp_path, [str(path), str(path)], columns)
+    for table in tables:
+        assert_frame_equal(table, ratings)
+    assert implicit
+
+
+def test_a_parquet_table_without_ratings(tmp_path: Path) -> None:
+    table = read_parquet(tmp_path, Columns("user", "item", None, "time"), user=["a", "b"], item=[1, 2], time=[5, 7])
+    assert table == {"user": ["a", "b"], "item": [1, 2], "rating": [1.0, 1.0], "timestamp": [5, 7]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"), [(NAMED, 3), (Columns("user", "item", None), 2)], ids=["ratings", "implicit"]
+)
+def test_rows_left_out_of_a_table_without_ratings_are_not_blamed_on_ratings(
+    columns: Columns, missing: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        table = read(tmp_path, "user,item,rating\n1,2,4\n,7,3\n2,,3\n2,2,\n", columns)
+    assert len(table["user"]) == 4 - missing
+    (record,) = caplog.records
+    assert f"left out {missing} of 4 rows without a user" in record.message
+    assert ("rating" in record.message) == (columns.rating is not None)
 
 
 # -- pairs to predict --------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class UserChunks:
         return -(-len(self.users) // self.size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.split(self.users, self.size))
+        return iter(torch.split(self.users, self.size) if len(self.users) else ())
 
 
 class TrainingSteps:

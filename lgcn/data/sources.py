@@ -335,11 +335,12 @@ def read_adjacency(path: Place) -> pd.DataFrame:
     with _readable(path), _byte_stream(path) as stream:
         content = stream.read()
     try:
-        lines = [line.split() for line in content.decode("utf-8-sig").split("\n")]
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
+        number = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {number}: not UTF-8 text; adjacency lists are `user item item ...`") from error
-    lines = [words for words in lines if len(words) > 1]
+    # Not split(), which takes a no-break space, too, for the end of an id.
+    lines = [words for line in text.split("\n") if len(words := [*filter(None, re.split("[ \t]", line))]) > 1]
     if not lines:
         raise InputError(f"{path} has no pairs; adjacency lists are `user item item ...` a line")
     users = pd.Series([words[0] for words in lines], dtype=object).repeat([len(words) - 1 for words in lines])
