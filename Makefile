@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .PHONY: help install sparse fit test lint bench bench-ranking tensorboard clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 install: $(VENV)/installed  ## make the virtual environment and install lgcn with its sample data
 

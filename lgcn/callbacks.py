@@ -60,6 +60,8 @@ class RunCheckpoints(Checkpoint):
     def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
         if monitor is not None and mode is None:
             raise InputError(f"--checkpoint.monitor {monitor} needs --checkpoint.mode: min or max, which is better")
+        if monitor is None and mode is not None:
+            raise InputError(f"--checkpoint.mode {mode} needs --checkpoint.monitor: the value that is judged by")
         self.monitor, self.mode = monitor or "", mode
         self.best_score: float | None = None
         self.best_step = 0

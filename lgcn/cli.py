@@ -151,7 +151,7 @@ class LgcnCLI(LightningCLI):
         """Refuse what the trainer cannot do before the data is read, which may take minutes."""
         trainer = self._get(self.config, "trainer")
         if trainer["accumulate_grad_batches"] != 1:
-            raise InputError("--trainer.accumulate_grad_batches must be 1: each step is over all training ratings")
+            raise InputError("--trainer.accumulate_grad_batches must be 1: for larger steps give --model.batch_size")
         wanted = trainer["accelerator"]
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")

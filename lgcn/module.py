@@ -51,12 +51,12 @@ class LightGCNModule(pl.LightningModule):
         biases: with ``dot`` and ``cosine``: add the mean rating and a learned bias per user and item. In rankings
             the item's is all that counts.
         embedding_init: ``normal`` draws the embeddings' first values; ``spectral`` takes the leading singular vectors
-            of the propagation matrix, of which there are no more than users or items.
+            of the half of the propagation matrix that sends to users, of which there are no more than users or items.
         init_std: for ``normal``: their standard deviation.
         spectral_power: for ``spectral``: of the singular value σ that each vector is multiplied by.
         spectral_ridge: for ``spectral``: λ, as a share of the largest σ²; each vector is multiplied by
             (σ² / (σ² + λ))^(1/2), too. With spectral_power -0.5, one layer and no ego layer, this is the ridge
-            regression of items on items.
+            regression of items on items, but for a factor an item if item_degree_exponents differ.
         edge_dropout: share of the ratings left out of the propagation in each training step; all are predicted.
         edge_masking: share of the ratings hidden from each training step's graph; they alone are predicted.
         l2_embeddings: L2 penalty on the embeddings, λ / 2 |x|² added to the loss.
@@ -142,9 +142,17 @@ class LightGCNModule(pl.LightningModule):
             raise InputError(f"'degree_damping' must be 0 or more (got {degree_damping!r})")
         self.normalisation = Normalisation(degree_exponents, item_degree_exponents, degree_damping)
         if objective not in (*RATING_OBJECTIVES, *RANKING_OBJECTIVES):
-            known = ", ".join((*RATING_OBJECTIVES, *RANKING_OBJECTIVES))
-            raise InputError(f"'objective' must be one of {known} (got {objective!r})")
+            objectives = ", ".join((*RATING_OBJECTIVES, *RANKING_OBJECTIVES))
+            raise InputError(f"'objective' must be one of {objectives} (got {objective!r})")
         ranks = objective in RANKING_OBJECTIVES
+        if not ranks and (batch_size is not None or num_negatives is not None):
+            raise InputError(
+                "'batch_size' and 'num_negatives' are for 'objective' bpr and softmax; mse is over all ratings "
+                f"(got {batch_size} and {num_negatives})"
+            )
+        for name, one, other in (("propagate", "positives", "ratings"), ("embedding_init", "normal", "spectral")):
+            if self.hparams[name] not in (one, other):
+                raise InputError(f"'{name}' must be {one!r} or {other!r} (got {self.hparams[name]!r})")
         if l2_per not in ("node", "rating", "batch") or (l2_per == "batch" and not ranks):
             raise InputError(f"'l2_per' must be 'node' or 'rating', or 'batch' to rank items (got {l2_per!r})")
         if ranks and head == "linear":
@@ -189,7 +197,15 @@ class LightGCNModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the graphs from the datamodule and put them where the model will be."""
         data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
-        implicit = getattr(data, "implicit", False)
+        implicit, given = getattr(data, "implicit", False), self.hparams
+        ranks = "ranking" if isinstance(self.task, RankingTask) else "rating"
+        if (task := data.hparams.get("task", ranks)) != ranks:
+            raise InputError(f"'objective' {given['objective']} needs a datamodule with task={ranks!r} (got {task!r})")
+        if implicit and not set(given["edge_weights"]) <= {"binary", "rating"}:
+            raise InputError(
+                "--model.edge_weights must be [binary] for data without ratings: other weights are made of them "
+                f"(got {given['edge_weights']})"
+            )
         judged = {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         self.train_graph = self.task.prepare(data.graphs, implicit, device, judged)
         if stage == "fit":
@@ -229,7 +245,7 @@ class LightGCNModule(pl.LightningModule):
             assert isinstance(matrix, BipartiteMatrix)
             halves = matrix.by_user, matrix.t().by_item
             power, ridge = given["spectral_power"], given["spectral_ridge"]
-            table.copy_(spectral_table(*halves, given["embedding_dim"], power, ridge=ridge))
+            table.copy_(spectral_table(*halves, given["embedding_dim"], power, int(self.seed), ridge))
 
     # -- training ------------------------------------------------------------------------------------------
 

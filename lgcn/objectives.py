@@ -109,7 +109,8 @@ def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, weight: f
     Args:
         positive: [P] scores of the positives.
         place: [P] row of each one's user in ``negative``.
-        negative: [B, n] scores of the drawn items, -inf where one is not to count.
+        negative: [B, n] scores of the drawn items, far below 0 where one is not to count (with -inf, a
+            user of whom none counts would make the gradient nan).
         weight: for how many items each drawn one stands.
         temperature: τ, above 0.
     """

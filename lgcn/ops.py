@@ -228,7 +228,8 @@ class _EdgeScores(torch.autograd.Function):
         scores = gathered[0] if gathered else user.new_zeros(len(pattern.user))
         for more in gathered[1:]:
             scores += more
-        if len(scores) > len(user) * len(item):  # a CSR tensor cannot have more, though pairs may be there repeatedly
+        if len(scores) > len(user) * len(item):
+            # A CSR tensor cannot have more, though pairs may be there repeatedly; all scores are fewer than the pairs.
             scores = scores + (user @ item.t())[pattern.user.long(), pattern.item.long()]
         elif user.shape[1]:
             scored = pattern.by_users(scores)

@@ -12,7 +12,7 @@ held-out item, with the first k items of the ranking:
     mrr          1 / rank of the first hit, 0 without
     map          Σ_hits (hits up to its rank / its rank), divided by min(k, relevant)
 
-each averaged over those users, as in PyG's ``LinkPred`` metrics, which compute them; and of all users together
+each averaged over those users, as in PyG's ``LinkPred`` metrics, which compute them; and of those users together
 
     coverage     distinct items among the first k of anybody, divided by the items of the catalogue
 

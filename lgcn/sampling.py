@@ -12,7 +12,10 @@ from lgcn.ops import EdgePattern
 
 
 def drawn_pairs(count: int, size: int | None, generator: torch.Generator) -> Tensor:
-    """[B] ascending numbers of pairs out of ``count``, drawn uniformly with replacement; all of them without a size."""
+    """[B] ascending numbers of pairs out of ``count``, drawn uniformly with replacement; all of them without a size.
+
+    The paper's code draws users uniformly and one pair of each instead, which trains more on users with few.
+    """
     if size is None:
         return torch.arange(count, device=generator.device)
     return torch.randint(count, (size,), generator=generator, device=generator.device).sort().values

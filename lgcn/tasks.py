@@ -17,7 +17,7 @@ from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.metrics import ErrorSums, RatingPrecision, RatingRecall, Sums
 from lgcn.model import Factors
-from lgcn.objectives import RANKING_OBJECTIVES, RATING_OBJECTIVES, Pairs, bpr, sampled_softmax, softmax
+from lgcn.objectives import CHUNK, RANKING_OBJECTIVES, RATING_OBJECTIVES, Pairs, bpr, sampled_softmax, softmax
 from lgcn.ops import EdgePattern, edge_scores
 from lgcn.ranking import RankingMetrics
 from lgcn.sampling import NegativeSampler, drawn_pairs, drawn_users
@@ -189,7 +189,8 @@ class RankingTask(Task):
         super().__init__()
         assert objective in RANKING_OBJECTIVES
         ks = list(ks)
-        for name, value in (("k", min(ks)), ("batch_size", batch_size), ("num_negatives", num_negatives)):
+        sizes = (("k", ks[0]), ("more_k", min(ks)), ("batch_size", batch_size), ("num_negatives", num_negatives))
+        for name, value in sizes:
             if value is not None and value < 1:
                 raise InputError(f"'{name}' must be at least 1 (got {value})")
         if not temperature > 0:
@@ -238,9 +239,9 @@ class RankingTask(Task):
             return graph
         positives = graph.part(graph.rating >= self.threshold)
         if not len(positives):
+            highest = f"the highest is {float(graph.rating.max()):g}" if len(graph) else "there are none"
             raise InputError(
-                f"no {part} rating reaches --model.threshold {self.threshold:g} (the highest is "
-                f"{float(graph.rating.max()):g}); give a lower one"
+                f"no {part} rating reaches --model.threshold {self.threshold:g} ({highest}); give a lower one"
             )
         return positives
 
@@ -272,8 +273,15 @@ class RankingTask(Task):
             return softmax(user, item, positive, theirs, self.temperature)
         drawn = torch.randperm(self.num_items, generator=generator, device=users.device)[: self.num_negatives]
         self.drawn[1] = torch.cat([positive.item, drawn])
+        if len(users) * len(drawn) > CHUNK:
+            raise InputError(
+                f"{len(users):,} users and 'num_negatives' {len(drawn):,} are more than {CHUNK:,} scores a step; give "
+                "a 'batch_size', or leave 'num_negatives' out: over all items the softmax is computed in parts"
+            )
+        with torch.autocast(user.device.type, enabled=False):
+            scores = user.float() @ item.float().index_select(0, drawn).t()
         # Finite, so that a user who has all of them gets a gradient of 0 and not of nan.
-        scores = (user @ item.index_select(0, drawn).t()).masked_fill(self._places(theirs, drawn, len(users)), -1e9)
+        scores = scores.masked_fill(self._places(theirs, drawn, len(users)), -1e9)
         wanted = self._edge_scores(factors, users[positive.place], positive.item)
         return sampled_softmax(wanted, positive.place, scores, self.num_items / len(drawn), self.temperature)
 

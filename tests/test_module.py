@@ -271,6 +271,8 @@ def test_predictions_are_clamped_to_the_training_range_outside_training() -> Non
         ({"degree_exponents": (1.0,)}, r"'degree_exponents' must be two finite numbers \(got \(1.0,\)\)"),
         ({"degree_exponents": (float("nan"), 0)}, r"'degree_exponents' must be two finite numbers"),
         ({"l2_per": "user"}, r"'l2_per' must be 'node' or 'rating', or 'batch' to rank items \(got 'user'\)"),
+        ({"propagate": "all"}, r"'propagate' must be 'positives' or 'ratings' \(got 'all'\)"),
+        ({"embedding_init": "svd"}, r"'embedding_init' must be 'normal' or 'spectral' \(got 'svd'\)"),
         ({"l2_embeddings": -1.0}, r"'l2_embeddings' must be 0 or more \(got -1.0\)"),
         ({"l2_biases": float("nan")}, r"'l2_biases' must be 0 or more \(got nan\)"),
     ],

@@ -14,7 +14,7 @@ from lgcn.cli import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"(?:^|`)(lgcn (?:fit|test|predict|validate|seeds)[^`\n]*)", README, re.MULTILINE)))
-MAKE = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)))
+MAKE = sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)))
 
 
 def _mine(folder: Path) -> Path:

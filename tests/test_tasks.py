@@ -255,6 +255,13 @@ def test_sampled_softmax_against_a_loop(biases: bool, num_negatives: int) -> Non
     assert not gradients(task.loss(factors, positives, generator(2)), factors)[0][0].any()
 
 
+def test_more_sampled_scores_than_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, positives = prepared("softmax", num_negatives=5)
+    monkeypatch.setattr("lgcn.tasks.CHUNK", 4)
+    with pytest.raises(InputError, match=r"'num_negatives' 5 are more than 4 scores a step; give a 'batch_size'"):
+        task.loss(made_factors(False), positives, generator())
+
+
 # -- what is positive, and what is masked --------------------------------------------------------------------------
 
 
@@ -284,7 +291,8 @@ def test_a_threshold_above_all_ratings_of_a_part(part: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"ks": [20, 0]}, r"'k' must be at least 1 \(got 0\)"),
+        ({"ks": [0, 20]}, r"'k' must be at least 1 \(got 0\)"),
+        ({"ks": [20, 0]}, r"'more_k' must be at least 1 \(got 0\)"),
         ({"batch_size": 0}, r"'batch_size' must be at least 1 \(got 0\)"),
         ({"num_negatives": -1}, r"'num_negatives' must be at least 1 \(got -1\)"),
         ({"temperature": 0.0}, r"'temperature' must be above 0 \(got 0.0\)"),

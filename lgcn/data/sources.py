@@ -209,6 +209,12 @@ def load(source: str, root: Path, columns: Columns | None, separator: str | None
         layout, folder = _find_layout(place, path)
         ratings = layout.read_ratings(folder / layout.ratings)
         items = layout.items_in(folder)
+        if layout is LAYOUT_ADJACENCY and (folder / "test.txt").exists():
+            log.warning(
+                "only train.txt of %s is read, and split anew; for the parts as they are: --data.split files "
+                "--data.train_path train.txt --data.test_path test.txt",
+                path,
+            )
     expected = EDITIONS[source].num_ratings if source in EDITIONS else None
     if expected is not None and len(ratings) != expected:
         raise InputError(
