@@ -38,13 +38,19 @@ class Task(nn.Module):
 
     #: The logged value that tells the best checkpoint, and which is better.
     monitor: tuple[str, Literal["min", "max"]]
+    val_metrics: Any
+    test_metrics: Any
+
+    def metrics_of(self, part: str) -> Any:
+        """The metrics of a held-out part."""
+        return self.val_metrics if part == "val" else self.test_metrics
 
     def prepare(
         self,
         graphs: Mapping[str, RatingGraph],
         implicit: bool,
         device: torch.device,
-        judged: Iterable[str] = ("val", "test"),
+        judged: Iterable[str] = HELD_OUT,
     ) -> RatingGraph:
         """Take note of the data, and say what to train on: the graph whose edges are propagated over and predicted.
 
@@ -113,7 +119,7 @@ class RatingTask(Task):
         graphs: Mapping[str, RatingGraph],
         implicit: bool,
         device: torch.device,
-        judged: Iterable[str] = ("val", "test"),
+        judged: Iterable[str] = HELD_OUT,
     ) -> RatingGraph:
         if implicit:
             raise InputError(
@@ -134,8 +140,7 @@ class RatingTask(Task):
 
     def judge(self, part: str, factors: Factors, batch: Edges) -> Tensor:
         preds = self.predict(factors, batch)
-        metrics = self.val_metrics if part == "val" else self.test_metrics
-        metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
+        self.metrics_of(part).update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
         if part == "test":
             self.test_errors.update(preds, batch.rating, batch.user, batch.item)
         return self.objective(preds, batch.rating)
@@ -144,7 +149,7 @@ class RatingTask(Task):
         if part == "test":
             self.test_sums = self.test_errors.compute()
             self.test_errors.reset()
-        metrics = self.val_metrics if part == "val" else self.test_metrics
+        metrics = self.metrics_of(part)
         values: dict[str, Tensor] = metrics.compute()
         metrics.reset()
         return values
@@ -207,7 +212,7 @@ class RankingTask(Task):
         graphs: Mapping[str, RatingGraph],
         implicit: bool,
         device: torch.device,
-        judged: Iterable[str] = ("val", "test"),
+        judged: Iterable[str] = HELD_OUT,
     ) -> RatingGraph:
         train = graphs["train"].to(device)
         self.train_pairs = train.pattern
@@ -322,11 +327,10 @@ class RankingTask(Task):
         factors = factors._replace(  # only what is in the catalogue is ranked
             item=factors.item[: self.num_items], item_bias=None if bias is None else bias[: self.num_items]
         )
-        metrics = self.val_metrics if part == "val" else self.test_metrics
-        metrics.judge(factors, batch, self.seen[part], self.relevant[part])
+        self.metrics_of(part).judge(factors, batch, self.seen[part], self.relevant[part])
 
     def results(self, part: str) -> dict[str, Tensor]:
-        metrics = self.val_metrics if part == "val" else self.test_metrics
+        metrics = self.metrics_of(part)
         values = {f"{part}/{name}": value for name, value in metrics.compute().items()}
         metrics.reset()
         return values

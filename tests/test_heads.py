@@ -46,6 +46,17 @@ def test_linear_head_ranks_items_alike_for_every_user() -> None:
     torch.testing.assert_close(ours - ours[:, :1], (ours - ours[:, :1])[:1].expand(USERS, -1))
 
 
+def with_biases(head: DotHead) -> DotHead:
+    """The head of two users and two items with the mean 3.5 and biases that can be told apart."""
+    head.fit_mean(3.5)
+    assert head.user_bias is not None
+    assert head.item_bias is not None
+    with torch.no_grad():
+        head.user_bias.copy_(torch.tensor([0.5, -1.0]))
+        head.item_bias.copy_(torch.tensor([0.25, 2.0]))
+    return head
+
+
 def test_dot_head_is_the_inner_product() -> None:
     head = DotHead(2, 2)
     user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
@@ -54,13 +65,7 @@ def test_dot_head_is_the_inner_product() -> None:
 
 
 def test_dot_head_with_biases_by_hand() -> None:
-    head = DotHead(2, 2, biases=True)
-    head.fit_mean(3.5)
-    assert head.user_bias is not None
-    assert head.item_bias is not None
-    with torch.no_grad():
-        head.user_bias.copy_(torch.tensor([0.5, -1.0]))
-        head.item_bias.copy_(torch.tensor([0.25, 2.0]))
+    head = with_biases(DotHead(2, 2, biases=True))
     user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
     assert scores(head, user, item).tolist() == [
         [3.5 + 0.5 + 0.25 + 14, 3.5 + 0.5 + 2 + 6],
@@ -105,13 +110,7 @@ def test_cosine_head_by_hand() -> None:
 
 
 def test_cosine_head_with_biases_by_hand() -> None:
-    head = CosineHead(2, 2, biases=True)
-    head.fit_mean(3.5)
-    assert head.user_bias is not None
-    assert head.item_bias is not None
-    with torch.no_grad():
-        head.user_bias.copy_(torch.tensor([0.5, -1.0]))
-        head.item_bias.copy_(torch.tensor([0.25, 2.0]))
+    head = with_biases(CosineHead(2, 2, biases=True))
     user, item = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [5.0, 0.0]])
     assert scores(head, user, item).tolist() == [
         pytest.approx([3.5 + 0.5 + 0.25 + 24 / 25, 3.5 + 0.5 + 2 + 3 / 5]),
