@@ -255,7 +255,8 @@ class LightGCNModule(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; the batch is only its number within the epoch."""
-        generator = self.step_generator()
+        drawn = self.task.draws or self.hparams["edge_dropout"] or self.hparams["edge_masking"]
+        generator = self.step_generator() if drawn else None
         matrices, predicted = self._visible(generator)
         loss = self.task.loss(self(*matrices), predicted, generator)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
@@ -263,18 +264,19 @@ class LightGCNModule(pl.LightningModule):
             self.log("train/loss", loss, prog_bar=True, batch_size=len(predicted))
         return loss
 
-    def _visible(self, generator: torch.Generator) -> tuple[list[Multipliable], RatingGraph]:
+    def _visible(self, generator: torch.Generator | None) -> tuple[list[Multipliable], RatingGraph]:
         """What this step propagates over, and the ratings it may predict."""
         graph, dropout, masking = self.train_graph, self.hparams["edge_dropout"], self.hparams["edge_masking"]
+        if generator is None or not (dropout or masking):
+            return self._propagation["train"], graph
         if dropout:
             # Expectations are those of the full graph.
             factor = graph.kept(dropout, generator) / (1 - dropout)
             return self._matrices(graph, factor), graph
-        if masking:
-            visible = graph.kept(masking, generator)
-            seen, hidden = graph.part(visible), graph.part(~visible)
-            if len(seen) and len(hidden):  # of very few ratings, all may have fallen on one side
-                return self._matrices(seen), hidden
+        visible = graph.kept(masking, generator)
+        seen, hidden = graph.part(visible), graph.part(~visible)
+        if len(seen) and len(hidden):  # of very few ratings, all may have fallen on one side
+            return self._matrices(seen), hidden
         return self._propagation["train"], graph
 
     def _loss_is_read(self) -> bool:
