@@ -1,6 +1,6 @@
 """Baselines to print beside a model's results."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,6 +23,7 @@ class BiasBaseline:
     item_bias: Tensor  # [I] float64
     lowest: float
     highest: float
+    user_reg: float = 3.0
 
     @classmethod
     def fit(cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10) -> "BiasBaseline":
@@ -36,7 +37,13 @@ class BiasBaseline:
         for _ in range(epochs):
             item_bias = (item_sum - by_item @ user_bias) / (item_reg + graph.item_degree)
             user_bias = (user_sum - by_user @ item_bias) / (user_reg + graph.user_degree)
-        return cls(mean, user_bias, item_bias, float(graph.rating.min()), float(graph.rating.max()))
+        return cls(mean, user_bias, item_bias, float(graph.rating.min()), float(graph.rating.max()), user_reg)
+
+    def for_users(self, graph: RatingGraph) -> "BiasBaseline":
+        """The same items, and biases fitted to the users of another graph over them; those of its own do not move."""
+        above = graph.pattern.by_users(graph.rating - self.mean - self.item_bias[graph.item.long()])
+        user_bias = (above @ torch.ones_like(self.item_bias)) / (self.user_reg + graph.user_degree)
+        return replace(self, user_bias=user_bias)
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B] float64."""

@@ -33,13 +33,16 @@ from lgcn.ops import Multipliable
 EdgeWeights = Literal["binary", "rating", "liked", "centered", "residual"]
 
 
-def edge_value(graph: RatingGraph, weights: EdgeWeights, threshold: float = 3.5) -> Tensor | None:
+def edge_value(
+    graph: RatingGraph, weights: EdgeWeights, threshold: float = 3.5, known: BiasBaseline | None = None
+) -> Tensor | None:
     """[E] float32, the value of each edge in a channel; None where all are 1.
 
     Args:
         graph: the ratings.
         weights: the kind of value.
         threshold: from which rating on an edge counts as ``liked``.
+        known: the mean and the biases of items, where they are not those of ``graph``, but of one with other users.
 
     Raises:
         InputError: there is no such kind of weights.
@@ -51,9 +54,9 @@ def edge_value(graph: RatingGraph, weights: EdgeWeights, threshold: float = 3.5)
     if weights == "liked":
         return graph.rating * (graph.rating >= threshold)
     if weights == "centered":
-        return graph.rating - graph.rating.mean()
+        return graph.rating - (graph.rating.mean() if known is None else known.mean)
     if weights == "residual":
-        return BiasBaseline.fit(graph).residual(graph)
+        return (BiasBaseline.fit(graph) if known is None else known.for_users(graph)).residual(graph)
     raise InputError(f"'edge_weights' must be of {', '.join(get_args(EdgeWeights))} (got {weights!r})")
 
 

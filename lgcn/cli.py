@@ -37,6 +37,7 @@ from lgcn.callbacks import (
 )
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
+from lgcn.loggers import ContinuedCSVLogger
 from lgcn.module import LightGCNModule
 from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.seeds import train_seeds
@@ -180,7 +181,7 @@ class LgcnCLI(LightningCLI):
             purge: dict[str, Any] = {"purge_step": first_step} if fitting and first_step else {}
             loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
             if fitting:
-                loggers.append(runs.ContinuedCSVLogger(**where, first_step=first_step))
+                loggers.append(ContinuedCSVLogger(**where, first_step=first_step))
             kwargs["logger"] = loggers
         if given["accelerator"] == "auto" and not CUDAAccelerator.is_available():
             kwargs["accelerator"] = "cpu"  # Lightning would take MPS, where torch has no sparse products

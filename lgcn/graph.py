@@ -181,6 +181,26 @@ class RatingGraph:
         """[E] of_user[u] · of_item[i], [U] and [I]."""
         return of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
 
+    def weights_to_users(
+        self,
+        value: Tensor | None = None,
+        normalisation: Normalisation = PAPER,
+        items_of: "RatingGraph | None" = None,
+    ) -> Tensor:
+        """[E] each rating's entry in the half of the propagation matrix that sends to users.
+
+        Args:
+            value, normalisation: as for :meth:`propagation_matrix`.
+            items_of: the graph whose degrees of items count, if not this one: it has the same items and other users.
+        """
+        (receives, sends), _, damping = normalisation
+        if normalisation == PAPER and items_of is None:
+            weight = self.edge_weight
+        else:
+            of_item = (self if items_of is None else items_of).scale(sends, damping)[1]
+            weight = self._normalised(self.scale(receives, damping)[0], of_item)
+        return weight if value is None else weight * value
+
     def propagation_matrix(
         self, engine: str = "csr", value: Tensor | None = None, normalisation: Normalisation = PAPER
     ) -> Multipliable:
@@ -197,12 +217,7 @@ class RatingGraph:
         """
         (receives, sends), of_items, damping = normalisation
         item_receives, item_sends = (receives, sends) if of_items is None else of_items
-        if normalisation == PAPER:
-            to_users = self.edge_weight
-        else:
-            to_users = self._normalised(self.scale(receives, damping)[0], self.scale(sends, damping)[1])
-        if value is not None:
-            to_users = to_users * value
+        to_users = self.weights_to_users(value, normalisation)
         to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
         if not symmetric:
             to_items = self._normalised(self.scale(item_sends, damping)[0], self.scale(item_receives, damping)[1])

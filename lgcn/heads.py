@@ -28,6 +28,13 @@ class Head(nn.Module):
         """From propagated users [U, C] and items [I, C] to p [U, F], q [I, F], biases [U] and [I], and the offset."""
         raise NotImplementedError
 
+    def reads(self, user: Tensor, item: Tensor) -> Tensor:
+        """What a user's propagated columns [C] are multiplied by in the score of each item [k, F]; [k, C].
+
+        A user's columns are a sum over what the user rated, so this tells what each rating did to a score.
+        """
+        raise NotImplementedError
+
     def fit_mean(self, mean: float) -> None:
         """Take note of the mean training rating, before training starts."""
 
@@ -59,6 +66,9 @@ class LinearHead(Head):
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return user[:, :0], item[:, :0], user[:, 0], item[:, 1], self.out.bias[0]
 
+    def reads(self, user: Tensor, item: Tensor) -> Tensor:
+        return user.new_tensor([1.0, 0.0]).expand(len(item), 2)
+
 
 class DotHead(Head):
     """The paper's head (LightGCN, equation 5): the inner product r̂ = e_u · e_i.
@@ -83,6 +93,9 @@ class DotHead(Head):
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return user, item, self.user_bias, self.item_bias, self.offset
 
+    def reads(self, user: Tensor, item: Tensor) -> Tensor:
+        return item
+
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
         """As for every head; and rows that are not known are that last row, too.
 
@@ -106,3 +119,6 @@ class CosineHead(DotHead):
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
+
+    def reads(self, user: Tensor, item: Tensor) -> Tensor:
+        return item / user.norm().clamp_min(1e-12)  # as `normalize` has it

@@ -14,7 +14,8 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding
 C propagated columns, F factor columns.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, NamedTuple
 
@@ -135,6 +136,12 @@ class LightGCN(nn.Module):
         self.fixed_layer_weights = fixed
         self.head: Head = LinearHead(embedding_dim) if head == "linear" else HEADS[head](num_users, num_items, biases)
 
+    @classmethod
+    def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
+        """The model that a :class:`lgcn.module.LightGCNModule` of these hyper-parameters trains."""
+        names = inspect.signature(cls).parameters.keys() - {"num_channels"}
+        return cls(**{name: given[name] for name in names}, num_channels=len(given["edge_weights"]))
+
     @property
     def layer_weights(self) -> Tensor | list[float]:
         """α, [K + 1]."""
@@ -162,29 +169,38 @@ class LightGCN(nn.Module):
             combined = combined + weight * layer
         return combined
 
+    def projected(self) -> list[Tensor]:
+        """What each channel sends over the graph, [N, C]."""
+        tables = torch.split(self.embedding.weight, self.num_users + self.num_items)
+        return [self.head.project(table) for table in tables * (self.num_channels // len(tables))]
+
     def forward(self, *matrices: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
-        tables = torch.split(self.embedding.weight, self.num_users + self.num_items)
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
-        tables = tables * (self.num_channels // len(tables))
-        channels = zip(matrices, tables, strict=True)
-        combined = reduce(torch.add, (self.propagate(matrix, self.head.project(table)) for matrix, table in channels))
+        channels = zip(matrices, self.projected(), strict=True)
+        combined = reduce(torch.add, (self.propagate(matrix, table) for matrix, table in channels))
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))
 
-    def completed(self, factors: Factors, graph: RatingGraph) -> Factors:
+    def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors to predict any pair with: index -1 is a user or item that is not in the data.
 
-        What stands there, and in the rows of users and items without a rating in ``graph``, is the head's to say.
+        What stands there, and in the rows of users and items without a rating in ``graph``, is the head's to say;
+        without ``replace_items`` such items stay where they are.
         """
         users, items = graph.user_degree > 0, graph.item_degree > 0
+
+        def of_items(rows: Tensor) -> Tensor:
+            completed = self.head.completed(rows, items)
+            return completed if replace_items else torch.cat([rows, completed[-1:]])
+
         user_bias, item_bias = factors.user_bias, factors.item_bias
         return Factors(
             self.head.completed(factors.user, users),
-            self.head.completed(factors.item, items),
+            of_items(factors.item),
             None if user_bias is None else self.head.completed(user_bias, users),
-            None if item_bias is None else self.head.completed(item_bias, items),
+            None if item_bias is None else of_items(item_bias),
             factors.offset,
         )
 

@@ -165,19 +165,7 @@ class LightGCNModule(pl.LightningModule):
             )
         if engine == "sparse_tensor":
             require_torch_sparse()
-        self.model = LightGCN(
-            num_users,
-            num_items,
-            embedding_dim,
-            num_layers,
-            layer_weights,
-            head,
-            biases,
-            init_std,
-            ego_layer,
-            len(edge_weights),
-            channel_embeddings,
-        )
+        self.model = LightGCN.of_settings(self.hparams)
         self.task: Task
         if ranks:
             drawn, judged = (batch_size, num_negatives, temperature), (mask_validation, propagate)
@@ -353,7 +341,7 @@ class LightGCNModule(pl.LightningModule):
 
     def _evaluate(self, part: str) -> None:
         factors = self(*self._propagation[part])
-        self._factors = self.task.completed(factors, self.model.completed(factors, self.train_graph))
+        self._factors = self.model.completed(factors, self.train_graph, self.task.replaces_items)
 
     def on_validation_epoch_start(self) -> None:
         self._evaluate("val")

@@ -16,16 +16,14 @@ each averaged over those users, as in PyG's ``LinkPred`` metrics, which compute 
 
     coverage     distinct items among the first k of anybody, divided by the items of the catalogue
 
-Ties go to the item that torch.topk takes.
-
 Shape letters: U users, I items, F factor columns, B users of a chunk.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.metrics import (
     LinkPredCoverage,
     LinkPredHitRatio,
@@ -38,6 +36,7 @@ from torch_geometric.metrics import (
 )
 
 from lgcn.ops import EdgePattern
+from lgcn.top import Scorer, top_items
 
 #: By name in ``ranking_NAME@k``.
 METRICS = {
@@ -48,34 +47,6 @@ METRICS = {
     "mrr": LinkPredMRR,
     "map": LinkPredMAP,
 }
-
-
-class Scorer(Protocol):
-    """Anything that scores all items for some users: [B] int64 to [B, I], which may be changed by who asked."""
-
-    def scores(self, users: Tensor) -> Tensor: ...
-
-
-def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int) -> Tensor:
-    """The best items of some users, best first.
-
-    Args:
-        scorer: what to rank by.
-        users: [B] int64.
-        seen: the pairs to leave out.
-        k: how many items.
-
-    Returns:
-        [B, k] int64; I, which is no item, in the places behind the last item that a user has not seen.
-    """
-    scores = scorer.scores(users)
-    num_items = scores.shape[1]
-    for pattern in seen:
-        place, edge = pattern.edges_of(users)
-        scores[place, pattern.item[edge].long()] = -torch.inf
-    values, best = scores.topk(min(k, num_items), dim=1)
-    best = best.where(values > -torch.inf, num_items)
-    return nn.functional.pad(best, (0, k - best.shape[1]), value=num_items)
 
 
 class _Coverage(LinkPredCoverage):  # type: ignore[misc]
@@ -112,7 +83,7 @@ class RankingMetrics(LinkPredMetricCollection):  # type: ignore[misc]
         users = users[count[users] > 0]
         if len(users):
             place, edge = relevant.edges_of(users)
-            self.update(top_items(scorer, users, seen, self.max_k), (place, relevant.item[edge].long()))
+            self.update(top_items(scorer, users, seen, self.max_k).item, (place, relevant.item[edge].long()))
 
 
 def ranking_results(

@@ -40,6 +40,8 @@ class Task(nn.Module):
     monitor: tuple[str, Literal["min", "max"]]
     #: Whether a step draws anything: to seed a generator takes 15 µs, a hundredth of a small step.
     draws: bool
+    #: Whether an item without a training rating is predicted as the head completes it, or from where it is.
+    replaces_items: bool
     val_metrics: Any
     test_metrics: Any
 
@@ -74,10 +76,6 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
-    def completed(self, factors: Factors, completed: Factors) -> Factors:
-        """Factors to judge and predict with, from those after propagation and those of `LightGCN.completed`."""
-        return completed
-
     def judge(self, part: str, factors: Factors, batch: Any) -> Tensor | None:
         """Take in a batch of a held-out part; gives its loss, where there is one."""
         raise NotImplementedError
@@ -101,6 +99,7 @@ class RatingTask(Task):
 
     monitor = ("val/rmse", "min")
     draws = False
+    replaces_items = True
 
     def __init__(self, objective: str, num_users: int, num_items: int, k: int, threshold: float, clamp: bool) -> None:
         super().__init__()
@@ -182,6 +181,7 @@ class RankingTask(Task):
     """
 
     draws = True
+    replaces_items = False
 
     def __init__(
         self,
@@ -320,13 +320,6 @@ class RankingTask(Task):
         users, items = self.drawn
         of_users, of_items = torch.bincount(users, minlength=num_users), torch.bincount(items, minlength=self.num_items)
         return of_users / len(users), of_items / len(users)
-
-    def completed(self, factors: Factors, completed: Factors) -> Factors:
-        """A user without positives is ranked for as users are in the mean; an item without any stays where it is."""
-        bias, mean_bias = factors.item_bias, completed.item_bias
-        if bias is not None and mean_bias is not None:
-            bias = torch.cat([bias, mean_bias[-1:]])
-        return completed._replace(item=torch.cat([factors.item, completed.item[-1:]]), item_bias=bias)
 
     def judge(self, part: str, factors: Factors, batch: Tensor) -> None:
         bias = factors.item_bias

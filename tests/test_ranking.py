@@ -11,7 +11,8 @@ from torch import Tensor
 from lgcn.graph import RatingGraph
 from lgcn.model import Factors
 from lgcn.ops import EdgePattern
-from lgcn.ranking import RankingMetrics, ranking_results, top_items
+from lgcn.ranking import RankingMetrics, ranking_results
+from lgcn.top import top_items
 
 LOG3, LOG4, LOG5 = (math.log2(n) for n in (3, 4, 5))
 
@@ -40,15 +41,15 @@ HELD_OUT = pattern(6, [1, 4], [5], [], [3, 4, 5])
 
 
 def test_the_best_items_are_those_not_seen() -> None:
-    best = top_items(Given(SCORES), torch.tensor([0, 1, 2, 3]), [SEEN], 3)
+    best = top_items(Given(SCORES), torch.tensor([0, 1, 2, 3]), [SEEN], 3).item
     assert best.tolist() == [[1, 2, 3], [0, 1, 2], [0, 3, 4], [3, 4, 5]]
-    best = top_items(Given(SCORES), torch.tensor([2, 0]), [SEEN, HELD_OUT], 3)
+    best = top_items(Given(SCORES), torch.tensor([2, 0]), [SEEN, HELD_OUT], 3).item
     assert best.tolist() == [[0, 3, 4], [2, 3, 5]]
 
 
 def test_places_behind_the_last_item_are_empty() -> None:
     """User 3 has three items left; six are no item. Nor is a seventh place of six items."""
-    best = top_items(Given(SCORES), torch.tensor([3, 1]), [SEEN], 7)
+    best = top_items(Given(SCORES), torch.tensor([3, 1]), [SEEN], 7).item
     assert best.tolist() == [[3, 4, 5, 6, 6, 6, 6], [0, 1, 2, 3, 4, 5, 6]]
 
 
@@ -164,7 +165,7 @@ def test_factors_rank_as_they_predict(biases: bool) -> None:
     bias = (torch.randn(4, generator=draw), torch.randn(6, generator=draw)) if biases else (None, None)
     factors = Factors(user, item, bias[0], bias[1], torch.tensor(3.5))
     before = [part.clone() for part in factors if part is not None]
-    best = top_items(factors, torch.arange(4), [], 6)
+    best = top_items(factors, torch.arange(4), [], 6).item
     preds = factors.predict(torch.arange(4).repeat_interleave(6), torch.arange(6).repeat(4)).view(4, 6)
     assert best.tolist() == preds.argsort(dim=1, descending=True).tolist()
     assert all(torch.equal(a, b) for a, b in zip(before, [p for p in factors if p is not None], strict=True))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 20_000_000  # bytes; a smaller source is read in less time than it takes to say so
 ENTRIES = 5  # that are kept
-FORMAT = 2  # of an entry; raise it when what is kept, or how ratings are read or split, changes
+FORMAT = 3  # of an entry; raise it when what is kept, or how ratings are read or split, changes
 
 
 def default_folder() -> Path:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from lgcn.data import sources
 from lgcn.data.cache import LARGE, Cache, default_folder
 from lgcn.data.sources import Column, Columns, RatingTable
+from lgcn.data.snapshot import Snapshot
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
@@ -265,13 +267,11 @@ class RatingsDataModule(pl.LightningDataModule):
         titles, self.origin, self._implicit = content["titles"], content["origin"], content["implicit"]
         self._item_titles = None if titles is None else pd.DataFrame(titles)
         sizes, loops = (len(self._users), len(self._items)), self.hparams["add_self_loops"]
-        graphs: dict[Part, RatingGraph] = {}
-        for part in PARTS:
-            user, item, rating = content["edges"][part]
-            graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=loops)
+        graphs = {part: RatingGraph(*edges, *sizes, loops) for part, edges in content["edges"].items()}
         if [graph.fingerprint for graph in graphs.values()] != content["fingerprints"]:
             log.warning("what the cache kept is damaged; the source is read instead")
             return False
+        self._dropped = graphs.pop("dropped")
         self._graphs = graphs
         return True
 
@@ -303,13 +303,14 @@ class RatingsDataModule(pl.LightningDataModule):
                     f"{origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
                     "there is nothing to learn from others with"
                 )
-        ratings = self._filter(ratings)
-        split = self._split(ratings, origin)
         user, item = users.encode(ratings["user"]), items.encode(ratings["item"])
         rating = ratings["rating"].to_numpy(dtype=np.float32)
+        kept = self._kept(ratings["rating"].to_numpy())
+        split = self._split(ratings if kept.all() else ratings[kept].reset_index(drop=True), origin)
+        rows = np.flatnonzero(kept)
         edges, fingerprints = {}, []
-        rows: dict[Part, Rows] = {"train": split.train, "val": split.val, "test": split.test}
-        for part, chosen in rows.items():
+        parts = {part: rows[chosen] for part, chosen in zip(PARTS, (split.train, split.val, split.test), strict=True)}
+        for part, chosen in {**parts, "dropped": np.flatnonzero(~kept)}.items():
             of_part = [torch.from_numpy(column[chosen]) for column in (user, item, rating)]
             sizes, loops = (len(users), len(items)), self.hparams["add_self_loops"]
             graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], *sizes, add_self_loops=loops)
@@ -368,12 +369,13 @@ class RatingsDataModule(pl.LightningDataModule):
                 ratings[name] = ratings[name].astype(str)
         return RatingTable(ratings, parts.items, parts.origin, parts.implicit)
 
-    def _filter(self, ratings: pd.DataFrame) -> pd.DataFrame:
+    def _kept(self, rating: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """Which ratings --data.min_rating keeps, [rows] bool."""
         threshold = self.hparams["min_rating"]
         if threshold is None:
-            return ratings
-        kept: pd.DataFrame = ratings[ratings["rating"] >= threshold].reset_index(drop=True)
-        log.info("%s of %s ratings are below %g", f"{len(ratings) - len(kept):,}", f"{len(ratings):,}", threshold)
+            return np.ones(len(rating), dtype=bool)
+        kept: np.ndarray[Any, Any] = rating >= threshold
+        log.info("%s of %s ratings are below %g", f"{int((~kept).sum()):,}", f"{len(rating):,}", threshold)
         return kept
 
     def _split(self, ratings: pd.DataFrame, origin: str) -> Split:
@@ -464,8 +466,30 @@ class RatingsDataModule(pl.LightningDataModule):
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """What a checkpoint keeps of the data."""
+        self._ready()
+        known = [self.graphs["val"], self.graphs["test"], self._dropped]
+        user, item, rating = (torch.cat([getattr(graph, name) for graph in known]) for name in ("user", "item", "rating"))
+        train = self.graphs["train"]
+        return Snapshot(
+            self.users,
+            self.items,
+            *Snapshot.of_titles(self.item_titles, self.items),
+            train,
+            RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, train.add_self_loops),
+            self.implicit,
+            self.origin,
+            list(self.columns),
+        )
+
+    @cached_property
+    def _packed(self) -> dict[str, Any]:
+        return self.snapshot.packed()
+
     def state_dict(self) -> dict[str, Any]:
-        return {"fingerprint": self.fingerprint}
+        return {"fingerprint": self.fingerprint, "snapshot": self._packed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint was trained on these training ratings.
