@@ -1,7 +1,6 @@
 """Callbacks: checkpoints, the run's configuration, plots, predictions. What a run came to is in lgcn/summary.py."""
 
 import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.files import duplicate, replacing
+from lgcn.files import check_output, duplicate, replacing
 from lgcn.module import LightGCNModule
 from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.resume import ChangedSettings, settle_progress
@@ -294,16 +293,7 @@ class PredictionWriter(Callback):
     def __init__(self, output: str) -> None:
         self.output = Path(output)
         self.chunks: list[Tensor] = []
-        if self.output.suffix not in (".csv", ".parquet"):
-            raise InputError(f"--output must end in .csv or .parquet (got {output})")
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output.parent):
-                pass
-        except OSError as error:
-            raise InputError(f"--output {output} cannot be written: {error.strerror}") from error
-        if self.output.is_dir():
-            raise InputError(f"--output {output} is a folder; name a file in it")
+        check_output(self.output, (".csv", ".parquet"))
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any

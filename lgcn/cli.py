@@ -25,7 +25,6 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from rich.logging import RichHandler
 
 from lgcn import runs
 from lgcn.callbacks import (
@@ -42,6 +41,7 @@ from lgcn.module import LightGCNModule
 from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.seeds import train_seeds
 from lgcn.summary import RunSummary
+from lgcn.terminal import one_line_errors, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,6 @@ class LgcnCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lgcn",
                 "description": "LightGCN on ratings, trained with PyTorch Lightning.",
-                "epilog": "lgcn seeds trains with several seeds; see lgcn seeds --help.",
                 # `resolve` reads some options before the parser does, and both must see the same.
                 "allow_abbrev": False,
             },
@@ -313,30 +312,20 @@ def _run_settings(config: str) -> dict[str, Any]:
     return {key: content[key] for key in ("run_name", "runs_dir") if content.get(key)}
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run ``lgcn`` with arguments (those of the process if None); leave with status 2 and one line on bad input."""
-    logging.basicConfig(
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
-    )
+def main(args: list[str]) -> None:
+    """Run a command that trains or judges; leave with status 2 and one line on bad input."""
     # Of several processes, one speaks.
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
-    logging.getLogger("lgcn").setLevel(logging.INFO if first else logging.ERROR)
+    set_up_logging(logging.INFO if first else logging.ERROR)
     # Lightning advertises other products there.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
-    args = sys.argv[1:] if args is None else args
-    try:
-        if args[:1] == ["seeds"]:
-            train_seeds(args[1:], LgcnCLI)
-        else:
-            LgcnCLI(args)
-    except (InputError, MisconfigurationException) as error:
-        sys.stderr.write(f"lgcn: error: {error}\n")
-        sys.exit(2)
-    except SIGTERMException:
-        sys.exit(143)  # Lightning's own status would be that of success
-    except KeyboardInterrupt:
-        sys.stderr.write("lgcn: stopped\n")
-        sys.exit(130)
+    with one_line_errors(MisconfigurationException):
+        try:
+            if args[:1] == ["seeds"]:
+                train_seeds(args[1:], LgcnCLI)
+            else:
+                LgcnCLI(args)
+        except SIGTERMException:
+            sys.exit(143)  # Lightning's own status would be that of success

@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from lgcn.errors import InputError
 
 
 @contextmanager
@@ -20,6 +23,25 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_output(path: Path, endings: tuple[str, ...]) -> None:
+    """See whether --output can be written, before the work is done that it is for.
+
+    Raises:
+        InputError: it has none of the ``endings``, is a folder, or lies where nothing can be written.
+    """
+    if path.suffix not in endings:
+        shown = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise InputError(f"--output must end in {shown} (got {path})")
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--output {path} cannot be written: {error.strerror}") from error
 
 
 def duplicate(path: Path, target: Path) -> None:

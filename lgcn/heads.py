@@ -121,4 +121,4 @@ class CosineHead(DotHead):
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
-        return item / user.norm().clamp_min(1e-12)  # as `normalize` has it
+        return item / torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it

@@ -16,8 +16,8 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lgcn.__main__ import main
 from lgcn.baselines import Ease, Popularity
-from lgcn.cli import main
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.model import LightGCN
 from lgcn.module import LightGCNModule

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lgcn.cli import main
+from lgcn.__main__ import main
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 BRIEF = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]

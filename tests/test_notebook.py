@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import mse_loss
 
-from lgcn.cli import main
+from lgcn.__main__ import main
 from lgcn.data.datamodule import RatingsDataModule
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lgcn.cli import main
+from lgcn.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

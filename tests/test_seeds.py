@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lgcn
-from lgcn.cli import main
+from lgcn.__main__ import main
 from lgcn.module import LightGCNModule
 
 

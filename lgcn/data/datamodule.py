@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lgcn.data import sources
 from lgcn.data.cache import LARGE, Cache, default_folder
-from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.snapshot import Snapshot
+from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
@@ -267,7 +267,9 @@ class RatingsDataModule(pl.LightningDataModule):
         titles, self.origin, self._implicit = content["titles"], content["origin"], content["implicit"]
         self._item_titles = None if titles is None else pd.DataFrame(titles)
         sizes, loops = (len(self._users), len(self._items)), self.hparams["add_self_loops"]
-        graphs = {part: RatingGraph(*edges, *sizes, loops) for part, edges in content["edges"].items()}
+        graphs: dict[Any, RatingGraph] = {}
+        for part, (user, item, rating) in content["edges"].items():
+            graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=loops)
         if [graph.fingerprint for graph in graphs.values()] != content["fingerprints"]:
             log.warning("what the cache kept is damaged; the source is read instead")
             return False
@@ -309,8 +311,8 @@ class RatingsDataModule(pl.LightningDataModule):
         split = self._split(ratings if kept.all() else ratings[kept].reset_index(drop=True), origin)
         rows = np.flatnonzero(kept)
         edges, fingerprints = {}, []
-        parts = {part: rows[chosen] for part, chosen in zip(PARTS, (split.train, split.val, split.test), strict=True)}
-        for part, chosen in {**parts, "dropped": np.flatnonzero(~kept)}.items():
+        parts: dict[str, Rows] = {"train": rows[split.train], "val": rows[split.val], "test": rows[split.test]}
+        for part, chosen in (parts | {"dropped": np.flatnonzero(~kept)}).items():
             of_part = [torch.from_numpy(column[chosen]) for column in (user, item, rating)]
             sizes, loops = (len(users), len(items)), self.hparams["add_self_loops"]
             graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], *sizes, add_self_loops=loops)
@@ -470,9 +472,10 @@ class RatingsDataModule(pl.LightningDataModule):
     def snapshot(self) -> Snapshot:
         """What a checkpoint keeps of the data."""
         self._ready()
-        known = [self.graphs["val"], self.graphs["test"], self._dropped]
-        user, item, rating = (torch.cat([getattr(graph, name) for graph in known]) for name in ("user", "item", "rating"))
-        train = self.graphs["train"]
+        train, others = self.graphs["train"], [self.graphs["val"], self.graphs["test"], self._dropped]
+        user, item, rating = (
+            torch.cat([getattr(graph, name) for graph in others]) for name in ("user", "item", "rating")
+        )
         return Snapshot(
             self.users,
             self.items,

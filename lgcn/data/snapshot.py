@@ -69,8 +69,12 @@ class Snapshot:
         users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
         titles, genres = json.loads(content["titles"])
         sizes = len(users), len(items)
-        train, others = (_unpacked_graph(content[name], *sizes, content["add_self_loops"]) for name in ("train", "others"))
-        return cls(users, items, titles, genres, train, others, *(content[n] for n in ("implicit", "origin", "columns")))
+        train, others = (
+            _unpacked_graph(content[name], *sizes, content["add_self_loops"]) for name in ("train", "others")
+        )
+        return cls(
+            users, items, titles, genres, train, others, *(content[n] for n in ("implicit", "origin", "columns"))
+        )
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:

@@ -387,6 +387,20 @@ def read_columns(
         return _read_delimited(path, wanted, separator or _separator_of(path), number)
 
 
+def column_names(path: Place, separator: str | None = None) -> list[str]:
+    """What stands in a table's first line, or the names of a Parquet file's columns.
+
+    Raises:
+        InputError: the file is missing, empty or malformed.
+    """
+    _require_file(path)
+    with _readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            with path.open("rb") as file:
+                return list(parquet.ParquetFile(file).schema_arrow.names)
+        return _first_row(path, (separator or _separator_of(path)).replace("\\t", "\t"))[1]
+
+
 def _require_file(path: Place) -> None:
     if not path.exists():
         raise InputError(f"there is no file {path}" + _nearest_file(path))

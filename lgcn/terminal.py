@@ -1,0 +1,77 @@
+"""What every command shares in a terminal: how it speaks, and how it fails."""
+
+import difflib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from lgcn.errors import InputError
+
+#: Every command, and what it does; those in the first group need Lightning, those in the second only a checkpoint.
+COMMANDS = {
+    "Train and judge": {
+        "fit": "train a model, or go on with one",
+        "validate": "judge a model on the validation part",
+        "test": "judge a model on the test part, beside baselines",
+        "predict": "write predicted ratings of pairs to a file",
+        "seeds": "train with several seeds: mean and standard deviation",
+    },
+    "Use a model": {
+        "recommend": "each user's best items, with reasons; for new users, too",
+        "similar": "the items nearest to an item",
+        "export": "embeddings, an index and a scorer for other systems",
+        "serve": "a page and a JSON API on this machine",
+    },
+}
+
+OVERVIEW = """\
+usage: lgcn COMMAND [options]
+
+LightGCN on ratings, trained with PyTorch Lightning.
+
+{commands}
+lgcn COMMAND --help explains a command; lgcn --version says which lgcn this is.
+"""
+
+
+def overview() -> str:
+    """What ``lgcn --help`` prints."""
+    blocks = (
+        f"{group}:\n" + "".join(f"  {name:<11}{meaning}\n" for name, meaning in commands.items())
+        for group, commands in COMMANDS.items()
+    )
+    return OVERVIEW.format(commands="\n".join(blocks))
+
+
+def unknown_command(name: str) -> InputError:
+    """That there is no such command, and which is near."""
+    names = [name for commands in COMMANDS.values() for name in commands]
+    near = difflib.get_close_matches(name, names, n=1)
+    return InputError(f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "; see lgcn --help"))
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Messages go to stderr, as they are."""
+    logging.basicConfig(
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
+    )
+    logging.getLogger("lgcn").setLevel(level)
+
+
+@contextmanager
+def one_line_errors(*more: type[Exception]) -> Iterator[None]:
+    """Leave with status 2 and one line on bad input (and errors of the types ``more``), with 130 when interrupted."""
+    expected: tuple[type[Exception], ...] = (InputError, *more)
+    try:
+        yield
+    except expected as error:
+        sys.stderr.write(f"lgcn: error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("lgcn: stopped\n")
+        sys.exit(130)

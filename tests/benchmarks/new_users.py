@@ -1,0 +1,82 @@
+"""What serving users without training costs: the same users' ratings predicted by a model that has never seen them,
+and by one that was trained with them.
+
+ml-latest-small (LGCN_DATA), the recipe of configs/ml-latest-small.yaml. A tenth of the users, 61, is drawn. Every user's
+ratings are divided, 80 % to know and 20 % to predict. One model is trained on what is to be known of the other users
+only, and predicts the 61 from what is to be known of them; one is trained on all users'. Both predict the same ratings.
+
+    python tests/benchmarks/new_users.py [--draws 5]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from lgcn.__main__ import main as lgcn
+from lgcn.data import sources
+from lgcn.recommend import Recommender
+
+CONFIG = Path(__file__).parents[2] / "configs" / "ml-latest-small.yaml"
+
+
+def trained(known: pd.DataFrame, test: pd.DataFrame, folder: Path, name: str) -> Recommender:
+    """A model of the ``known`` ratings; ``test`` ones only say which ids there are."""
+    files = {"train": folder / f"{name}.csv", "test": folder / f"{name}.test.csv"}
+    known.to_csv(files["train"], index=False)
+    test.to_csv(files["test"], index=False)
+    given = ["--data.source", "null", "--data.split", "files", "--data.val_fraction", "0.05"]
+    given += [f"--data.{part}_path={path}" for part, path in files.items()]
+    run = ["--runs_dir", str(folder), "--run_name", name, "--trainer.enable_progress_bar=false"]
+    lgcn(["fit", "--config", str(CONFIG), *given, *run])
+    return Recommender.from_checkpoint(folder / name / "version_0" / "checkpoints" / "best.ckpt")
+
+
+def rmse(predicted: NDArray[np.float32], rating: "pd.Series[float]") -> float:
+    return float(np.sqrt(np.mean((predicted - rating.to_numpy()) ** 2)))
+
+
+def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
+    """RMSE of the drawn users' ratings: new, known; and of all other users', of which the first model knows."""
+    random = np.random.default_rng(seed)
+    users = ratings["user"].unique()
+    hidden = ratings["user"].isin(random.choice(users, len(users) // 10, replace=False))
+    shuffled = ratings.sample(frac=1, random_state=seed)
+    place, count = shuffled.groupby("user").cumcount(), shuffled.groupby("user")["item"].transform("size")
+    known, rest = shuffled[place < 0.8 * count], shuffled[place >= 0.8 * count]
+    hidden_known, hidden_rest = (part[hidden.reindex(part.index)] for part in (known, rest))
+    others_known, others_rest = (part[~hidden.reindex(part.index)] for part in (known, rest))
+
+    without = trained(others_known, others_rest, folder, f"without_{seed}")
+    predicted = without.predict_new(hidden_known, hidden_rest["user"], hidden_rest["item"])
+    new = rmse(predicted, hidden_rest["rating"])
+    others = rmse(without.predict(others_rest["user"], others_rest["item"]), others_rest["rating"])
+    model = trained(known, rest, folder, f"with_{seed}")
+    return [new, rmse(model.predict(hidden_rest["user"], hidden_rest["item"]), hidden_rest["rating"]), others]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=5)
+    ratings = sources.load("ml-latest-small", sources.default_root(), None).ratings
+    ratings = ratings.loc[ratings["rating"] >= 1, ["user", "item", "rating"]]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = np.array([draw(ratings, seed, Path(folder)) for seed in range(parser.parse_args().draws)])
+    table = Table(title="RMSE on a fifth of the ratings of 61 users, and of the others")
+    for heading in ("draw", "new", "trained with them", "difference", "others, known"):
+        table.add_column(heading, justify="right")
+    for seed, (new, known, others) in enumerate(rows):
+        table.add_row(str(seed), f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f}", f"{others:.4f}")
+    new, known, others = rows.mean(axis=0)
+    spread = (rows[:, 0] - rows[:, 1]).std(ddof=1) if len(rows) > 1 else float("nan")
+    table.add_row("mean", f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f} ± {spread:.4f}", f"{others:.4f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
