@@ -359,5 +359,5 @@ def serve(parser: argparse.ArgumentParser, args: list[str]) -> None:
     given = parser.parse_args(args)
     from lgcn.serve import serve_at
 
-    recommender, path = _recommender(given)
-    serve_at(recommender, path, given.host, given.port)
+    recommender, _ = _recommender(given)
+    serve_at(recommender, given.host, given.port)

@@ -100,8 +100,11 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
-    factors, snapshot = recommender.factors, recommender.snapshot
-    known = Factors(*(part if part is None or not part.dim() else part[:-1] for part in factors))
+    factors, snapshot = recommender.model.factors, recommender.snapshot
+    # Without the rows of whoever is not in the data.
+    known = recommender.model.known.factors._replace(
+        user=factors.user[:-1], user_bias=None if factors.user_bias is None else factors.user_bias[:-1]
+    )
     titles = {} if snapshot.titles is None else {"title": snapshot.titles, "genres": snapshot.genres}
     train, faiss = snapshot.train, find_spec("faiss") is not None
     written = []
@@ -129,8 +132,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         if faiss:
             write("items.faiss", lambda path: _index(path, known))
         write("scorer.pt2", lambda path: _scorer(path, recommender))
-        clamps = recommender.settings["clamp"] and not recommender.ranks
-        lowest, highest = recommender.scale
+        clamps, (lowest, highest) = recommender.model.clamps, recommender.model.scale
         text = README.format(
             origin=snapshot.origin,
             checkpoint=checkpoint.name,
@@ -196,8 +198,8 @@ def _index(path: Path, known: Factors) -> None:
 
 
 def _scorer(path: Path, recommender: Recommender) -> None:
-    clamps = recommender.settings["clamp"] and not recommender.ranks
-    scorer = Scorer(recommender.factors, recommender.scale if clamps else None).eval()
+    model = recommender.model
+    scorer = Scorer(model.factors, model.scale if model.clamps else None).eval()
     pairs = torch.export.Dim("pairs")
     example = (torch.tensor([0, 1]), torch.tensor([0, 1]))
     program = torch.export.export(scorer, example, dynamic_shapes=({0: pairs}, {0: pairs}))

@@ -162,20 +162,22 @@ class RatingGraph:
 
     # -- propagation ---------------------------------------------------------------------------------------
 
-    def scale(self, exponent: float = 0.5, damping: Sequence[float] = (0.0, 0.0)) -> tuple[Tensor, Tensor]:
-        """Of users [U] and of items [I], (degree + damping)^-exponent, and 0 where the degree is 0."""
-        loop = float(self.add_self_loops)
-        degrees = (self.user_degree.float() + loop, self.item_degree.float() + loop)
-        users, items = (
-            (degree + more).pow(-exponent).masked_fill_(degree == 0, 0.0)
-            for degree, more in zip(degrees, damping, strict=True)
-        )
-        return users, items
+    def user_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
+        """[U] (degree + damping)^-exponent, and 0 where the degree is 0."""
+        return self._scale(self.user_degree, exponent, damping)
+
+    def item_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
+        """[I], likewise."""
+        return self._scale(self.item_degree, exponent, damping)
+
+    def _scale(self, ratings: Tensor, exponent: float, damping: float) -> Tensor:
+        degree = ratings.float() + float(self.add_self_loops)
+        return (degree + damping).pow(-exponent).masked_fill_(degree == 0, 0.0)
 
     @cached_property
     def edge_weight(self) -> Tensor:
         """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
-        return self._normalised(*self.scale())
+        return self._normalised(self.user_scale(), self.item_scale())
 
     def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
         """[E] of_user[u] · of_item[i], [U] and [I]."""
@@ -185,20 +187,20 @@ class RatingGraph:
         self,
         value: Tensor | None = None,
         normalisation: Normalisation = PAPER,
-        items_of: "RatingGraph | None" = None,
+        of_item: Tensor | None = None,
     ) -> Tensor:
         """[E] each rating's entry in the half of the propagation matrix that sends to users.
 
         Args:
             value, normalisation: as for :meth:`propagation_matrix`.
-            items_of: the graph whose degrees of items count, if not this one: it has the same items and other users.
+            of_item: [I] what items' degrees make of a weight, where they are another graph's (:meth:`item_scale`).
         """
         (receives, sends), _, damping = normalisation
-        if normalisation == PAPER and items_of is None:
+        if normalisation == PAPER and of_item is None:
             weight = self.edge_weight
         else:
-            of_item = (self if items_of is None else items_of).scale(sends, damping)[1]
-            weight = self._normalised(self.scale(receives, damping)[0], of_item)
+            of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
+            weight = self._normalised(self.user_scale(receives, damping[0]), of_item)
         return weight if value is None else weight * value
 
     def propagation_matrix(
@@ -215,18 +217,19 @@ class RatingGraph:
         Raises:
             InputError: torch-sparse is asked for and not installed.
         """
-        (receives, sends), of_items, damping = normalisation
-        item_receives, item_sends = (receives, sends) if of_items is None else of_items
+        (receives, sends), other, damping = normalisation
+        item_receives, item_sends = (receives, sends) if other is None else other
         to_users = self.weights_to_users(value, normalisation)
         to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
         if not symmetric:
-            to_items = self._normalised(self.scale(item_sends, damping)[0], self.scale(item_receives, damping)[1])
+            of_user, of_item = self.user_scale(item_sends, damping[0]), self.item_scale(item_receives, damping[1])
+            to_items = self._normalised(of_user, of_item)
             to_items = to_items if value is None else to_items * value
         loops = None
         if self.add_self_loops:
-            pairs = ((receives, sends), (item_receives, item_sends))
-            by_side = (self.scale(r, damping)[side] * self.scale(s, damping)[side] for side, (r, s) in enumerate(pairs))
-            loops = torch.cat(list(by_side))
+            of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
+            of_items = self.item_scale(item_receives, damping[1]) * self.item_scale(item_sends, damping[1])
+            loops = torch.cat([of_users, of_items])
         if engine == "csr":
             pattern = self.pattern
             halves = pattern.by_users(to_users), pattern.by_items(to_items)
@@ -297,7 +300,7 @@ class RatingGraph:
         crow, col, edge = (
             torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
         )
-        loops = torch.cat(self.scale()).square() if self.add_self_loops else None
+        loops = torch.cat([self.user_scale(), self.item_scale()]).square() if self.add_self_loops else None
         return Adjacency(crow, col, self._entries(self.edge_weight, self.edge_weight, loops, crow, edge), edge)
 
     @cached_property

@@ -121,4 +121,5 @@ class CosineHead(DotHead):
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
-        return item / torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it
+        length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it
+        return item / length

@@ -1,29 +1,15 @@
-"""Recommender: a trained model at work, for users it knows and for users it has never seen.
+"""Recommender: a trained model at work, by raw ids and titles.
 
-Propagation is linear, so a user's columns are a sum over what the user rated (LightGCN, equations 7 and 8, with the
-channels of :mod:`lgcn.channels`):
+    Recommender.from_checkpoint(path).recommend([1, 2], k=5)
 
-    x_u = own_u + Σ_j Σ_c w_c(u, j) z_c(j)      z_c = α_1 E_c + α_2 Ã_c E_c + ... + α_K Ã_c^(K-1) E_c
+What users are to the model, and how new ones come in, is in :mod:`lgcn.populations`.
 
-over the items j that u rated, w_c being the entries of Ã_c and own_u = α_0 Σ_c E_c(u), the user's own embedding, where
-layer 0 counts. That is what makes recommendations explicable, and new users possible:
-
-- A score is linear in x_u (:meth:`lgcn.heads.Head.reads`), so each rating has its share in it, to be read off exactly.
-- w_c depends on the rating and on degrees alone. A new user's ratings get the weights that a known user's get, and
-  nothing is trained. Paths that would go through the new user's own node a second time (K > 1) are not there, items
-  keep their degrees, and own_u, where layer 0 counts, is that of users in the mean.
-- What a model of ratings is still wrong by, e_j, when it predicts each of a new user's ratings j from the others, says
-  what training would have changed. A ridge regression of e on the items' factors q_j and 1 gives a correction of the
-  user's factors, d_u, and of the bias, b_u; both are sums over the ratings again (on ml-latest-small it takes RMSE
-  from 0.794 to 0.763, tests/benchmarks/new_users.py).
-
-Shape letters: U users, I items, E ratings (edges), C propagated columns, F factor columns, B users of a chunk.
+Shape letters: I items, B users of a chunk, C propagated columns, F factor columns.
 """
 
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,15 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lgcn.baselines import BiasBaseline
-from lgcn.channels import channel_matrices, edge_value
 from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.errors import InputError
-from lgcn.graph import Normalisation, RatingGraph
-from lgcn.heads import LinearHead
-from lgcn.model import Factors, LightGCN
-from lgcn.objectives import RANKING_OBJECTIVES
-from lgcn.ops import BipartiteMatrix, EdgePattern, csr_matmul, sparse_polynomial
+from lgcn.graph import RatingGraph
+from lgcn.model import LightGCN
+from lgcn.ops import EdgePattern
+from lgcn.populations import Population, TrainedModel
 from lgcn.runs import read_checkpoint
 from lgcn.top import top_items
 
@@ -51,7 +34,6 @@ Exclude = Literal["rated", "training", "none"]
 
 SCORES = 1 << 22  # that are held at a time
 RATINGS = 1 << 14  # of new users that are folded in at a time
-RIDGE = 5.0  # of a new user's correction, in ratings of a mean item that say it is 0
 
 
 class Reason(NamedTuple):
@@ -96,17 +78,15 @@ class Recommendation(NamedTuple):
         return content
 
 
-class Population(NamedTuple):
-    """Users to recommend to, known or new, as tables with a row a user."""
+Seen = dict[Exclude, list[EdgePattern]]
+
+
+class Users(NamedTuple):
+    """Users to recommend to, known or new."""
 
     ids: Sequence[Any]  # raw, [n]
-    factors: Factors  # of these users, [n + 1, F], and all items, [I, F]; the last row is that of anybody else
-    columns: Tensor  # [n, C], x
-    bias: Tensor | None  # [n], the part of the users' biases that is not propagated
-    graph: RatingGraph  # n users: the ratings that are propagated
-    weights: list[Tensor]  # of each channel [E], w
-    corrections: Tensor | None  # [E, F], each rating's part in d, of new users
-    seen: dict[Exclude, list[EdgePattern]]
+    population: Population
+    seen: Seen
 
 
 class Recommender:
@@ -120,48 +100,13 @@ class Recommender:
     Users and items are named by their raw ids: those of the ratings file, integers or texts.
     """
 
-    def __init__(self, model: LightGCN, snapshot: Snapshot, settings: dict[str, Any]) -> None:
-        """Args: model: trained; snapshot: its data; settings: the hyper-parameters of its LightGCNModule."""
-        self.snapshot, self.settings, self.head = snapshot, settings, model.head
-        self.ranks = settings["objective"] in RANKING_OBJECTIVES
-        self.positives_only = self.ranks and not snapshot.implicit and settings["propagate"] == "positives"
-        self.normalisation = Normalisation(
-            *(settings[name] for name in ("degree_exponents", "item_degree_exponents", "degree_damping"))
-        )
-        self.graph = self._propagated(snapshot.train)
-        if not len(self.graph):
-            raise InputError("the checkpoint's data has no ratings that are propagated over")
+    def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
+        """Args: model: what was trained; snapshot: its data."""
+        self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
-        kinds, threshold = settings["edge_weights"], settings["threshold"]
-        matrices = channel_matrices(self.graph, kinds, self.normalisation, threshold=threshold)
-        alpha = [float(weight) for weight in model.layer_weights]
-        num_users = len(self.user_ids)
-        combined = torch.zeros(())
-        self.sent, weights, own = [], [], torch.zeros(())
-        with torch.no_grad():
-            for matrix, table in zip(matrices, model.projected(), strict=True):
-                assert isinstance(matrix, BipartiteMatrix)
-                sent = sparse_polynomial(matrix, table, alpha[1:]) if alpha[1:] else torch.zeros_like(table)
-                combined = combined + alpha[0] * table + matrix @ sent
-                own = own + alpha[0] * table[:num_users]
-                if matrix.diagonal is not None:
-                    own = own + matrix.diagonal[:num_users, None] * sent[:num_users]
-                self.sent.append(sent[num_users:].clone())
-                weights.append(matrix.by_user.values())
-            user, item = combined[:num_users], combined[num_users:]
-            factors = model.completed(Factors(*model.head(user, item)), self.graph, replace_items=not self.ranks)
-        #: Of pairs, index -1 being a user or item that is not in the data.
-        self.factors = factors
-        rated = self.graph.user_degree > 0
-        self.mean_own = own[rated].mean(dim=0)
-        self.has_own_embeddings = alpha[0] != 0
-        of_items = factors._replace(
-            item=factors.item[:-1], item_bias=None if factors.item_bias is None else factors.item_bias[:-1]
-        )
         train, others = snapshot.train.pattern, snapshot.others.pattern
-        seen: dict[Exclude, list[EdgePattern]] = {"rated": [train, others], "training": [train], "none": []}
-        learned = None if isinstance(self.head, LinearHead) or self.ranks else factors.user_bias
-        self.known = Population(self.user_ids, of_items, user, learned, self.graph, weights, None, seen)
+        seen: Seen = {"rated": [train, others], "training": [train], "none": []}
+        self._known = Users(self.user_ids, model.known, seen)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "Recommender":
@@ -183,7 +128,8 @@ class Recommender:
         with torch.random.fork_rng(devices=[]):  # the first values are drawn in vain
             model = LightGCN.of_settings(settings)
         model.load_state_dict(state)
-        return cls(model.requires_grad_(False), snapshot, settings)
+        trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train, snapshot.implicit)
+        return cls(trained, snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------
 
@@ -244,30 +190,30 @@ class Recommender:
         if ratings is not None:
             if users is not None:
                 raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
-            for population in self.new_users(ratings):
-                yield from self._best(population, torch.arange(len(population.ids)), k, exclude, because)
+            for new in self.new_users(ratings):
+                yield from self._best(new, torch.arange(len(new.ids)), k, exclude, because)
         else:
-            yield from self._best(self.known, self._rows(users), k, exclude, because)
+            yield from self._best(self._known, self._rows(users), k, exclude, because)
 
     def _best(
-        self, population: Population, rows: Tensor, k: int, exclude: Exclude, because: int
+        self, users: Users, rows: Tensor, k: int, exclude: Exclude, because: int
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
-        factors, titles, genres = population.factors, self.snapshot.titles, self.snapshot.genres
+        factors, titles, genres = users.population.factors, self.snapshot.titles, self.snapshot.genres
         for chunk in torch.split(rows, max(SCORES // len(self.item_ids), 1)):
-            top = top_items(factors, chunk, population.seen[exclude], k)
+            top = top_items(factors, chunk, users.seen[exclude], k)
             scores = top.score
             if not self.ranks:
                 scores = scores + factors.offset
                 if factors.user_bias is not None:
                     scores = scores + factors.user_bias[chunk, None]
-            predicted = self.within_scale(scores).tolist()
+            predicted = self.model.within_scale(scores).tolist()
             for row, items, of_items, rating in zip(
                 chunk.tolist(), top.item.tolist(), scores.tolist(), predicted, strict=True
             ):
                 items = items[: items.index(len(self.item_ids))] if items[-1] == len(self.item_ids) else items
-                explained = self._explained(population, row, items, of_items, because) if because else [None] * k
+                explained = self._explained(users.population, row, items, of_items, because) if because else [None] * k
                 yield (
-                    population.ids[row],
+                    users.ids[row],
                     [
                         Recommendation(
                             self.item_ids[item],
@@ -281,14 +227,10 @@ class Recommender:
                     ],
                 )
 
-    def within_scale(self, scores: Tensor) -> Tensor:
-        """Predicted ratings within the scale of the training ratings, if the model clamps."""
-        return scores.clamp(*self.scale) if self.settings["clamp"] and not self.ranks else scores
-
     @cached_property
     def scale(self) -> tuple[float, float]:
-        """The lowest and the highest training rating."""
-        rating = self.snapshot.train.rating
+        """The lowest and the highest rating of the data, those that training left out included."""
+        rating = torch.cat([self.snapshot.train.rating, self.snapshot.others.rating])
         return float(rating.min()), float(rating.max())
 
     # -- reasons -------------------------------------------------------------------------------------------
@@ -300,8 +242,8 @@ class Recommender:
             InputError: the user or the item is not in the data.
         """
         row, place = int(self._rows([user])[0]), int(self._places([item])[0])
-        score = float(self.factors.predict(torch.tensor([row]), torch.tensor([place])))
-        return self._explained(self.known, row, [place], [score], len(self.item_ids))[0]
+        score = float(self.model.factors.predict(torch.tensor([row]), torch.tensor([place])))
+        return self._explained(self.model.known, row, [place], [score], len(self.item_ids))[0]
 
     def _explained(
         self, population: Population, row: int, items: list[int], scores: list[float], most: int
@@ -312,9 +254,9 @@ class Recommender:
         _, edge = graph.pattern.edges_of(torch.tensor([row]))
         rated = graph.item[edge].long()
         carried = torch.zeros(len(rated), population.columns.shape[1])
-        for weight, sent in zip(population.weights, self.sent, strict=True):
+        for weight, sent in zip(population.weights, self.model.sent, strict=True):
             carried.addcmul_(weight[edge, None], sent[rated])
-        contribution = self.head.reads(population.columns[row], factors.item[place]) @ carried.t()
+        contribution = self.model.head.reads(population.columns[row], factors.item[place]) @ carried.t()
         if population.corrections is not None:
             contribution = contribution + factors.item[place] @ population.corrections[edge].t()
         base = factors.offset + torch.zeros(len(items))
@@ -340,7 +282,7 @@ class Recommender:
 
     # -- new users -----------------------------------------------------------------------------------------
 
-    def new_users(self, ratings: pd.DataFrame) -> Iterator[Population]:
+    def new_users(self, ratings: pd.DataFrame) -> Iterator[Users]:
         """Users that the model has never seen, from their ratings, without training; some at a time.
 
         Args:
@@ -351,134 +293,57 @@ class Recommender:
             InputError: nothing is left, a rating is not a number or outside the scale, or the model is one without
                 propagation.
         """
-        if not any(bool(sent.any()) for sent in self.sent):
+        if not self.model.propagates:
             raise InputError("this model propagates nothing (num_layers 0): it knows nothing of users without training")
-        table = self._checked(ratings)
-        if self.has_own_embeddings:
+        ids, user, item, rating = self._checked(ratings)
+        if self.model.has_own_embeddings:
             log.warning(
                 "this model gives users embeddings of their own (--model.ego_layer), which new users do not have; they "
                 "are served from their ratings and what users have in the mean"
             )
-        codes, ids = pd.factorize(table["user"], sort=False)
-        user, item = torch.from_numpy(codes.astype(np.int64)), torch.tensor(table["place"].to_numpy())
-        rating = torch.tensor(table["rating"].to_numpy(), dtype=torch.float32)
-        whole = RatingGraph.from_edges(
-            user, item, rating, len(ids), len(self.item_ids), add_self_loops=self.graph.add_self_loops
-        )
+        loops, lowest = self.snapshot.train.add_self_loops, self.snapshot.min_rating
+        whole = RatingGraph.from_edges(user, item, rating, len(ids), len(self.item_ids), loops)
         first, starts = 0, whole.pattern.user_starts
         while first < len(ids):  # as many users as have RATINGS ratings, or one
             last = max(int(torch.searchsorted(starts, starts[first] + RATINGS, right=True)) - 1, first + 1)
             edges = slice(int(starts[first]), int(starts[last]))
-            part = RatingGraph(
-                whole.user[edges] - first,
-                whole.item[edges],
-                whole.rating[edges],
-                last - first,
-                whole.num_items,
-                whole.add_self_loops,
-            )
-            yield self._folded_in(part, ids[first:last].tolist())
+            columns = whole.user[edges] - first, whole.item[edges], whole.rating[edges]
+            part = RatingGraph(*columns, last - first, whole.num_items, loops)
+            seen: Seen = {"rated": [part.pattern], "training": [part.pattern], "none": []}
+            kept = part if lowest is None else part.part(part.rating >= lowest)
+            yield Users(ids[first:last], self.model.new(kept), seen)
             first = last
 
-    def _checked(self, ratings: pd.DataFrame) -> pd.DataFrame:
-        """The ratings that can be used, as user, place (the item's index) and rating."""
+    def _checked(self, ratings: pd.DataFrame) -> tuple[list[Any], Tensor, Tensor, Tensor]:
+        """Raw ids of the users; of each rating that can be used, the place of its user in them, its item, its value."""
         needed = ["item"] if self.snapshot.implicit else ["item", "rating"]
         for name in needed:
             if name not in ratings:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, ratings))})")
-        table = pd.DataFrame(
-            {
-                "user": ratings["user"].to_numpy() if "user" in ratings else "new",
-                "item": ratings["item"].to_numpy(),
-                "rating": 1.0 if self.snapshot.implicit else pd.to_numeric(ratings["rating"]).to_numpy(),
-            }
-        )
-        table["place"] = self.snapshot.items.encode(table["item"])
+        item, rating = self.snapshot.items.encode(ratings["item"]), np.ones(len(ratings))
+        if not self.snapshot.implicit:
+            rating = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64)
         lowest, highest = self.scale
-        wrong = table[~table["rating"].between(lowest, highest)]
-        if len(wrong):
-            one = wrong.iloc[0]
+        if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
+            value, of_item = ratings["rating"].iloc[wrong[0]], ratings["item"].iloc[wrong[0]]
             raise InputError(
-                f"the rating {one['rating']:g} of item {one['item']} is not between {lowest:g} and {highest:g}, the "
-                f"scale that the model was trained on ({len(wrong):,} such ratings)"
+                f"the rating {value} of item {of_item} is not between {lowest:g} and {highest:g}, the scale that the "
+                f"model was trained on ({len(wrong):,} such ratings)"
             )
-        _name_unknown("item", table["item"][table["place"] < 0].tolist(), "ratings")
-        known = table[table["place"] >= 0]
-        _name_unknown("user", sorted(set(table["user"]) - set(known["user"]), key=str), "users", "without a known item")
-        if known.empty:
+        _name_unknown("item", ratings["item"][item < 0].tolist(), "ratings")
+        user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
+        if "user" in ratings:
+            user, ids = pd.factorize(ratings["user"])
+        usable = np.flatnonzero((item >= 0) & (user >= 0))
+        # Of a pair that is there twice the last is kept.
+        pair = user[usable] * len(self.item_ids) + item[usable]
+        usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]
+        if not len(usable):
             raise InputError("no rating is left: none of the items is in the data that the model was trained on")
-        return known.drop_duplicates(["user", "place"], keep="last")
-
-    def _folded_in(self, rated: RatingGraph, ids: list[Any]) -> Population:
-        """Users that are not in the graph: what their ratings, of B users, make of them."""
-        graph, known = self._propagated(rated), self.factors
-        kinds, threshold = self.settings["edge_weights"], self.settings["threshold"]
-        weights = []
-        columns = self.mean_own.expand(graph.num_users, -1)
-        for kind, sent in zip(kinds, self.sent, strict=True):
-            value = edge_value(graph, kind, threshold, self._biases)
-            weights.append(graph.weights_to_users(value, self.normalisation, self.graph))
-            columns = columns + csr_matmul(graph.pattern.by_users(weights[-1]), sent)
-        rows, bias = self._of_users(columns)
-        fitted = corrections = None
-        if not self.ranks:
-            fitted, corrections = self._corrections(graph, columns, weights)
-            rows = rows.index_add(0, graph.user, corrections)
-            bias = fitted if bias is None else bias + fitted
-        there = torch.cat([graph.user_degree > 0, torch.tensor([False])])  # the last row is nobody's
-        users = self.known.factors._replace(
-            user=torch.cat([rows, known.user[-1:]]).where(there[:, None], known.user[-1:]),
-            user_bias=None if bias is None else torch.cat([bias, bias.new_zeros(1)]),
-        )
-        seen: dict[Exclude, list[EdgePattern]] = {"rated": [rated.pattern], "training": [rated.pattern], "none": []}
-        return Population(ids, users, columns, fitted, graph, weights, corrections, seen)
-
-    def _of_users(self, columns: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Factors [n, F] of propagated columns [n, C], and the biases [n] that are propagated, too."""
-        rows, _, bias, _, _ = self.head(columns, columns[:0])
-        return rows, bias if isinstance(self.head, LinearHead) else None
-
-    def _corrections(self, graph: RatingGraph, columns: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """b [B], and each rating's part in d, [E, F]."""
-        user, item, factors = graph.user.long(), graph.item.long(), self.known.factors
-        # Without a rating the user's degree is lower by one, which the weights of all others divide by.
-        damping, exponent = self.normalisation.damping[0], self.normalisation.exponents[0]
-        degree = graph.user_degree + float(graph.add_self_loops) + damping
-        growth = ((degree - 1).clamp_min(1e-9) / degree).pow(-exponent).where(graph.user_degree > 1, 0.0)
-        left = (columns - self.mean_own)[user]
-        for weight, sent in zip(weights, self.sent, strict=True):
-            left.addcmul_(weight[:, None], sent[item], value=-1.0)
-        rows, bias = self._of_users(self.mean_own + growth[user, None] * left)
-        error = graph.rating - (rows * factors.item[item]).sum(dim=1) - factors.offset
-        for known in (bias, None if factors.item_bias is None else factors.item_bias[item]):
-            error = error if known is None else error - known
-        inputs = torch.cat([factors.item[item], torch.ones(len(item), 1)], dim=1)
-        penalty = torch.cat([self._ridge.expand(inputs.shape[1] - 1), self._bias_ridge])
-        parts = torch.empty_like(inputs)
-        starts = graph.pattern.user_starts.tolist()
-        for first, last in pairwise(starts):
-            edges = slice(first, last)
-            given = inputs[edges]
-            solved = torch.linalg.solve(given.t() @ given + torch.diag(penalty), given.t())
-            parts[edges] = (solved * error[edges]).t()
-        fitted = torch.zeros(graph.num_users).index_add_(0, user, parts[:, -1])
-        return fitted, parts[:, :-1]
-
-    @cached_property
-    def _ridge(self) -> Tensor:
-        """[1], the penalty on d."""
-        return RIDGE * self.known.factors.item[self.graph.item.long()].square().sum(dim=1).mean(dim=0, keepdim=True)
-
-    @cached_property
-    def _bias_ridge(self) -> Tensor:
-        """[1], the penalty on b: that of training, where it has one and the head learns biases."""
-        learned = self.known.bias is not None and self.settings["l2_biases"] and self.settings["l2_per"] == "node"
-        return torch.tensor([self.settings["l2_biases"] / 2 * len(self.graph) if learned else BiasBaseline.user_reg])
-
-    @cached_property
-    def _biases(self) -> BiasBaseline:
-        """The mean and biases that edges are weighed with."""
-        return BiasBaseline.fit(self.graph)
+        present, place = np.unique(user[usable], return_inverse=True)
+        _name_unknown("user", ids.delete(present).tolist(), "users", "without a known item")
+        used = torch.from_numpy(place), torch.from_numpy(item[usable]), torch.from_numpy(rating[usable])
+        return ids[present].tolist(), *used
 
     # -- predictions and neighbours ------------------------------------------------------------------------
 
@@ -501,7 +366,9 @@ class Recommender:
         ]
         if len(indices[0]) != len(indices[1]):
             raise InputError(f"'users' and 'items' differ in length: {len(indices[0])} and {len(indices[1])}")
-        predicted: np.ndarray[Any, np.dtype[np.float32]] = self.within_scale(self.factors.predict(*indices)).numpy()
+        predicted: np.ndarray[Any, np.dtype[np.float32]] = self.model.within_scale(
+            self.model.factors.predict(*indices)
+        ).numpy()
         return predicted
 
     def predict_new(
@@ -511,13 +378,14 @@ class Recommender:
         users, place = list(users), torch.from_numpy(self.snapshot.items.encode(list(items)))
         if len(users) != len(place):
             raise InputError(f"'users' and 'items' differ in length: {len(users)} and {len(place)}")
-        predicted = self.factors.predict(torch.full((len(users),), -1), place)
-        for population in self.new_users(ratings):
-            rows = pd.Index(population.ids).get_indexer(pd.Index(users))
-            asked = torch.from_numpy(np.flatnonzero(rows >= 0))
-            of_both = self.factors._replace(user=population.factors.user, user_bias=population.factors.user_bias)
-            predicted[asked] = of_both.predict(torch.from_numpy(rows)[asked], place[asked])
-        return self.within_scale(predicted).numpy()
+        predicted = self.model.factors.predict(torch.full((len(users),), -1), place)
+        for new in self.new_users(ratings):
+            rows, factors = torch.from_numpy(pd.Index(new.ids).get_indexer(pd.Index(users))), new.population.factors
+            asked = (rows >= 0).nonzero()[:, 0]
+            of_both = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
+            predicted[asked] = of_both.predict(rows[asked], place[asked])
+        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.within_scale(predicted).numpy()
+        return values
 
     def similar(self, items: Iterable[Hashable], k: int = 10) -> pd.DataFrame:
         """The k items nearest to each item: the largest cosine of their factors, i.e. liked by the same users.
@@ -535,7 +403,7 @@ class Recommender:
         """
         self._check_k(k)
         places = self._places(items)
-        known = self.graph.item_degree[places] > 0
+        known = self.model.graph.item_degree[places] > 0
         _name_unknown(
             "item", [self.item_ids[at] for at in places[~known].tolist()], "items", "without training ratings"
         )
@@ -545,7 +413,7 @@ class Recommender:
         rows, titles, genres = [], self.snapshot.titles, self.snapshot.genres
         for chunk in torch.split(places, max(SCORES // len(self.item_ids), 1)):
             cosine = self._directions[chunk] @ self._directions.t()
-            cosine[:, self.graph.item_degree == 0] = -torch.inf
+            cosine[:, self.model.graph.item_degree == 0] = -torch.inf
             cosine[torch.arange(len(chunk)), chunk] = -torch.inf
             best = cosine.topk(min(k, len(self.item_ids)), dim=1)
             for item, values, near in zip(chunk.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
@@ -559,16 +427,12 @@ class Recommender:
     @cached_property
     def _directions(self) -> Tensor:
         """[I, F], the items' factors at length 1."""
-        items = self.known.factors.item
+        items = self.model.known.factors.item
         if not items.shape[1]:
             raise InputError("the linear head leaves nothing of an item but a bias: no two are alike; use head dot")
         return normalize(items, dim=1)
 
     # -- ids -----------------------------------------------------------------------------------------------
-
-    def _propagated(self, ratings: RatingGraph) -> RatingGraph:
-        """The part of some ratings that is propagated over."""
-        return ratings.part(ratings.rating >= self.settings["threshold"]) if self.positives_only else ratings
 
     def _check_k(self, k: int) -> None:
         if not 1 <= k <= len(self.item_ids):

@@ -482,6 +482,7 @@ class RatingsDataModule(pl.LightningDataModule):
             *Snapshot.of_titles(self.item_titles, self.items),
             train,
             RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, train.add_self_loops),
+            self.hparams["min_rating"],
             self.implicit,
             self.origin,
             list(self.columns),

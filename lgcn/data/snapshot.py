@@ -31,6 +31,7 @@ class Snapshot:
     genres: list[str | None] | None  # [I], separated by |
     train: RatingGraph
     others: RatingGraph  # validation, test, and what --data.min_rating left out
+    min_rating: float | None  # --data.min_rating
     implicit: bool
     origin: str  # where it was read from, for people
     columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.sources.Columns
@@ -58,6 +59,7 @@ class Snapshot:
             "train": _packed_graph(self.train),
             "others": _packed_graph(self.others),
             "add_self_loops": self.train.add_self_loops,
+            "min_rating": self.min_rating,
             "implicit": self.implicit,
             "origin": self.origin,
             "columns": list(self.columns),
@@ -73,7 +75,13 @@ class Snapshot:
             _unpacked_graph(content[name], *sizes, content["add_self_loops"]) for name in ("train", "others")
         )
         return cls(
-            users, items, titles, genres, train, others, *(content[n] for n in ("implicit", "origin", "columns"))
+            users,
+            items,
+            titles,
+            genres,
+            train,
+            others,
+            *(content[n] for n in ("min_rating", "implicit", "origin", "columns")),
         )
 
 

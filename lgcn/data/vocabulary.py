@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+INTEGER = r"0|-?[1-9]\d{0,17}"  # as an int64 is written
+
 
 class Vocabulary:
     """An immutable, sorted list of raw ids; an id's index is its place in the list.
@@ -53,9 +55,14 @@ class Vocabulary:
         Ids of another type are compared by how they are written, so that the string "31" finds the integer 31.
         """
         asked = pd.Index(pd.Series(ids))
-        if pd.api.types.is_numeric_dtype(self._ids.dtype) != pd.api.types.is_numeric_dtype(asked.dtype):
-            return self._ids.astype(str).get_indexer(asked.astype(str)).astype(np.int64)
-        return self._ids.get_indexer(asked).astype(np.int64)
+        numbers = [pd.api.types.is_numeric_dtype(index.dtype) for index in (self._ids, asked)]
+        if numbers == [True, False]:
+            written = asked.astype(str)
+            whole = np.asarray(written.str.fullmatch(INTEGER), dtype=bool)
+            index = np.full(len(asked), -1, dtype=np.int64)
+            index[whole] = self._ids.get_indexer(written[whole].astype(np.int64))
+            return index
+        return self._ids.get_indexer(asked.astype(str) if numbers == [False, True] else asked).astype(np.int64)
 
     def decode(self, indices: Iterable[int]) -> np.ndarray[Any, Any]:
         """Raw ids of indices.

@@ -1,0 +1,341 @@
+"""A local page and a JSON API for a trained model: ``lgcn serve``.
+
+    GET  /                                   the page
+    GET  /api/model                          what the model is and knows
+    GET  /api/items?query=toy                items by title or id, the most rated first
+    GET  /api/items/{item}/similar
+    GET  /api/users?query=4                  users by id
+    GET  /api/users/{user}/ratings           what a user has rated
+    GET  /api/users/{user}/recommendations
+    POST /api/recommendations                for somebody new, from their ratings
+    GET  /openapi.json                       all of this in detail
+
+Everything is answered from memory. An error is a JSON object with one text, ``error``, and tells nothing of this
+machine.
+"""
+
+import logging
+import socket
+from collections.abc import Hashable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lgcn import __version__
+from lgcn.errors import InputError
+from lgcn.recommend import Exclude, Recommendation, Recommender
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Query, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from pydantic import BaseModel, Field
+    from starlette.exceptions import HTTPException as StarletteHTTPException
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise InputError(
+        f"lgcn serve needs FastAPI and uvicorn ({error}); make serve, or pip install 'lgcn[serve]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).with_name("page.html")
+LARGEST_BODY = 1 << 20  # bytes
+MOST = 1000  # items or ratings in one answer or question
+LOCAL = ("127.0.0.1", "localhost", "::1")
+# The page brings all it needs along; nothing is loaded from anywhere else, and nobody may put it into a frame.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+Count = Annotated[int, Query(ge=1, le=MOST)]
+Id = int | str
+
+
+class Rating(BaseModel):
+    """One of a new user's ratings."""
+
+    item: Id
+    rating: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+
+class Question(BaseModel):
+    """What somebody new has rated."""
+
+    ratings: Annotated[list[Rating], Field(min_length=1, max_length=MOST)]
+    k: Annotated[int, Field(ge=1, le=MOST)] = 10
+    because: Annotated[int, Field(ge=0, le=MOST)] = 0
+
+
+class Reason(BaseModel):
+    """What one of the user's ratings did to a score."""
+
+    item: Id
+    title: str | None = None
+    rating: float
+    contribution: float
+
+
+class Because(BaseModel):
+    """A score in parts: base + own + others + the contributions."""
+
+    base: float
+    own: float
+    ratings: list[Reason]
+    others: float
+
+
+class Item(BaseModel):
+    """An item."""
+
+    item: Id
+    title: str | None = None
+    genres: str | None = None
+
+
+class Recommended(Item):
+    """An item for a user: score is what is ranked by, rating the prediction within the scale."""
+
+    score: float
+    rating: float | None = None
+    because: Because | None = None
+
+
+class Recommendations(BaseModel):
+    """The best first. ``unknown``: items of the question that are not in the data."""
+
+    user: Id | None = None
+    recommendations: list[Recommended]
+    unknown: list[Id] = []
+
+
+def application(recommender: Recommender, local: bool = True) -> FastAPI:
+    """The web application around a model.
+
+    Args:
+        recommender: the model.
+        local: whether only requests to this machine by its local names are answered, so that a page from elsewhere
+            cannot ask through a name of its own that points here.
+    """
+    snapshot = recommender.snapshot
+    app = FastAPI(
+        title="lgcn",
+        version=__version__,
+        description="Recommendations of a trained LightGCN.",
+        docs_url=None,  # these two load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(BodyLimit)
+    if local:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL[:2], "[::1]"])
+    items, users, degree = recommender.item_ids, recommender.user_ids, snapshot.train.item_degree.tolist()
+    names = [str(item) for item in items] if snapshot.titles is None else [title or "" for title in snapshot.titles]
+    lowered = [name.lower() for name in names]
+    by_degree = np.argsort(-np.asarray(degree), kind="stable").tolist()
+    with suppress(InputError):  # so that the first new user waits no longer than the others
+        list(recommender.new_users(pd.DataFrame({"item": [items[by_degree[0]]], "rating": [recommender.scale[1]]})))
+    page = PAGE.read_text(encoding="utf-8")
+    distinct = set(snapshot.train.rating.tolist())
+
+    def described(place: int) -> dict[str, Any]:
+        content = {"item": items[place]}
+        if snapshot.titles is not None and snapshot.genres is not None:
+            content |= {"title": snapshot.titles[place], "genres": snapshot.genres[place]}
+        return content
+
+    def place_of(what: str, raw: str) -> int:
+        ids = snapshot.users if what == "user" else snapshot.items
+        place = int(ids.encode([raw])[0])
+        if place < 0:
+            raise HTTPException(404, f"there is no {what} {raw[:100]!r} in the data")
+        return place
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def show() -> HTMLResponse:
+        return HTMLResponse(page, headers=HEADERS)
+
+    @app.get("/api/model")
+    def model() -> dict[str, Any]:
+        """What the model is and knows. ``values``: the ratings there are, if they are few."""
+        return {
+            "ranks": recommender.ranks,
+            "implicit": snapshot.implicit,
+            "users": len(users),
+            "items": len(items),
+            "ratings": len(snapshot.train),
+            "titles": snapshot.titles is not None,
+            "scale": recommender.scale,
+            "values": sorted(distinct) if len(distinct) <= 20 else None,
+        }
+
+    @app.get("/api/items")
+    def find_items(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[dict[str, Any]]:
+        """Items whose title has all words of the query, or whose id it is; the most rated first."""
+        words = query.lower().split()
+        found = [] if (exact := int(snapshot.items.encode([query])[0])) < 0 else [exact]
+        for place in by_degree:
+            if len(found) >= limit:
+                break
+            if place != exact and all(word in lowered[place] for word in words):
+                found.append(place)
+        return [described(place) | {"ratings": degree[place]} for place in found]
+
+    @app.get("/api/items/{item}/similar")
+    def similar(item: str, k: Count = 10) -> list[dict[Hashable, Any]]:
+        """The nearest items."""
+        place = place_of("item", item)
+        if not degree[place]:
+            raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
+        table = recommender.similar([items[place]], min(k, len(items))).drop(columns=["item", "rank"])
+        return table.rename(columns={"similar": "item"}).to_dict("records")
+
+    @app.get("/api/users")
+    def find_users(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
+        """Users whose id begins with the query."""
+        found: list[Id] = []
+        for user in users:
+            if len(found) >= limit:
+                break
+            if str(user).startswith(query):
+                found.append(user)
+        return found
+
+    @app.get("/api/users/{user}/ratings")
+    def ratings(user: str, limit: Count = 100) -> list[dict[str, Any]]:
+        """What a user has rated in the training part, the highest first."""
+        _, edge = snapshot.train.pattern.edges_of(torch.tensor([place_of("user", user)]))
+        rating = snapshot.train.rating[edge]
+        best = rating.argsort(descending=True, stable=True)[:limit]
+        return [described(int(snapshot.train.item[edge[at]])) | {"rating": float(rating[at])} for at in best.tolist()]
+
+    def answer(ones: list[Recommendation]) -> dict[str, Any]:
+        return {"recommendations": [one.record(recommender) for one in ones]}
+
+    of_recommendations: Any = {"response_model": Recommendations, "response_model_exclude_unset": True}
+
+    @app.get("/api/users/{user}/recommendations", **of_recommendations)
+    def recommend(
+        user: str, k: Count = 10, because: Annotated[int, Query(ge=0, le=MOST)] = 0, exclude: Exclude = "rated"
+    ) -> dict[str, Any]:
+        """The best items for a user of the data."""
+        raw = users[place_of("user", user)]
+        ((_, ones),) = recommender.each([raw], min(k, len(items)), exclude=exclude, because=because)
+        return answer(ones) | {"user": raw}
+
+    @app.post("/api/recommendations", **of_recommendations)
+    def recommend_new(asked: Question) -> dict[str, Any]:
+        """The best items for somebody new."""
+        given = pd.DataFrame([{"item": one.item, "rating": one.rating} for one in asked.ratings])
+        place = snapshot.items.encode([str(item) for item in given["item"]])
+        unknown = given["item"][place < 0].tolist()
+        if len(unknown) == len(given):
+            raise HTTPException(404, "none of the items is in the data")
+        known = given[place >= 0].assign(item=[items[at] for at in place[place >= 0]])
+        ((_, ones),) = recommender.each(ratings=known, k=min(asked.k, len(items)), because=asked.because)
+        return answer(ones) | ({"unknown": unknown} if unknown else {})
+
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status)
+
+
+async def _http_error(request: Request, error: Any) -> JSONResponse:
+    return _error(error.status_code, str(error.detail))
+
+
+async def _wrong_form(request: Request, error: Any) -> JSONResponse:
+    """What is wrong and where; not what was sent, which may be long."""
+    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+    return _error(422, "; ".join(found))
+
+
+async def _bad_input(request: Request, error: Any) -> JSONResponse:
+    return _error(400, str(error))
+
+
+async def _failure(request: Request, error: Any) -> JSONResponse:
+    return _error(500, "something went wrong here")
+
+
+_HANDLERS: dict[Any, Any] = {
+    StarletteHTTPException: _http_error,
+    RequestValidationError: _wrong_form,
+    InputError: _bad_input,
+    Exception: _failure,
+}
+
+
+class BodyLimit:
+    """Refuse a request with a body of more than LARGEST_BODY bytes before it is read whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refusal = _error(413, f"the request has more than {LARGEST_BODY:,} bytes")
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > LARGEST_BODY:
+            await refusal(scope, receive, send)
+            return
+        chunks, size = [], 0
+        while True:  # what comes without a length is counted
+            message = await receive()
+            chunks.append(message)
+            size += len(message.get("body", b""))
+            if size > LARGEST_BODY:
+                await refusal(scope, receive, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+
+        async def replay() -> Message:
+            return chunks.pop(0) if chunks else await receive()
+
+        await self.app(scope, replay, send)
+
+
+# -- running ---------------------------------------------------------------------------------------------------
+
+
+def serve_at(recommender: Recommender, host: str, port: int) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        InputError: the address cannot be listened at.
+    """
+    torch.set_num_threads(1)  # many requests at once instead of one in parts
+    app = application(recommender, local=host in LOCAL)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is said, for asyncio sends small packets at once (TCP_NODELAY) only where it sees TCP.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--host {host} --port {port} cannot be listened at: {reason}; try another") from error
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        log.info("serving at %s (Ctrl-C ends it)", url)
+        if host not in LOCAL:
+            log.warning("%s can be reached from other machines; there is no password", url)
+        server.run(sockets=[listening])
