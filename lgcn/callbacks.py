@@ -1,9 +1,12 @@
-"""Callbacks: checkpoints, the run's configuration, plots, predictions. What a run came to is in lgcn/summary.py."""
+"""Callbacks: checkpoints, the run's configuration, progress, predictions.
+
+What a run came to is in lgcn/summary.py, what it has to show in lgcn/plots.py and lgcn/report.py.
+"""
 
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,7 +15,6 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
@@ -20,12 +22,8 @@ from torch import Tensor
 from lgcn.errors import InputError
 from lgcn.files import check_output, duplicate, replacing
 from lgcn.module import LightGCNModule
-from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.resume import ChangedSettings, settle_progress
 from lgcn.runs import CHECKPOINTS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -213,68 +211,6 @@ class RunProgressBar(TQDMProgressBar):
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
         return items
-
-
-# -- curves ----------------------------------------------------------------------------------------------------
-
-
-class Plots(Callback):
-    """The notebook's two plots, loss and recall@k by step, and for rankings NDCG, as PNG in the run and as images in
-    TensorBoard.
-
-    The curve is part of the checkpoint, so a resumed run's plots show all of it.
-    """
-
-    def __init__(self) -> None:
-        self.curve: list[dict[str, float]] = []
-        self.run: Path | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"curve": self.curve}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curve = state_dict["curve"]
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.curve.append({"step": trainer.global_step, **values})
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.run = run_folder(trainer)
-
-    @rank_zero_only
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.run is None or is_rehearsal(trainer) or not self.curve:
-            return
-        k, objective = pl_module.hparams["k"], pl_module.hparams["objective"]
-        ranks = objective in RANKING_OBJECTIVES
-        label = f"loss ({objective if ranks else 'mean squared error'})"
-        figures = {"loss": self._figure({"train/loss": "training", "val/loss": "validation"}, label)}
-        for name in (f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",):
-            figures[name] = self._figure({f"val/{name}": f"validation, {name}"}, name)
-        folder = self.run / "plots"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(f"plots/{name}", figure, trainer.global_step)
-
-    def _figure(self, lines: dict[str, str], label: str) -> "Figure":
-        from matplotlib.figure import Figure  # here, because importing it takes half a second
-
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel=label, title=f"{label.split(' (')[0]} by step")
-        for name, meaning in lines.items():
-            points = [(row["step"], row[name]) for row in self.curve if name in row]
-            if not points:
-                continue
-            # A single point has no line to see.
-            axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        return figure
 
 
 # -- predictions -----------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from rich.console import Console
 
 from lgcn import runs
 from lgcn.callbacks import (
-    Plots,
     PredictionWriter,
     RunCheckpoints,
     RunConfig,
@@ -39,6 +38,8 @@ from lgcn.errors import InputError
 from lgcn.loggers import ContinuedCSVLogger
 from lgcn.module import LightGCNModule
 from lgcn.objectives import RANKING_OBJECTIVES
+from lgcn.plots import Plots
+from lgcn.report import Report
 from lgcn.seeds import train_seeds
 from lgcn.summary import RunSummary
 from lgcn.terminal import one_line_errors, set_up_logging
@@ -191,7 +192,7 @@ class LgcnCLI(LightningCLI):
             callbacks.append(RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self._get(self.config, "output")))
-        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary()]
+        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary(), Report()]
         if given["profiler"] is None:
             kwargs["profiler"] = NoProfiler()
         trainer: Trainer = super().instantiate_trainer(**kwargs)

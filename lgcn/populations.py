@@ -77,7 +77,8 @@ class TrainedModel:
         self.scale = (float(train.rating.min()), float(train.rating.max()))
         kinds, threshold = settings["edge_weights"], settings["threshold"]
         matrices = channel_matrices(graph, kinds, self.normalisation, threshold=threshold)
-        alpha, num_users = [float(weight) for weight in model.layer_weights], graph.num_users
+        self.layer_weights = alpha = [float(weight) for weight in model.layer_weights]
+        num_users = graph.num_users
         combined, own = torch.zeros(()), torch.zeros(())
         self.sent: list[Tensor] = []  # of each channel [I, C], z
         weights = []

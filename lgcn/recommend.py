@@ -8,7 +8,7 @@ Shape letters: I items, B users of a chunk, C propagated columns, F factor colum
 """
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,6 +31,7 @@ from lgcn.top import top_items
 log = logging.getLogger(__name__)
 
 Exclude = Literal["rated", "training", "none"]
+NewRatings = pd.DataFrame | Mapping[Hashable, float]
 
 SCORES = 1 << 22  # that are held at a time
 RATINGS = 1 << 14  # of new users that are folded in at a time
@@ -138,7 +139,7 @@ class Recommender:
         users: Iterable[Hashable] | None = None,
         k: int = 10,
         *,
-        ratings: pd.DataFrame | None = None,
+        ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
         because: int = 0,
     ) -> pd.DataFrame:
@@ -177,7 +178,7 @@ class Recommender:
         users: Iterable[Hashable] | None = None,
         k: int = 10,
         *,
-        ratings: pd.DataFrame | None = None,
+        ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
         because: int = 0,
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
@@ -282,12 +283,13 @@ class Recommender:
 
     # -- new users -----------------------------------------------------------------------------------------
 
-    def new_users(self, ratings: pd.DataFrame) -> Iterator[Users]:
+    def new_users(self, ratings: NewRatings) -> Iterator[Users]:
         """Users that the model has never seen, from their ratings, without training; some at a time.
 
         Args:
-            ratings: columns item, rating (not of implicit data), and user, without which all are one user's. Items
-                that are not in the data are left out, with a warning, and so are users who are left without any.
+            ratings: a table with columns item, rating (not of implicit data), and user, without which all are one
+                user's; or one user's ratings by item. Items that are not in the data are left out, with a warning, and
+                so are users who are left without any. Of a pair that is there twice the last counts.
 
         Raises:
             InputError: nothing is left, a rating is not a number or outside the scale, or the model is one without
@@ -314,28 +316,30 @@ class Recommender:
             yield Users(ids[first:last], self.model.new(kept), seen)
             first = last
 
-    def _checked(self, ratings: pd.DataFrame) -> tuple[list[Any], Tensor, Tensor, Tensor]:
+    def _checked(self, ratings: NewRatings) -> tuple[list[Any], Tensor, Tensor, Tensor]:
         """Raw ids of the users; of each rating that can be used, the place of its user in them, its item, its value."""
-        needed = ["item"] if self.snapshot.implicit else ["item", "rating"]
-        for name in needed:
-            if name not in ratings:
+        if isinstance(ratings, Mapping):
+            columns: dict[str, list[Any]] = {"item": list(ratings), "rating": list(ratings.values())}
+        else:
+            columns = {str(name): ratings[name].tolist() for name in ratings if name in ("user", "item", "rating")}
+        for name in ("item",) if self.snapshot.implicit else ("item", "rating"):
+            if name not in columns:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, ratings))})")
-        item, rating = self.snapshot.items.encode(ratings["item"]), np.ones(len(ratings))
+        raw, lowest, highest = columns["item"], *self.scale
+        rating = np.ones(len(raw))
         if not self.snapshot.implicit:
-            rating = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64)
-        lowest, highest = self.scale
-        if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
-            value, of_item = ratings["rating"].iloc[wrong[0]], ratings["item"].iloc[wrong[0]]
-            raise InputError(
-                f"the rating {value} of item {of_item} is not between {lowest:g} and {highest:g}, the scale that the "
-                f"model was trained on ({len(wrong):,} such ratings)"
-            )
-        _name_unknown("item", ratings["item"][item < 0].tolist(), "ratings")
+            rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float64)
+            if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
+                raise InputError(
+                    f"the rating {columns['rating'][wrong[0]]} of item {raw[wrong[0]]} is not between {lowest:g} and "
+                    f"{highest:g}, the scale that the model was trained on ({len(wrong):,} such ratings)"
+                )
+        item = self.snapshot.items.encode(raw)
+        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "ratings")
         user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
-        if "user" in ratings:
-            user, ids = pd.factorize(ratings["user"])
+        if "user" in columns:
+            user, ids = pd.factorize(pd.Index(columns["user"]))
         usable = np.flatnonzero((item >= 0) & (user >= 0))
-        # Of a pair that is there twice the last is kept.
         pair = user[usable] * len(self.item_ids) + item[usable]
         usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]
         if not len(usable):
@@ -372,7 +376,7 @@ class Recommender:
         return predicted
 
     def predict_new(
-        self, ratings: pd.DataFrame, users: Iterable[Hashable], items: Iterable[Hashable]
+        self, ratings: NewRatings, users: Iterable[Hashable], items: Iterable[Hashable]
     ) -> "np.ndarray[Any, np.dtype[np.float32]]":
         """As :meth:`predict`, of users who are not in the data, from their ratings (as for :meth:`new_users`)."""
         users, place = list(users), torch.from_numpy(self.snapshot.items.encode(list(items)))

@@ -1,158 +1,273 @@
-"""A model's held-out errors beside a baseline's: is the difference chance, and where does it come from?
+"""What a run has to show at its end: images of what its model gets right and wrong, its items in TensorBoard's
+projector, and report.html, one file with settings, data, curves, results and examples.
 
-Both are computed from the sums of :class:`lgcn.metrics.ErrorSums`, so from one pass over the ratings.
-
-Bootstrap. Users are the sampling unit, since one user's ratings are not independent of each other: a sample is U
-users drawn with replacement from the U who have held-out ratings, each bringing all of them along (the bootstrap of
-Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8, on clusters). With n the number of held-out
-ratings and s and b the sums of squared errors of the model and of the baseline, the difference of a sample is
-
-    sqrt(Σ_u w_u s_u / Σ_u w_u n_u) - sqrt(Σ_u w_u b_u / Σ_u w_u n_u)
-
-where w_u says how often user u was drawn. Model and baseline share the draw: they are compared on equal ratings. The
-interval reaches from the 2.5th to the 97.5th percentile of the samples (chapter 13). It is about who the users are;
-that another seed would have trained another model is not in it.
-
-Breakdown. Held-out ratings are grouped by how many training ratings their item has, and by how many their user has.
+All of it is of the best checkpoint, read as anybody else would read it (:class:`lgcn.recommend.Recommender`).
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
+import base64
+import html
+import json
+import logging
+import platform
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import lightning
+import lightning.pytorch as pl
 import torch
-from numpy.typing import NDArray
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
+import lgcn
+from lgcn.baselines import BiasBaseline
+from lgcn.callbacks import is_rehearsal, run_folder
+from lgcn.comparison import by_training_ratings, groups_of
+from lgcn.files import replacing
 from lgcn.graph import RatingGraph
-from lgcn.metrics import Sums
+from lgcn.metrics import error_sums
+from lgcn.plots import FOLDER, bars, predicted_against_true, save
+from lgcn.projector import write_projector
+from lgcn.recommend import Recommender
+from lgcn.runs import CHECKPOINTS
+from lgcn.top import top_items
 
-STARTS = (0, 1, 5, 20, 100)  # the fewest training ratings of each group
-BLOCK = 1 << 14  # users counted at a time: their counters stay in a core's cache, and their numbers are below 2^16
+log = logging.getLogger(__name__)
 
-
-def against_baseline(model: Sums, baseline: Sums, train: RatingGraph) -> dict[str, Any]:
-    """The contents of ``test_metrics.json`` that compare a model with a baseline on the same ratings.
-
-    Args:
-        model: the model's sums.
-        baseline: the baseline's, of the same ratings.
-        train: the training ratings.
-
-    Returns:
-        ``baseline_difference`` as :func:`rmse_difference` gives it, ``by_item_ratings`` and ``by_user_ratings`` as
-        :func:`by_training_ratings` does.
-    """
-    return {
-        "baseline_difference": rmse_difference(model.users, baseline.users),
-        "by_item_ratings": by_training_ratings(model.items, baseline.items, train.item_degree),
-        "by_user_ratings": by_training_ratings(model.users, baseline.users, train.user_degree),
-    }
+USERS = 2000  # whose rankings are looked at for an image
+EXAMPLES = 3
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def rmse_difference(model: Tensor, baseline: Tensor, draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """RMSE of a model minus that of a baseline, with a 95 % interval by the bootstrap above.
+class Report(Callback):
+    """Write a run's images, projector and report when training ends, and the report again after a test."""
 
-    Args:
-        model: [U, 3] the model's sums by user.
-        baseline: [U, 3] the baseline's, of the same ratings.
-        draws: the number of bootstrap samples.
-        seed: of the draw.
+    def __init__(self) -> None:
+        self.run: Path | None = None
 
-    Returns:
-        ``rmse``, the difference; ``low`` and ``high``, the ends of the interval; and ``draws``.
-    """
-    sums = torch.stack([model[:, 0].cpu(), model[:, 2].cpu(), baseline[:, 2].cpu()], dim=1).numpy()
-    sums = sums[sums[:, 0] > 0]
-    samples = np.zeros((draws, 3))
-    for draw, users, times in resampled(len(sums), draws, seed):
-        samples[draw] += times @ sums[users]
-    low, high = np.quantile(_difference(samples), [0.025, 0.975])
-    return {"rmse": float(_difference(sums.sum(axis=0))), "low": float(low), "high": float(high), "draws": draws}
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run = run_folder(trainer)
 
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        best = self._best()
+        if best is None or is_rehearsal(trainer):
+            return
+        assert self.run is not None
+        with Console(stderr=True).status("drawing, and writing report.html"):
+            recommender = Recommender.from_checkpoint(best)
+            val = trainer.datamodule.graphs["val"]  # type: ignore[attr-defined]
+            save(figures(recommender, val), self.run, trainer)
+            write_projector(recommender, self.run)
+            path = write_report(self.run, recommender)
+        Console(highlight=False).print(f"[bold]report[/]    {path}", soft_wrap=True)
 
-def resampled(num_users: int, draws: int, seed: int) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
-    """For each draw of ``num_users`` users with replacement: how often each was drawn, a block of users at a time.
+    @rank_zero_only
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        best = self._best()
+        if best is not None and not is_rehearsal(trainer):
+            assert self.run is not None
+            write_report(self.run, Recommender.from_checkpoint(best))
 
-    How many of a draw fall into each block is multinomial, and within a block every user is as likely; so this is
-    the plain draw, at a third of its time for 162,000 users.
-
-    Yields:
-        The draw's number, the block, and how often each of the block's users was drawn.
-    """
-    generator = np.random.default_rng(seed)
-    blocks = [slice(first, min(first + BLOCK, num_users)) for first in range(0, num_users, BLOCK)]
-    sizes = [block.stop - block.start for block in blocks]
-    drawn = generator.multinomial(num_users, np.divide(sizes, num_users), size=draws)  # [draws, blocks]
-    for number, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        for draw in range(draws):
-            users = generator.integers(size, size=drawn[draw, number], dtype=np.uint16)
-            yield draw, block, np.bincount(users, minlength=size)
+    def _best(self) -> Path | None:
+        path = None if self.run is None else self.run / CHECKPOINTS / "best.ckpt"
+        return path if path is not None and path.is_file() else None
 
 
-def by_training_ratings(model: Tensor, baseline: Tensor, training_ratings: Tensor) -> list[dict[str, Any]]:
-    """Errors by the number of training ratings; groups without held-out ratings are left out.
-
-    Args:
-        model: [M, 3] the model's sums, by user or by item.
-        baseline: [M, 3] the baseline's, of the same ratings.
-        training_ratings: [M] how many training ratings each user or item has.
-
-    Returns:
-        For each group ``training_ratings``, such as 5-19; ``num_ratings``, how many held-out ratings there are; and
-        over those ``rmse``, ``mae``, ``baseline_rmse`` and ``baseline_mae``.
-    """
-    group = torch.bucketize(training_ratings.cpu(), torch.tensor(STARTS), right=True) - 1
-    ours, theirs = (
-        torch.zeros(len(STARTS), 3, dtype=torch.double).index_add_(0, group, sums.cpu()).tolist()
-        for sums in (model, baseline)
-    )
-    return [
-        {
-            "training_ratings": name,
-            "num_ratings": int(count),
-            "rmse": (squared / count) ** 0.5,
-            "mae": absolute / count,
-            "baseline_rmse": (their_squared / count) ** 0.5,
-            "baseline_mae": their_absolute / count,
-        }
-        for name, (count, absolute, squared), (_, their_absolute, their_squared) in zip(
-            _names(), ours, theirs, strict=True
+def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
+    """Images of a model on the validation part, by name."""
+    drawn = {}
+    weights = recommender.model.layer_weights
+    layers = [f"layer {layer}" for layer in range(len(weights))]
+    drawn["layer_weights"] = bars("weights of the layers", "", "weight", layers, {"weight": weights})
+    if recommender.ranks:
+        drawn["found_by_popularity"] = _found_by_popularity(recommender, val)
+    elif len(val):
+        known = recommender.model.known.factors
+        of_users = known._replace(
+            user=known.user[:-1], user_bias=None if known.user_bias is None else known.user_bias[:-1]
         )
-        if count
-    ]
+        preds = recommender.model.within_scale(of_users.predict_edges(val))
+        drawn["predicted_against_true"] = predicted_against_true(preds, val.rating)
+        baseline = BiasBaseline.fit(recommender.snapshot.train).predict(val.user, val.item)
+        ours, theirs = (
+            error_sums(values, val.rating, val.user, val.item, val.num_users, val.num_items).items
+            for values in (preds, baseline)
+        )
+        rows = by_training_ratings(ours, theirs, recommender.snapshot.train.item_degree)
+        names = [f"{row['training_ratings']}\n({row['num_ratings']:,})" for row in rows]
+        series = {"model": [row["rmse"] for row in rows], "user + item biases": [row["baseline_rmse"] for row in rows]}
+        title = "error by popularity, validation"
+        drawn["error_by_popularity"] = bars(
+            title, "training ratings of the item (validation ratings)", "RMSE", names, series
+        )
+    return drawn
 
 
-def show(content: dict[str, Any], rmse: float, baseline: float, console: Console) -> None:
-    """Print what :func:`against_baseline` gave, for a model and a baseline of these RMSE."""
-    difference = content["baseline_difference"]
-    console.print(
-        f"rmse {rmse:.4f} against {baseline:.4f} of user + item biases: {difference['rmse']:+.4f}, 95 % of "
-        f"{difference['draws']:,} bootstrap samples of users between {difference['low']:+.4f} and "
-        f"{difference['high']:+.4f}"
+def _found_by_popularity(recommender: Recommender, val: RatingGraph) -> Any:
+    """Of users' validation positives, how many are among their first k, by how often the item was rated in training."""
+    settings, snapshot = recommender.model.settings, recommender.snapshot
+    k = settings["k"]
+    relevant = val if snapshot.implicit else val.part(val.rating >= settings["threshold"])
+    users = relevant.user_degree.nonzero()[:, 0][:USERS]
+    place, edge = relevant.pattern.edges_of(users)
+    item = relevant.item[edge].long()
+    found = []
+    for part in torch.split(torch.arange(len(users)), max((1 << 22) // val.num_items, 1)):
+        best = top_items(recommender.model.known.factors, users[part], [snapshot.train.pattern], k).item
+        mine = (place >= part[0]) & (place <= part[-1])
+        found.append((best[place[mine] - part[0]] == item[mine, None]).any(dim=1))
+    hits = torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+    names, group = groups_of(snapshot.train.item_degree[item])
+    counts = torch.bincount(group, minlength=len(names))
+    shares = torch.bincount(group[hits], minlength=len(names)) / counts
+    there = counts.nonzero()[:, 0].tolist()
+    return bars(
+        f"found among the first {k}, by popularity, validation",
+        "training ratings of the item (positives)",
+        "share found",
+        [f"{names[at]}\n({int(counts[at]):,})" for at in there],
+        {"model": [float(shares[at]) for at in there]},
     )
-    table = Table(title="rmse by training ratings of the item, and of the user")
-    for heading in ("", "training ratings", "test ratings", "model", "user + item biases"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for what in ("item", "user"):
-        for number, row in enumerate(content[f"by_{what}_ratings"]):
-            values = f"{row['num_ratings']:,}", f"{row['rmse']:.4f}", f"{row['baseline_rmse']:.4f}"
-            table.add_row("" if number else what, row["training_ratings"], *values)
-        table.add_section()
-    console.print(table)
 
 
-def _difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMSE minus RMSE from [..., 3]: number of ratings, squared errors, the baseline's squared errors."""
-    count, ours, theirs = np.moveaxis(sums, -1, 0)
-    difference: NDArray[np.float64] = np.sqrt(ours / count) - np.sqrt(theirs / count)
-    return difference
+# -- report.html -----------------------------------------------------------------------------------------------
 
 
-def _names() -> list[str]:
-    """0, 1-4, 5-19, ...: the groups that begin at STARTS."""
-    ranges = [f"{first}-{after - 1}" if after - first > 1 else f"{first}" for first, after in pairwise(STARTS)]
-    return [*ranges, f"{STARTS[-1]}+"]
+def write_report(run: Path, recommender: Recommender) -> Path:
+    """Write report.html of what is in a run's folder. It needs no other file, and nothing from elsewhere."""
+    path = run / "report.html"
+    results = {part: _read(run / f"{part}_metrics.json") for part in ("fit", "test")}
+    content = {
+        "title": f"{run.parent.name}, {run.name}",
+        "facts": f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
+        f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        "results": _results(results["fit"], results["test"]),
+        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"))),
+        "data": _data(recommender),
+        "examples": "".join(_examples(recommender)),
+        "settings": html.escape(_settings(run / "config.yaml")),
+    }
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for name, part in content.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    with replacing(path) as part_path:
+        part_path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _results(fit: dict[str, Any], test: dict[str, Any]) -> str:
+    parts = []
+    if fit:
+        best, baselines = fit["best"], fit["baselines"]
+        parts.append(f"<p>Best {html.escape(best['metric'])}: <b>{best['value']:.4f}</b> at step {best['step']:,}.</p>")
+        parts.append(_against(f"validation, after step {fit['last']['step']:,}", fit["last"], baselines, "val/"))
+    if test:
+        baselines = test.get("baselines", {"user + item biases": test.get("baseline", {})})
+        parts.append(_against("test", test, baselines, "test/"))
+    else:
+        parts.append("<p>Not tested yet: <code>lgcn test</code> adds the test part.</p>")
+    return "".join(parts)
+
+
+def _against(title: str, metrics: dict[str, Any], baselines: dict[str, dict[str, float]], start: str) -> str:
+    rows = []
+    for name, value in metrics.items():
+        if name.startswith(start):
+            theirs = (results.get(name) for results in baselines.values())
+            rows.append([name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in theirs)])
+    return _table([title, "model", *baselines], rows)
+
+
+def _image(path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{content}">'
+
+
+def _data(recommender: Recommender) -> str:
+    snapshot = recommender.snapshot
+    train, others = snapshot.train, snapshot.others
+    density = len(train) / (train.num_users * train.num_items)
+    rows: list[tuple[str, str]] = [
+        ("source", snapshot.origin),
+        ("users", f"{train.num_users:,}, of which {int((train.user_degree > 0).sum()):,} have training ratings"),
+        ("items", f"{train.num_items:,}, of which {int((train.item_degree > 0).sum()):,} have training ratings"),
+        ("training ratings", f"{len(train):,}, {density:.3%} of all pairs"),
+        ("other ratings (validation, test, left out)", f"{len(others):,}"),
+        ("median training ratings", f"{train.user_degree.median():,} a user, {train.item_degree.median():,} an item"),
+    ]
+    said = _table(["", ""], rows)
+    values, counts = train.rating.unique(return_counts=True)  # type: ignore[no-untyped-call]  # torch's
+    if 1 < len(values) <= 20:
+        most = int(counts.max())
+        lines = "".join(
+            f'<tr><td>{value:g}</td><td class="bar"><span style="width:{100 * count / most:.1f}%"></span></td>'
+            f"<td>{count:,}</td></tr>"
+            for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        )
+        head = "<tr><th>rating</th><th></th><th>training ratings</th></tr>"
+        said += f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
+    return said
+
+
+def _examples(recommender: Recommender) -> Iterable[str]:
+    """Users of about the median number of ratings and what they are recommended; the neighbours of popular items."""
+    snapshot = recommender.snapshot
+    degree = snapshot.train.user_degree
+    near = (degree - degree[degree > 0].median()).abs().argsort(stable=True)[:EXAMPLES].tolist()
+    names = [str(item) for item in recommender.item_ids] if snapshot.titles is None else snapshot.titles
+    for row in near:
+        user = recommender.user_ids[row]
+        _, edge = snapshot.train.pattern.edges_of(torch.tensor([row]))
+        rating = snapshot.train.rating[edge]
+        best = edge[rating.argsort(descending=True, stable=True)[:10]]
+        liked = [(names[int(snapshot.train.item[at])], f"{float(snapshot.train.rating[at]):g}") for at in best.tolist()]
+        ((_, ones),) = recommender.each([user], min(10, len(recommender.item_ids)), because=2)
+        rows = [
+            (
+                one.title or one.item,
+                (one.genres or "").replace("|", ", "),
+                f"{one.score:.3f}" if one.rating is None else f"{one.rating:.2f}",
+                "; ".join(str(reason.title or reason.item) for reason in one.because.ratings) if one.because else "",
+            )
+            for one in ones
+        ]
+        yield f"<h3>User {html.escape(str(user))}</h3><div class='pair'>"
+        yield _table(["has chosen" if snapshot.implicit else "has rated", "" if snapshot.implicit else "rating"], liked)
+        yield _table(["is recommended", "", "score" if recommender.ranks else "rating", "most of all because of"], rows)
+        yield "</div>"
+    if recommender.model.known.factors.item.shape[1]:
+        popular = snapshot.train.item_degree.argsort(descending=True, stable=True)[:5].tolist()
+        near_items = recommender.similar([recommender.item_ids[place] for place in popular], min(5, len(names) - 1))
+        rows_of: dict[Any, list[str]] = {}
+        for one in near_items.to_dict("records"):
+            rows_of.setdefault(one["item"], []).append(str(one.get("title") or one["similar"]))
+        titles = dict(zip(recommender.item_ids, names, strict=True))
+        yield "<h3>Nearest items</h3>"
+        yield _table(["to", "are"], [(titles[item], "; ".join(near_to)) for item, near_to in rows_of.items()])
+
+
+def _settings(path: Path) -> str:
+    """The configuration without what is null."""
+
+    def given(content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {name: kept for name, value in content.items() if (kept := given(value)) not in (None, {})}
+
+    content = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return yaml.safe_dump(given(content), sort_keys=False)

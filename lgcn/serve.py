@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lgcn import __version__
@@ -142,7 +141,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
     lowered = [name.lower() for name in names]
     by_degree = np.argsort(-np.asarray(degree), kind="stable").tolist()
     with suppress(InputError):  # so that the first new user waits no longer than the others
-        list(recommender.new_users(pd.DataFrame({"item": [items[by_degree[0]]], "rating": [recommender.scale[1]]})))
+        list(recommender.new_users({items[by_degree[0]]: recommender.scale[1]}))
     page = PAGE.read_text(encoding="utf-8")
     distinct = set(snapshot.train.rating.tolist())
 
@@ -160,11 +159,11 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         return place
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def show() -> HTMLResponse:
+    async def show() -> HTMLResponse:
         return HTMLResponse(page, headers=HEADERS)
 
     @app.get("/api/model")
-    def model() -> dict[str, Any]:
+    async def model() -> dict[str, Any]:
         """What the model is and knows. ``values``: the ratings there are, if they are few."""
         return {
             "ranks": recommender.ranks,
@@ -178,7 +177,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         }
 
     @app.get("/api/items")
-    def find_items(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[dict[str, Any]]:
+    async def find_items(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[dict[str, Any]]:
         """Items whose title has all words of the query, or whose id it is; the most rated first."""
         words = query.lower().split()
         found = [] if (exact := int(snapshot.items.encode([query])[0])) < 0 else [exact]
@@ -190,7 +189,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         return [described(place) | {"ratings": degree[place]} for place in found]
 
     @app.get("/api/items/{item}/similar")
-    def similar(item: str, k: Count = 10) -> list[dict[Hashable, Any]]:
+    async def similar(item: str, k: Count = 10) -> list[dict[Hashable, Any]]:
         """The nearest items."""
         place = place_of("item", item)
         if not degree[place]:
@@ -199,7 +198,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         return table.rename(columns={"similar": "item"}).to_dict("records")
 
     @app.get("/api/users")
-    def find_users(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
+    async def find_users(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
         """Users whose id begins with the query."""
         found: list[Id] = []
         for user in users:
@@ -210,38 +209,37 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         return found
 
     @app.get("/api/users/{user}/ratings")
-    def ratings(user: str, limit: Count = 100) -> list[dict[str, Any]]:
+    async def ratings(user: str, limit: Count = 100) -> list[dict[str, Any]]:
         """What a user has rated in the training part, the highest first."""
         _, edge = snapshot.train.pattern.edges_of(torch.tensor([place_of("user", user)]))
         rating = snapshot.train.rating[edge]
         best = rating.argsort(descending=True, stable=True)[:limit]
         return [described(int(snapshot.train.item[edge[at]])) | {"rating": float(rating[at])} for at in best.tolist()]
 
-    def answer(ones: list[Recommendation]) -> dict[str, Any]:
-        return {"recommendations": [one.record(recommender) for one in ones]}
+    def answer(ones: list[Recommendation], **more: Any) -> JSONResponse:
+        # A response is sent as it is: to have the model below check what was just made takes longer than to make it.
+        return JSONResponse({"recommendations": [one.record(recommender) for one in ones]} | more)
 
-    of_recommendations: Any = {"response_model": Recommendations, "response_model_exclude_unset": True}
-
-    @app.get("/api/users/{user}/recommendations", **of_recommendations)
-    def recommend(
+    @app.get("/api/users/{user}/recommendations", response_model=Recommendations)
+    async def recommend(
         user: str, k: Count = 10, because: Annotated[int, Query(ge=0, le=MOST)] = 0, exclude: Exclude = "rated"
-    ) -> dict[str, Any]:
+    ) -> JSONResponse:
         """The best items for a user of the data."""
         raw = users[place_of("user", user)]
         ((_, ones),) = recommender.each([raw], min(k, len(items)), exclude=exclude, because=because)
-        return answer(ones) | {"user": raw}
+        return answer(ones, user=raw)
 
-    @app.post("/api/recommendations", **of_recommendations)
-    def recommend_new(asked: Question) -> dict[str, Any]:
+    @app.post("/api/recommendations", response_model=Recommendations)
+    async def recommend_new(asked: Question) -> JSONResponse:
         """The best items for somebody new."""
-        given = pd.DataFrame([{"item": one.item, "rating": one.rating} for one in asked.ratings])
-        place = snapshot.items.encode([str(item) for item in given["item"]])
-        unknown = given["item"][place < 0].tolist()
-        if len(unknown) == len(given):
+        given = {one.item: one.rating for one in asked.ratings}
+        place = snapshot.items.encode(given if all(isinstance(item, int) for item in given) else map(str, given))
+        known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
+        if not known:
             raise HTTPException(404, "none of the items is in the data")
-        known = given[place >= 0].assign(item=[items[at] for at in place[place >= 0]])
         ((_, ones),) = recommender.each(ratings=known, k=min(asked.k, len(items)), because=asked.because)
-        return answer(ones) | ({"unknown": unknown} if unknown else {})
+        unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
+        return answer(ones, **({"unknown": unknown} if unknown else {}))
 
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)

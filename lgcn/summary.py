@@ -18,12 +18,12 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from lgcn.baselines import BiasBaseline, Ease, Popularity
 from lgcn.callbacks import RunCheckpoints, is_rehearsal, run_folder
+from lgcn.comparison import against_baseline, show
 from lgcn.files import replacing
 from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums, recall_precision_at_k
 from lgcn.module import LightGCNModule
 from lgcn.ranking import ranking_results
-from lgcn.report import against_baseline, show
 from lgcn.tasks import RankingTask, RatingTask
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,17 @@ class RunSummary(Callback):
             self._fit_baselines(trainer, pl_module, "val")
         score, name = best.best_score, best.monitor
         metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
+        with replacing(self.run / "fit_metrics.json") as part:
+            content = {"best": {"metric": name, "value": score, "step": best.best_step}}
+            content["last"] = {
+                "step": trainer.global_step,
+                **{key.removeprefix("final/"): metrics[key] for key in metrics},
+            }
+            content["baselines"] = {
+                baseline: {f"val/{key}": value for key, value in results.items()}
+                for baseline, results in self.baselines.items()
+            }
+            part.write_text(json.dumps(content, indent=2) + "\n")
         given = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
         settings = {name: value for name, value in given.items() if not name.startswith("_")}
         for logger in trainer.loggers:
@@ -124,6 +135,7 @@ class RunSummary(Callback):
         )
         for what, command in {
             "test": f"{lgcn} test --ckpt_path {best.path('best')}",
+            "recommend": f"{lgcn} recommend --ckpt_path {best.path('best')}",
             "predict": f"{lgcn} predict --ckpt_path {best.path('best')} --output predictions.csv",
             "go on": f"{lgcn} fit --ckpt_path {best.path('last')} {self._twice_as_long(trainer)}",
             "curves": f"{Path(lgcn).with_name('tensorboard')} --logdir {self.run.parent.parent}",

@@ -36,7 +36,6 @@ from pyarrow import parquet
 from rich.progress import wrap_file
 
 from lgcn.data.download import download_archive
-from lgcn.data.vocabulary import INTEGER
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -702,7 +701,7 @@ def _ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
         text = pa.array(column, type=pa.string(), from_pandas=True)
     except (pa.ArrowTypeError, pa.ArrowInvalid):  # UUIDs, decimals, mixtures: as they are written
         text = pa.array([None if pd.isna(raw) else str(raw) for raw in column], type=pa.string())
-    if not text.null_count and pc.all(pc.match_substring_regex(text, f"^({INTEGER})$")).as_py():
+    if not text.null_count and pc.all(pc.match_substring_regex(text, r"^(0|-?[1-9]\d{0,17})$")).as_py():
         return pd.Series(pc.cast(text, pa.int64()).to_pandas())
     return pd.Series(text.to_pandas())
 

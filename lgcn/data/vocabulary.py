@@ -1,13 +1,21 @@
 """Vocabulary: raw ids to indices 0..n-1, and back."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-INTEGER = r"0|-?[1-9]\d{0,17}"  # as an int64 is written
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
+def _are_numbers(ids: Any) -> bool:
+    if isinstance(ids, list):
+        return all(isinstance(raw, int | float | np.number) for raw in ids)
+    return bool(pd.api.types.is_numeric_dtype(ids.dtype))
 
 
 class Vocabulary:
@@ -54,15 +62,17 @@ class Vocabulary:
 
         Ids of another type are compared by how they are written, so that the string "31" finds the integer 31.
         """
-        asked = pd.Index(pd.Series(ids))
-        numbers = [pd.api.types.is_numeric_dtype(index.dtype) for index in (self._ids, asked)]
-        if numbers == [True, False]:
-            written = asked.astype(str)
-            whole = np.asarray(written.str.fullmatch(INTEGER), dtype=bool)
-            index = np.full(len(asked), -1, dtype=np.int64)
-            index[whole] = self._ids.get_indexer(written[whole].astype(np.int64))
-            return index
-        return self._ids.get_indexer(asked.astype(str) if numbers == [False, True] else asked).astype(np.int64)
+        asked: Any = ids if isinstance(ids, np.ndarray | pd.Series | pd.Index) else list(ids)
+        numbers = pd.api.types.is_numeric_dtype(self._ids.dtype)
+        if numbers == _are_numbers(asked):
+            return self._ids.get_indexer(pd.Index(asked)).astype(np.int64)
+        written = [str(raw) for raw in asked]  # for a few ids, faster than with pandas
+        if not numbers:
+            return self._ids.get_indexer(pd.Index(written)).astype(np.int64)
+        index = np.full(len(written), -1, dtype=np.int64)
+        whole = [INTEGER.fullmatch(raw) is not None and abs(int(raw)) < 2**63 for raw in written]
+        index[whole] = self._ids.get_indexer(pd.Index([*map(int, compress(written, whole))], dtype=np.int64))
+        return index
 
     def decode(self, indices: Iterable[int]) -> np.ndarray[Any, Any]:
         """Raw ids of indices.

@@ -12,7 +12,7 @@ from torch import Tensor
 from lgcn import report
 from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
-from lgcn.report import against_baseline, by_training_ratings, resampled, rmse_difference, show
+from lgcn.comparison import against_baseline, by_training_ratings, resampled, rmse_difference, show
 
 
 def sums(*rows: tuple[float, float, float]) -> Tensor:
