@@ -91,6 +91,13 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         "(default: rated)",
     )
     parser.add_argument(
+        "--min_ratings",
+        type=int,
+        default=0,
+        metavar="N",
+        help="recommend only what has at least N training ratings (default: 0)",
+    )
+    parser.add_argument(
         "--because",
         type=int,
         nargs="?",
@@ -117,7 +124,8 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         users = _listed(Path(given.users_file), recommender)
     if given.ratings:
         ratings = new_ratings(Path(given.ratings), recommender, given)
-    found = recommender.each(users, given.k, ratings=ratings, exclude=given.exclude, because=given.because)
+    how = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
+    found = recommender.each(users, given.k, ratings=ratings, **how)
     if output is None:
         for user, ones in found:
             _show(user, ones, recommender)

@@ -141,6 +141,7 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
+        min_ratings: int = 0,
         because: int = 0,
     ) -> pd.DataFrame:
         """Each user's best k items, the best first.
@@ -151,6 +152,7 @@ class Recommender:
             ratings: instead of ``users``: new users' ratings, as for :meth:`new_users`.
             exclude: what is not recommended: what the user has ``rated`` in any part of the data, only what is in the
                 ``training`` part, or ``none``.
+            min_ratings: how many training ratings an item must have.
             because: how many of the user's own ratings to give as reasons.
 
         Returns:
@@ -160,7 +162,9 @@ class Recommender:
         Raises:
             InputError: k is not between 1 and the number of items, or no user is left.
         """
-        return self.table(self.each(users, k, ratings=ratings, exclude=exclude, because=because), because > 0)
+        return self.table(
+            self.each(users, k, ratings=ratings, exclude=exclude, min_ratings=min_ratings, because=because), because > 0
+        )
 
     def table(self, found: Iterable[tuple[Any, list[Recommendation]]], because: bool = False) -> pd.DataFrame:
         """What :meth:`each` gives, as the table of :meth:`recommend`."""
@@ -180,6 +184,7 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
+        min_ratings: int = 0,
         because: int = 0,
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
         """As :meth:`recommend`, one user after another."""
@@ -188,20 +193,24 @@ class Recommender:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
+        hidden = self.snapshot.train.item_degree < min_ratings if min_ratings > 0 else None
+        if hidden is not None and bool(hidden.all()):
+            most = int(self.snapshot.train.item_degree.max())
+            raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
         if ratings is not None:
             if users is not None:
                 raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
             for new in self.new_users(ratings):
-                yield from self._best(new, torch.arange(len(new.ids)), k, exclude, because)
+                yield from self._best(new, torch.arange(len(new.ids)), k, exclude, hidden, because)
         else:
-            yield from self._best(self._known, self._rows(users), k, exclude, because)
+            yield from self._best(self._known, self._rows(users), k, exclude, hidden, because)
 
     def _best(
-        self, users: Users, rows: Tensor, k: int, exclude: Exclude, because: int
+        self, users: Users, rows: Tensor, k: int, exclude: Exclude, hidden: Tensor | None, because: int
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
         factors, titles, genres = users.population.factors, self.snapshot.titles, self.snapshot.genres
         for chunk in torch.split(rows, max(SCORES // len(self.item_ids), 1)):
-            top = top_items(factors, chunk, users.seen[exclude], k)
+            top = top_items(factors, chunk, users.seen[exclude], k, hidden)
             scores = top.score
             if not self.ranks:
                 scores = scores + factors.offset

@@ -31,7 +31,7 @@ from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
 from lgcn.plots import FOLDER, bars, predicted_against_true, save
 from lgcn.projector import write_projector
-from lgcn.recommend import Recommender
+from lgcn.recommend import Reason, Recommender
 from lgcn.runs import CHECKPOINTS
 from lgcn.top import top_items
 
@@ -146,7 +146,7 @@ def write_report(run: Path, recommender: Recommender) -> Path:
         "facts": f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
         f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "results": _results(results["fit"], results["test"]),
-        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"))),
+        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"), key=_place)),
         "data": _data(recommender),
         "examples": "".join(_examples(recommender)),
         "settings": html.escape(_settings(run / "config.yaml")),
@@ -191,6 +191,11 @@ def _against(title: str, metrics: dict[str, Any], baselines: dict[str, dict[str,
             theirs = (results.get(name) for results in baselines.values())
             rows.append([name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in theirs)])
     return _table([title, "model", *baselines], rows)
+
+
+def _place(path: Path) -> tuple[bool, bool, str]:
+    """The loss comes first, then other curves, then what says something of the model at the end."""
+    return path.stem != "loss", "@" not in path.stem, path.stem
 
 
 def _image(path: Path) -> str:
@@ -242,7 +247,7 @@ def _examples(recommender: Recommender) -> Iterable[str]:
                 one.title or one.item,
                 (one.genres or "").replace("|", ", "),
                 f"{one.score:.3f}" if one.rating is None else f"{one.rating:.2f}",
-                "; ".join(str(reason.title or reason.item) for reason in one.because.ratings) if one.because else "",
+                "; ".join(_reason(reason, snapshot.implicit) for reason in one.because.ratings) if one.because else "",
             )
             for one in ones
         ]
@@ -259,6 +264,10 @@ def _examples(recommender: Recommender) -> Iterable[str]:
         titles = dict(zip(recommender.item_ids, names, strict=True))
         yield "<h3>Nearest items</h3>"
         yield _table(["to", "are"], [(titles[item], "; ".join(near_to)) for item, near_to in rows_of.items()])
+
+
+def _reason(reason: Reason, implicit: bool) -> str:
+    return str(reason.title or reason.item) + ("" if implicit else f" ({reason.rating:g})")
 
 
 def _settings(path: Path) -> str:

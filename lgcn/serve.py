@@ -73,6 +73,7 @@ class Question(BaseModel):
     ratings: Annotated[list[Rating], Field(min_length=1, max_length=MOST)]
     k: Annotated[int, Field(ge=1, le=MOST)] = 10
     because: Annotated[int, Field(ge=0, le=MOST)] = 0
+    min_ratings: Annotated[int, Field(ge=0)] = 0
 
 
 class Reason(BaseModel):
@@ -222,11 +223,16 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
 
     @app.get("/api/users/{user}/recommendations", response_model=Recommendations)
     async def recommend(
-        user: str, k: Count = 10, because: Annotated[int, Query(ge=0, le=MOST)] = 0, exclude: Exclude = "rated"
+        user: str,
+        k: Count = 10,
+        because: Annotated[int, Query(ge=0, le=MOST)] = 0,
+        min_ratings: Annotated[int, Query(ge=0)] = 0,
+        exclude: Exclude = "rated",
     ) -> JSONResponse:
         """The best items for a user of the data."""
         raw = users[place_of("user", user)]
-        ((_, ones),) = recommender.each([raw], min(k, len(items)), exclude=exclude, because=because)
+        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
+        ((_, ones),) = recommender.each([raw], min(k, len(items)), **how)
         return answer(ones, user=raw)
 
     @app.post("/api/recommendations", response_model=Recommendations)
@@ -237,7 +243,8 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
         if not known:
             raise HTTPException(404, "none of the items is in the data")
-        ((_, ones),) = recommender.each(ratings=known, k=min(asked.k, len(items)), because=asked.because)
+        how: Any = {"min_ratings": asked.min_ratings, "because": asked.because}
+        ((_, ones),) = recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
         unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
         return answer(ones, **({"unknown": unknown} if unknown else {}))
 

@@ -25,7 +25,7 @@ class Top(NamedTuple):
     score: Tensor  # [B, k]; -inf there
 
 
-def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int) -> Top:
+def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int, hidden: Tensor | None = None) -> Top:
     """The best items of some users; of equal scores, those that torch.topk takes.
 
     Args:
@@ -33,12 +33,15 @@ def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int
         users: [B] int64.
         seen: the pairs to leave out.
         k: how many items.
+        hidden: [I] bool, items to leave out for everybody.
     """
     scores = scorer.scores(users)
     num_items = scores.shape[1]
     for pattern in seen:
         place, edge = pattern.edges_of(users)
         scores[place, pattern.item[edge].long()] = -torch.inf
+    if hidden is not None:
+        scores[:, hidden] = -torch.inf
     score, item = scores.topk(min(k, num_items), dim=1)
     item = item.where(score > -torch.inf, num_items)
     lacking = (0, k - item.shape[1])
