@@ -9,7 +9,7 @@ CONFIG ?= configs/quickstart.yaml
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install sparse fit test lint bench bench-ranking tensorboard clean
+.PHONY: help install sparse fit serve test lint bench bench-ranking bench-serving tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -35,8 +35,15 @@ $(VENV)/installed-sparse: $(VENV)/installed
 	$(BIN)/pip install --no-build-isolation -e '.[sparse]'
 	touch $@
 
+$(VENV)/installed-serve: $(VENV)/installed
+	$(BIN)/pip install -e '.[samples,serve]'
+	touch $@
+
 fit: $(VENV)/installed  ## train CONFIG (configs/quickstart.yaml unless given)
 	$(BIN)/lgcn fit --config $(CONFIG)
+
+serve: $(VENV)/installed-serve  ## a page with the newest run's recommendations at http://127.0.0.1:8000
+	$(BIN)/lgcn serve
 
 test: $(VENV)/installed-test  ## install what tests need and run them
 	$(BIN)/pytest
@@ -52,6 +59,9 @@ bench: $(VENV)/installed-test  ## time training steps beside the notebook's and 
 
 bench-ranking: $(VENV)/installed-test  ## time BPR steps beside the paper's code, and an evaluation, on Gowalla (LGCN_DATA)
 	$(BIN)/python tests/benchmarks/ranking.py
+
+bench-serving: $(VENV)/installed-test  ## cold starts of recommend, and requests to lgcn serve: CKPT=PATH
+	$(BIN)/python tests/benchmarks/serving.py $(CKPT)
 
 tensorboard: $(VENV)/installed  ## show the curves of all runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir runs

@@ -134,10 +134,11 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     with Writer(output, recommender, given.because > 0) as writer, _progress() as progress:
         task = progress.add_task("recommending", total=total)
         first = list(islice(found, SHOWN))
-        writer.write(first)
-        while bunch := list(islice(found, BUNCH)):
+        bunch = first
+        while bunch:
             writer.write(bunch)
             progress.advance(task, len(bunch))
+            bunch = list(islice(found, BUNCH))
     for user, ones in first:
         _show(user, ones, recommender)
     more = writer.users - len(first)

@@ -110,8 +110,12 @@ class Recommender:
         self._known = Users(self.user_ids, model.known, seen)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> "Recommender":
+    def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
         """The model of a checkpoint that ``lgcn fit`` wrote; nothing else is needed.
+
+        Args:
+            path: the checkpoint.
+            snapshot: its data, where they are at hand already.
 
         Raises:
             InputError: there is no such file, or it is not such a checkpoint.
@@ -120,7 +124,7 @@ class Recommender:
         if not path.is_file():
             raise InputError(f"there is no checkpoint {path}")
         checkpoint = read_checkpoint(path)
-        snapshot, settings = snapshot_of(checkpoint), dict(checkpoint["hyper_parameters"])
+        snapshot, settings = snapshot or snapshot_of(checkpoint), dict(checkpoint["hyper_parameters"])
         state = {
             name.removeprefix("model."): value
             for name, value in checkpoint["state_dict"].items()

@@ -58,9 +58,9 @@ class Report(Callback):
             return
         assert self.run is not None
         with Console(stderr=True).status("drawing, and writing report.html"):
-            recommender = Recommender.from_checkpoint(best)
-            val = trainer.datamodule.graphs["val"]  # type: ignore[attr-defined]
-            save(figures(recommender, val), self.run, trainer)
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            recommender = Recommender.from_checkpoint(best, data.snapshot)
+            save(figures(recommender, data.graphs["val"]), self.run, trainer)
             write_projector(recommender, self.run)
             path = write_report(self.run, recommender)
         Console(highlight=False).print(f"[bold]report[/]    {path}", soft_wrap=True)

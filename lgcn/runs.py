@@ -1,9 +1,9 @@
 """Run folders: where a run's files are, and which checkpoint `best` and `last` mean.
 
 runs/<config name>/version_N/
-    config.yaml  metrics.csv  events.out.tfevents.*  test_metrics.json
+    config.yaml  metrics.csv  events.out.tfevents.*  fit_metrics.json  test_metrics.json  report.html
     checkpoints/best.ckpt  checkpoints/last.ckpt
-    plots/*.png
+    plots/*.png  projector/*.tsv
 """
 
 import difflib
