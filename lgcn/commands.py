@@ -16,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
@@ -131,10 +132,9 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
             _show(user, ones, recommender)
         return
     total = len(recommender.user_ids) if everybody else None
+    bunch = first = list(islice(found, SHOWN))
     with Writer(output, recommender, given.because > 0) as writer, _progress() as progress:
         task = progress.add_task("recommending", total=total)
-        first = list(islice(found, SHOWN))
-        bunch = first
         while bunch:
             writer.write(bunch)
             progress.advance(task, len(bunch))
@@ -143,7 +143,11 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         _show(user, ones, recommender)
     more = writer.users - len(first)
     shown = f", {more:,} users more than are shown" if more else ""
-    Console(highlight=False).print(f"{writer.rows:,} recommendations written to {output}{shown}", soft_wrap=True)
+    _say(f"{writer.rows:,} recommendations written to {output}{shown}")
+
+
+def _say(line: str) -> None:
+    Console(highlight=False).print(line, soft_wrap=True, markup=False)
 
 
 def _progress() -> Progress:
@@ -193,18 +197,20 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
     table = read_table(path, columns, given.separator)
     if user is None:
         table["user"] = "new"
-    elif known := sorted(set(table["user"]) & set(recommender.user_ids)):
-        log.warning(
-            "%s users of %s have ids that are in the data, too (%s); they are served from the file's ratings alone",
-            *(f"{len(known):,}", path, ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")),
-        )
+    else:
+        ids = table["user"].drop_duplicates()
+        if len(known := ids[recommender.snapshot.users.encode(ids) >= 0]):
+            log.warning(
+                "%s users of %s have ids that are in the data, too (%s); they are served from the file's ratings alone",
+                *(f"{len(known):,}", path, ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")),
+            )
     return table
 
 
 def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> None:
     """A table for one user."""
     titled, ranks = recommender.snapshot.titles is not None, recommender.ranks
-    table = Table(title=f"user {user}", title_justify="left")
+    table = Table(title=Text(f"user {user}"), title_justify="left")
     table.add_column("", justify="right")
     table.add_column("item", justify="right" if isinstance(recommender.item_ids[0], int) else "left")
     if titled:
@@ -217,7 +223,7 @@ def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> No
         titles = [one.title or "", (one.genres or "").replace("|", ", ")] if titled else []
         value = f"{one.score:.4f}" if ranks else f"{one.rating:.2f}"
         because = [_in_words(one.because, recommender.snapshot.implicit)] if one.because else []
-        table.add_row(str(rank), str(one.item), *titles, value, *because)
+        table.add_row(*map(Text, (str(rank), str(one.item), *titles, value, *because)))
     Console(highlight=False).print(table)
 
 
@@ -241,23 +247,20 @@ class Writer(AbstractContextManager["Writer"]):
         self.path, self.recommender, self.because = path, recommender, because
         self.users = self.rows = 0
         self._replacing = replacing(path)
+        self._parquet: Any = None
 
     def __enter__(self) -> "Writer":
         self._part = self._replacing.__enter__()
-        if self.path.suffix == ".parquet":
-            from pyarrow import parquet
-
-            self._parquet = parquet.ParquetWriter(self._part, self._schema())
-        else:
+        if self.path.suffix != ".parquet":
             self._file: IO[str] = self._part.open("w", encoding="utf-8", newline="")
             if self.path.suffix == ".json":
                 self._file.write("[")
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self.path.suffix == ".parquet":
+        if self._parquet is not None:
             self._parquet.close()
-        else:
+        if self.path.suffix != ".parquet":
             if self.path.suffix == ".json":
                 self._file.write("\n]\n")
             self._file.close()
@@ -280,36 +283,35 @@ class Writer(AbstractContextManager["Writer"]):
                 self._file.write(json.dumps(content, ensure_ascii=False))
         else:
             import pyarrow as pa
+            from pyarrow import parquet
 
+            if self._parquet is None:
+                self._schema = self._schema_of(found[0][0])
+                self._parquet = parquet.ParquetWriter(self._part, self._schema)
             rows = [
                 {"user": user, "rank": rank, **one.record(self.recommender)}
                 for user, ones in found
                 for rank, one in enumerate(ones, 1)
             ]
-            self._parquet.write_table(pa.Table.from_pylist(rows, self._schema()))
+            self._parquet.write_table(pa.Table.from_pylist(rows, self._schema))
         self.users += len(found)
         self.rows += sum(len(ones) for _, ones in found)
 
-    def _schema(self) -> Any:
+    def _schema_of(self, user: Any) -> Any:
+        """The columns, given one of the users, who may be new ones with ids of another type than the data's."""
         import pyarrow as pa
 
         snapshot = self.recommender.snapshot
-        user, item = (
-            pa.int64() if isinstance(ids[0], int) else pa.string()
-            for ids in (self.recommender.user_ids, self.recommender.item_ids)
-        )
+        kinds = (pa.int64() if isinstance(raw, int) else pa.string() for raw in (user, self.recommender.item_ids[0]))
+        of_user, of_item = kinds
         named = [("title", pa.string()), ("genres", pa.string())] if snapshot.titles is not None else []
-        fields = [("user", user), ("rank", pa.int64()), ("item", item), *named, ("score", pa.float64())]
+        fields = [("user", of_user), ("rank", pa.int64()), ("item", of_item), *named, ("score", pa.float64())]
         if not self.recommender.ranks:
             fields.append(("rating", pa.float64()))
         if self.because:
-            reason = pa.struct([("item", item), *named[:1], ("rating", pa.float64()), ("contribution", pa.float64())])
-            parts = [
-                ("base", pa.float64()),
-                ("own", pa.float64()),
-                ("ratings", pa.list_(reason)),
-                ("others", pa.float64()),
-            ]
+            number = pa.float64()
+            reason = pa.struct([("item", of_item), *named[:1], ("rating", number), ("contribution", number)])
+            parts = [("base", number), ("own", number), ("ratings", pa.list_(reason)), ("others", number)]
             fields.append(("because", pa.struct(parts)))
         return pa.schema(fields)
 
@@ -337,14 +339,16 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
                 table.to_json(part, orient="records", force_ascii=False, indent=1)
             else:
                 table.to_parquet(part, index=False)
-        console.print(f"{len(table):,} rows written to {given.output}", soft_wrap=True)
+        _say(f"{len(table):,} rows written to {given.output}")
         return
     for item, rows in table.groupby("item", sort=False):
-        shown = Table(title=f"item {item}" + (f", {titles[item]}" if titles.get(item) else ""), title_justify="left")
+        title = f"item {item}" + (f", {titles[item]}" if titles.get(item) else "")
+        shown = Table(title=Text(title), title_justify="left")
         for name in ("", *rows.columns[2:]):
             shown.add_column("item" if name == "similar" else name)
         for row in rows.itertuples(index=False):
-            shown.add_row(str(row[1]), *map(str, row[2:-1]), f"{row[-1]:.3f}")
+            cells = ["" if pd.isna(cell) else str(cell).replace("|", ", ") for cell in row[2:-1]]
+            shown.add_row(*map(Text, (str(row[1]), *cells, f"{row[-1]:.3f}")))
         console.print(shown)
 
 

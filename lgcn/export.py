@@ -129,7 +129,9 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
             lambda path: _table(path, recommender.item_ids, known.item, known.item_bias, train.item_degree, titles),
         )
         write("embeddings.safetensors", lambda path: _tensors(path, known))
-        if faiss:
+        if not faiss:
+            (folder / "items.faiss").unlink(missing_ok=True)  # it would be another model's
+        else:
             write("items.faiss", lambda path: _index(path, known))
         write("scorer.pt2", lambda path: _scorer(path, recommender))
         clamps, (lowest, highest) = recommender.model.clamps, recommender.model.scale
@@ -149,7 +151,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         write("README.md", lambda path: path.write_text(text, encoding="utf-8"))
     console = Console(highlight=False)
     for path in written:
-        console.print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True)
+        console.print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True, markup=False)
     if not faiss:
         log.info("without items.faiss, which needs faiss: pip install 'lgcn[faiss]'")
     return written

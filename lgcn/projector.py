@@ -1,6 +1,7 @@
 """The embeddings of items for TensorBoard's projector: a point each, with title, genres and number of ratings."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -25,20 +26,24 @@ def write_projector(recommender: Recommender, run: Path) -> None:
             torch.manual_seed(0)
             points = points @ torch.pca_lowrank(points, COLUMNS)[2]
     places, snapshot = chosen.tolist(), recommender.snapshot
-    labels = {"item": [recommender.item_ids[place] for place in places]}
-    for name, texts in (("title", snapshot.titles), ("genres", snapshot.genres)):
-        if texts is not None:
-            # A line a point, tabs between.
-            labels[name] = [" ".join((texts[place] or "").split()) or "-" for place in places]
-    labels["ratings"] = degree[chosen].tolist()
+    # A line a point, tabs between; the projector shows the first column beside a point.
+    columns = {
+        "title": snapshot.titles,
+        "item": recommender.item_ids,
+        "genres": snapshot.genres,
+        "ratings": degree.tolist(),
+    }
+    known: dict[str, Any] = {name: values for name, values in columns.items() if values is not None}
+    lines = [list(known), *([_label(values[place]) for values in known.values()] for place in places)]
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(points.numpy()).to_csv(folder / "items.tsv", sep="\t", header=False, index=False, float_format="%.5g")
-    table = pd.DataFrame(labels)
-    # The projector shows the first column beside a point.
-    first = [name for name in ("title", "item") if name in table]
-    table = table[[*first, *(name for name in table if name not in first)]]
-    table.to_csv(folder / "labels.tsv", sep="\t", index=False, quoting=3, escapechar=None, quotechar="\0")
+    (folder / "labels.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     config = projector.ProjectorConfig()
     config.embeddings.add(tensor_name="items", tensor_path=f"{FOLDER}/items.tsv", metadata_path=f"{FOLDER}/labels.tsv")
     projector.visualize_embeddings(str(run), config)
+
+
+def _label(value: Any) -> str:
+    """Without tabs and line ends."""
+    return " ".join(str("" if value is None else value).split()) or "-"

@@ -197,7 +197,7 @@ class Recommender:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
-        hidden = self.snapshot.train.item_degree < min_ratings if min_ratings > 0 else None
+        hidden = self.snapshot.train.item_degree < min(min_ratings, 2**62) if min_ratings > 0 else None
         if hidden is not None and bool(hidden.all()):
             most = int(self.snapshot.train.item_degree.max())
             raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")

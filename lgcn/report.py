@@ -142,7 +142,7 @@ def write_report(run: Path, recommender: Recommender) -> Path:
     path = run / "report.html"
     results = {part: _read(run / f"{part}_metrics.json") for part in ("fit", "test")}
     content = {
-        "title": f"{run.parent.name}, {run.name}",
+        "title": html.escape(f"{run.parent.name}, {run.name}"),
         "facts": f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
         f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "results": _results(results["fit"], results["test"]),
@@ -256,7 +256,7 @@ def _examples(recommender: Recommender) -> Iterable[str]:
         yield _table(["is recommended", "", "score" if recommender.ranks else "rating", "most of all because of"], rows)
         yield "</div>"
     if recommender.model.known.factors.item.shape[1]:
-        popular = snapshot.train.item_degree.argsort(descending=True, stable=True)[:5].tolist()
+        popular = recommender.model.graph.item_degree.argsort(descending=True, stable=True)[:5].tolist()
         near_items = recommender.similar([recommender.item_ids[place] for place in popular], min(5, len(names) - 1))
         rows_of: dict[Any, list[str]] = {}
         for one in near_items.to_dict("records"):

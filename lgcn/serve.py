@@ -14,9 +14,10 @@ Everything is answered from memory. An error is a JSON object with one text, ``e
 machine.
 """
 
+import json
 import logging
+import re
 import socket
-from collections.abc import Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +36,6 @@ try:
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import BaseModel, Field
     from starlette.exceptions import HTTPException as StarletteHTTPException
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise InputError(
@@ -48,6 +48,7 @@ PAGE = Path(__file__).with_name("page.html")
 LARGEST_BODY = 1 << 20  # bytes
 MOST = 1000  # items or ratings in one answer or question
 LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL_HOST = r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?"  # as a browser asks for it
 # The page brings all it needs along; nothing is loaded from anywhere else, and nobody may put it into a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -131,12 +132,11 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         title="lgcn",
         version=__version__,
         description="Recommendations of a trained LightGCN.",
+        default_response_class=Json,
         docs_url=None,  # these two load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit)
-    if local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL[:2], "[::1]"])
+    app.add_middleware(Guard, local=local)
     items, users, degree = recommender.item_ids, recommender.user_ids, snapshot.train.item_degree.tolist()
     names = [str(item) for item in items] if snapshot.titles is None else [title or "" for title in snapshot.titles]
     lowered = [name.lower() for name in names]
@@ -189,14 +189,15 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
                 found.append(place)
         return [described(place) | {"ratings": degree[place]} for place in found]
 
-    @app.get("/api/items/{item}/similar")
-    async def similar(item: str, k: Count = 10) -> list[dict[Hashable, Any]]:
+    @app.get("/api/items/{item:path}/similar")
+    async def similar(item: str, k: Count = 10) -> list[dict[str, Any]]:
         """The nearest items."""
         place = place_of("item", item)
-        if not degree[place]:
+        if not recommender.model.graph.item_degree[place]:
             raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
         table = recommender.similar([items[place]], min(k, len(items))).drop(columns=["item", "rank"])
-        return table.rename(columns={"similar": "item"}).to_dict("records")
+        found: Any = table.rename(columns={"similar": "item"}).astype(object)
+        return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
     @app.get("/api/users")
     async def find_users(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
@@ -209,7 +210,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
                 found.append(user)
         return found
 
-    @app.get("/api/users/{user}/ratings")
+    @app.get("/api/users/{user:path}/ratings")
     async def ratings(user: str, limit: Count = 100) -> list[dict[str, Any]]:
         """What a user has rated in the training part, the highest first."""
         _, edge = snapshot.train.pattern.edges_of(torch.tensor([place_of("user", user)]))
@@ -217,18 +218,18 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         best = rating.argsort(descending=True, stable=True)[:limit]
         return [described(int(snapshot.train.item[edge[at]])) | {"rating": float(rating[at])} for at in best.tolist()]
 
-    def answer(ones: list[Recommendation], **more: Any) -> JSONResponse:
+    def answer(ones: list[Recommendation], **more: Any) -> Json:
         # A response is sent as it is: to have the model below check what was just made takes longer than to make it.
-        return JSONResponse({"recommendations": [one.record(recommender) for one in ones]} | more)
+        return Json({"recommendations": [one.record(recommender) for one in ones]} | more)
 
-    @app.get("/api/users/{user}/recommendations", response_model=Recommendations)
+    @app.get("/api/users/{user:path}/recommendations", response_model=Recommendations)
     async def recommend(
         user: str,
         k: Count = 10,
         because: Annotated[int, Query(ge=0, le=MOST)] = 0,
         min_ratings: Annotated[int, Query(ge=0)] = 0,
         exclude: Exclude = "rated",
-    ) -> JSONResponse:
+    ) -> Json:
         """The best items for a user of the data."""
         raw = users[place_of("user", user)]
         how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
@@ -236,7 +237,7 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         return answer(ones, user=raw)
 
     @app.post("/api/recommendations", response_model=Recommendations)
-    async def recommend_new(asked: Question) -> JSONResponse:
+    async def recommend_new(asked: Question) -> Json:
         """The best items for somebody new."""
         given = {one.item: one.rating for one in asked.ratings}
         place = snapshot.items.encode(given if all(isinstance(item, int) for item in given) else map(str, given))
@@ -256,25 +257,32 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
 # -- errors ----------------------------------------------------------------------------------------------------
 
 
-def _error(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, status)
+class Json(JSONResponse):
+    """With letters beyond ASCII escaped, so that half a surrogate pair in a question can be given back."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-async def _http_error(request: Request, error: Any) -> JSONResponse:
+def _error(status: int, message: str) -> Json:
+    return Json({"error": message}, status)
+
+
+async def _http_error(request: Request, error: Any) -> Json:
     return _error(error.status_code, str(error.detail))
 
 
-async def _wrong_form(request: Request, error: Any) -> JSONResponse:
+async def _wrong_form(request: Request, error: Any) -> Json:
     """What is wrong and where; not what was sent, which may be long."""
     found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
     return _error(422, "; ".join(found))
 
 
-async def _bad_input(request: Request, error: Any) -> JSONResponse:
+async def _bad_input(request: Request, error: Any) -> Json:
     return _error(400, str(error))
 
 
-async def _failure(request: Request, error: Any) -> JSONResponse:
+async def _failure(request: Request, error: Any) -> Json:
     return _error(500, "something went wrong here")
 
 
@@ -286,18 +294,23 @@ _HANDLERS: dict[Any, Any] = {
 }
 
 
-class BodyLimit:
-    """Refuse a request with a body of more than LARGEST_BODY bytes before it is read whole."""
+class Guard:
+    """Refuse a request for another host, and one of more than LARGEST_BODY bytes before it is read whole."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, local: bool) -> None:
+        self.app, self.local = app, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self.local and re.fullmatch(LOCAL_HOST, host) is None:
+            await _error(400, "the request is for another host")(scope, receive, send)
+            return
         refusal = _error(413, f"the request has more than {LARGEST_BODY:,} bytes")
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > LARGEST_BODY:
             await refusal(scope, receive, send)
             return

@@ -10,9 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 from lgcn import report
+from lgcn.comparison import against_baseline, by_training_ratings, resampled, rmse_difference, show
 from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
-from lgcn.comparison import against_baseline, by_training_ratings, resampled, rmse_difference, show
 
 
 def sums(*rows: tuple[float, float, float]) -> Tensor:

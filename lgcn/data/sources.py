@@ -49,7 +49,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 #: A place that has named files in it: a folder, or the inside of a zip.
 Place = Path | zipfile.Path
 
-Column = str | int
+Column = int | str  # in this order, so that a 0 on the command line is a position
 
 
 class Columns(NamedTuple):

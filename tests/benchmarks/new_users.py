@@ -1,9 +1,9 @@
 """What serving users without training costs: the same users' ratings predicted by a model that has never seen them,
 and by one that was trained with them.
 
-ml-latest-small (LGCN_DATA), the recipe of configs/ml-latest-small.yaml. A tenth of the users, 61, is drawn. Every user's
-ratings are divided, 80 % to know and 20 % to predict. One model is trained on what is to be known of the other users
-only, and predicts the 61 from what is to be known of them; one is trained on all users'. Both predict the same ratings.
+ml-latest-small (LGCN_DATA), the recipe of configs/ml-latest-small.yaml. A tenth of the users, 61, is drawn. Of each
+user's ratings 80 % are there to know and 20 % to predict. One model is trained on what is to be known of the other
+users only, and predicts for the 61 from what is to be known of them; another is trained on that, too.
 
     python tests/benchmarks/new_users.py [--draws 5]
 """
