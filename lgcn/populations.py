@@ -129,11 +129,12 @@ class TrainedModel:
             fitted, corrections = self._corrections(graph, columns, weights)
             rows = rows.index_add(0, graph.user, corrections)
             bias = fitted if bias is None else bias + fitted
-        anybody = known.user[-1:]
-        factors = known._replace(
-            user=torch.cat([rows.where(graph.user_degree[:, None] > 0, anybody), anybody]),
-            user_bias=None if bias is None else torch.cat([bias, bias.new_zeros(1)]),
-        )
+        rated = graph.user_degree > 0
+        anybody, their_bias = known.user[-1:], None if known.user_bias is None else known.user_bias[-1:]
+        if bias is not None:
+            of_anybody = torch.zeros(1) if their_bias is None else their_bias
+            bias = torch.cat([bias.where(rated, of_anybody), of_anybody])
+        factors = known._replace(user=torch.cat([rows.where(rated[:, None], anybody), anybody]), user_bias=bias)
         return Population(factors, columns, fitted, graph, weights, corrections)
 
     def _of_users(self, columns: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -151,6 +152,9 @@ class TrainedModel:
         left = (columns - self._mean_own)[user]
         for weight, sent in zip(weights, self.sent, strict=True):
             left.addcmul_(weight[:, None], sent[item], value=-1.0)
+        # Where nothing else travels the difference is not quite 0, which a cosine would make a direction of.
+        nothing = left.norm(dim=1) < 1e-6 * columns.norm(dim=1)[user]
+        left = left.masked_fill(nothing[:, None], 0.0)
         rows, bias = self._of_users(self._mean_own + growth[user, None] * left)
         error = graph.rating - (rows * factors.item[item]).sum(dim=1) - factors.offset
         for known in (bias, None if factors.item_bias is None else factors.item_bias[item]):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.model import LightGCN
@@ -215,11 +216,9 @@ class Recommender:
         factors, titles, genres = users.population.factors, self.snapshot.titles, self.snapshot.genres
         for chunk in torch.split(rows, max(SCORES // len(self.item_ids), 1)):
             top = top_items(factors, chunk, users.seen[exclude], k, hidden)
-            scores = top.score
-            if not self.ranks:
-                scores = scores + factors.offset
-                if factors.user_bias is not None:
-                    scores = scores + factors.user_bias[chunk, None]
+            scores = top.score + factors.offset
+            if factors.user_bias is not None:
+                scores = scores + factors.user_bias[chunk, None]
             predicted = self.model.within_scale(scores).tolist()
             for row, items, of_items, rating in zip(
                 chunk.tolist(), top.item.tolist(), scores.tolist(), predicted, strict=True
@@ -397,7 +396,9 @@ class Recommender:
             raise InputError(f"'users' and 'items' differ in length: {len(users)} and {len(place)}")
         predicted = self.model.factors.predict(torch.full((len(users),), -1), place)
         for new in self.new_users(ratings):
-            rows, factors = torch.from_numpy(pd.Index(new.ids).get_indexer(pd.Index(users))), new.population.factors
+            ids, factors = Vocabulary(new.ids), new.population.factors
+            row_of = np.append(np.argsort(ids.encode(new.ids)), -1)  # of an id's place among them; the last is no place
+            rows = torch.from_numpy(row_of[ids.encode(users)])
             asked = (rows >= 0).nonzero()[:, 0]
             of_both = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
             predicted[asked] = of_both.predict(rows[asked], place[asked])
