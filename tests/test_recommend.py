@@ -193,7 +193,7 @@ def test_a_ranking_is_that_of_the_evaluation(head: str, biases: bool, objective:
     table = recommender.recommend(k=5, exclude="training")
     assert table.columns.tolist() == ["user", "rank", "item", "score"]
     assert list(table[["user", "rank", "item"]].itertuples(index=False, name=None)) == expected
-    score = best.score[best.item < ITEMS] + factors.offset  # which is the same for all, and part of a prediction
+    score = best.score[best.item < ITEMS] + recommender.model.factors.offset  # the same for all, and predicted, too
     assert table["score"].tolist() == pytest.approx(score.tolist(), abs=1e-5)
     for user, ones in recommender.each(k=2):
         assert user in recommender.user_ids
