@@ -4,7 +4,7 @@ import gc
 import sys
 
 from lgcn import __version__
-from lgcn.terminal import COMMANDS, one_line_errors, overview, unknown_command
+from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_command
 
 
 def main(args: list[str] | None = None) -> None:
@@ -14,11 +14,11 @@ def main(args: list[str] | None = None) -> None:
         sys.stdout.write(overview())
     elif args[0] == "--version":
         sys.stdout.write(f"lgcn {__version__}\n")
-    elif args[0] in COMMANDS["Train and judge"]:
+    elif args[0] in TRAINING or (args[0].startswith("-") and set(args) & TRAINING.keys()):  # --config FILE fit
         train(args)
     else:
         with one_line_errors():
-            if args[0] not in COMMANDS["Use a model"]:
+            if args[0] not in USING:
                 raise unknown_command(args[0])
             from lgcn.commands import run
 

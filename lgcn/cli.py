@@ -36,7 +36,6 @@ from lgcn.callbacks import (
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.loggers import ContinuedCSVLogger
-from lgcn.loop import make_lean
 from lgcn.module import LightGCNModule
 from lgcn.objectives import RANKING_OBJECTIVES
 from lgcn.plots import Plots
@@ -197,7 +196,6 @@ class LgcnCLI(LightningCLI):
         if given["profiler"] is None:
             kwargs["profiler"] = NoProfiler()
         trainer: Trainer = super().instantiate_trainer(**kwargs)
-        make_lean(trainer)
         return trainer
 
     def _run_folder(self, fitting: bool) -> tuple[Path, int]:

@@ -6,8 +6,8 @@ They need a checkpoint and neither Lightning nor the source of its data, so they
 import argparse
 import json
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
 from lgcn.recommend import Explanation, Recommendation, Recommender
 from lgcn.runs import find_checkpoint
-from lgcn.terminal import COMMANDS, set_up_logging
+from lgcn.terminal import USING, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def run(args: list[str]) -> None:
     """
     name = args[0]
     parser = argparse.ArgumentParser(
-        prog=f"lgcn {name}", description=f"{COMMANDS['Use a model'][name].capitalize()}.", allow_abbrev=False
+        prog=f"lgcn {name}", description=f"{USING[name].capitalize()}.", allow_abbrev=False
     )
     parser.add_argument(
         "--ckpt_path",
@@ -60,6 +60,13 @@ def run(args: list[str]) -> None:
     command(parser, args[1:])
 
 
+def _file(text: str) -> Path:
+    """A path among the arguments. An empty one is a variable that a shell does not know, and not the folder here."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
 def _recommender(given: argparse.Namespace) -> tuple[Recommender, Path]:
     path = find_checkpoint(given.ckpt_path, Path(given.runs_dir), None)
     return Recommender.from_checkpoint(path), path
@@ -72,9 +79,10 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     """``lgcn recommend``."""
     who = parser.add_argument_group("for whom (all users, if nothing is said)").add_mutually_exclusive_group()
     who.add_argument("--users", nargs="+", metavar="ID", help="some users, by the ids of the ratings file")
-    who.add_argument("--users_file", "--users-file", metavar="FILE", help="a file of such ids, one a line")
+    who.add_argument("--users_file", "--users-file", type=_file, metavar="FILE", help="a file of such ids, one a line")
     who.add_argument(
         "--ratings",
+        type=_file,
         metavar="FILE",
         help="new users: a file of their ratings, with columns as in the ratings trained on, or user, item, rating; "
         "without a column of users all are one user's",
@@ -109,7 +117,7 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=_file,
         help="file to write, .csv, .json or .parquet (default: recommendations.csv for all users)",
     )
     given = parser.parse_args(args)
@@ -117,14 +125,14 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     output = Path("recommendations.csv") if everybody and given.output is None else given.output
     if output is not None:
         check_output(output, ENDINGS)
-    if not given.ratings and any((given.user_column, given.item_column, given.rating_column, given.separator)):
+    if given.ratings is None and any((given.user_column, given.item_column, given.rating_column, given.separator)):
         raise InputError("--user_column, --item_column, --rating_column and --separator describe the file --ratings")
     recommender, _ = _recommender(given)
-    users, ratings = given.users, None
-    if given.users_file:
-        users = _listed(Path(given.users_file), recommender)
-    if given.ratings:
-        ratings = new_ratings(Path(given.ratings), recommender, given)
+    users, ratings = None if given.users is None else [*dict.fromkeys(given.users)], None
+    if given.users_file is not None:
+        users = _listed(given.users_file, recommender)
+    if given.ratings is not None:
+        ratings = new_ratings(given.ratings, recommender, given)
     how = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
     found = recommender.each(users, given.k, ratings=ratings, **how)
     if output is None:
@@ -133,7 +141,7 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         return
     total = len(recommender.user_ids) if everybody else None
     bunch = first = list(islice(found, SHOWN))
-    with Writer(output, recommender, given.because > 0) as writer, _progress() as progress:
+    with _written(output), Writer(output, recommender, given.because > 0) as writer, _progress() as progress:
         task = progress.add_task("recommending", total=total)
         while bunch:
             writer.write(bunch)
@@ -144,6 +152,15 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     more = writer.users - len(first)
     shown = f", {more:,} users more than are shown" if more else ""
     _say(f"{writer.rows:,} recommendations written to {output}{shown}")
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Says of a file that cannot be written, such as on a full disk, what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--output {path} cannot be written: {error.strerror or error}") from error
 
 
 def _say(line: str) -> None:
@@ -168,7 +185,9 @@ def _listed(path: Path, recommender: Recommender) -> list[str]:
         ids = ids[1:]
     if not ids:
         raise InputError(f"--users_file {path} names no users; give one id a line")
-    return ids
+    if all("," in line or "\t" in line for line in ids) and not (recommender.snapshot.users.encode(ids) >= 0).any():
+        raise InputError(f"--users_file {path} has several fields a line ({ids[0][:80]!r}); give one id a line")
+    return [*dict.fromkeys(ids)]
 
 
 def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace) -> pd.DataFrame:
@@ -183,6 +202,8 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
     found: list[Column | None] = []
     for place, (what, movielens) in enumerate((("user", "userId"), ("item", "movieId"), ("rating", "rating"))):
         asked, usual = getattr(given, f"{what}_column"), [trained[place], movielens, what]
+        if asked is not None and asked not in names:
+            raise InputError(f"--{what}_column: {path} has no column {asked!r}; it has {', '.join(names[:12])}")
         found.append(asked or next((name for name in usual if name in names), None))
     user, item, rating = found
     if item is None and isinstance(trained[1], int):
@@ -258,13 +279,16 @@ class Writer(AbstractContextManager["Writer"]):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
-        if self.path.suffix != ".parquet":
-            if self.path.suffix == ".json":
-                self._file.write("\n]\n")
-            self._file.close()
-        self._replacing.__exit__(*error)
+        with ExitStack() as stack:  # whatever fails, the half-written file goes
+            stack.push(self._replacing)
+            if self._parquet is not None:
+                self._parquet.close()
+            elif self.path.suffix != ".parquet":
+                with self._file as file:
+                    if self.path.suffix == ".json":
+                        file.write("\n]\n")
+            if error[0] is not None:
+                raise error[1]
 
     def write(self, found: list[tuple[Any, list[Recommendation]]]) -> None:
         """Some users' recommendations."""
@@ -279,7 +303,7 @@ class Writer(AbstractContextManager["Writer"]):
         elif self.path.suffix == ".json":
             for number, (user, ones) in enumerate(found):
                 self._file.write(",\n" if self.users or number else "\n")
-                content = {"user": user, "recommendations": [one.record(self.recommender) for one in ones]}
+                content = {"user": user, "recommendations": [self.recommender.record(one) for one in ones]}
                 self._file.write(json.dumps(content, ensure_ascii=False))
         else:
             import pyarrow as pa
@@ -289,7 +313,7 @@ class Writer(AbstractContextManager["Writer"]):
                 self._schema = self._schema_of(found[0][0])
                 self._parquet = parquet.ParquetWriter(self._part, self._schema)
             rows = [
-                {"user": user, "rank": rank, **one.record(self.recommender)}
+                {"user": user, "rank": rank, **self.recommender.record(one)}
                 for user, ones in found
                 for rank, one in enumerate(ones, 1)
             ]
@@ -323,16 +347,16 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
     """``lgcn similar``."""
     parser.add_argument("--items", nargs="+", metavar="ID", required=True, help="by the ids of the ratings file")
     parser.add_argument("--k", type=int, default=10, help="how many items (default: 10)")
-    parser.add_argument("--output", type=Path, help="file to write, .csv, .json or .parquet")
+    parser.add_argument("--output", type=_file, help="file to write, .csv, .json or .parquet")
     given = parser.parse_args(args)
     if given.output is not None:
         check_output(given.output, ENDINGS)
     recommender, _ = _recommender(given)
-    table = recommender.similar(given.items, given.k)
+    table = recommender.similar([*dict.fromkeys(given.items)], given.k)
     titles = dict(zip(recommender.item_ids, recommender.snapshot.titles or [], strict=False))
     console = Console(highlight=False)
     if given.output is not None:
-        with replacing(given.output) as part:
+        with _written(given.output), replacing(given.output) as part:
             if given.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")
             elif given.output.suffix == ".json":
@@ -357,7 +381,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
 
 def export(parser: argparse.ArgumentParser, args: list[str]) -> None:
     """``lgcn export``."""
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--output", type=_file, required=True, metavar="DIR", help="folder to write to")
     given = parser.parse_args(args)
     from lgcn.export import export_to
 

@@ -101,10 +101,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
     except OSError as error:
         raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
     factors, snapshot = recommender.model.factors, recommender.snapshot
-    # Without the rows of whoever is not in the data.
-    known = recommender.model.known.factors._replace(
-        user=factors.user[:-1], user_bias=None if factors.user_bias is None else factors.user_bias[:-1]
-    )
+    known = factors.without_last()
     titles = {} if snapshot.titles is None else {"title": snapshot.titles, "genres": snapshot.genres}
     train, faiss = snapshot.train, find_spec("faiss") is not None
     written = []
@@ -134,7 +131,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         else:
             write("items.faiss", lambda path: _index(path, known))
         write("scorer.pt2", lambda path: _scorer(path, recommender))
-        clamps, (lowest, highest) = recommender.model.clamps, recommender.model.scale
+        clamps, (lowest, highest) = recommender.model.clamps, recommender.model.rating_range
         text = README.format(
             origin=snapshot.origin,
             checkpoint=checkpoint.name,
@@ -201,7 +198,7 @@ def _index(path: Path, known: Factors) -> None:
 
 def _scorer(path: Path, recommender: Recommender) -> None:
     model = recommender.model
-    scorer = Scorer(model.factors, model.scale if model.clamps else None).eval()
+    scorer = Scorer(model.factors, model.rating_range if model.clamps else None).eval()
     pairs = torch.export.Dim("pairs")
     example = (torch.tensor([0, 1]), torch.tensor([0, 1]))
     program = torch.export.export(scorer, example, dynamic_shapes=({0: pairs}, {0: pairs}))

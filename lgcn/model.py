@@ -41,6 +41,11 @@ class Factors(NamedTuple):
     item_bias: Tensor | None  # [I]
     offset: Tensor  # []
 
+    def without_last(self) -> "Factors":
+        """Of :meth:`LightGCN.completed` factors, without the rows of whoever is not in the data."""
+        user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
+        return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
+
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
 

@@ -5,17 +5,18 @@ channels of :mod:`lgcn.channels`):
 
     x_u = own_u + Σ_j Σ_c w_c(u, j) z_c(j)      z_c = α_1 E_c + α_2 Ã_c E_c + ... + α_K Ã_c^(K-1) E_c
 
-over the items j that u rated, w_c being the entries of Ã_c and own_u = α_0 Σ_c E_c(u), the user's own embedding, where
-layer 0 counts. That makes recommendations explicable, for a score is linear in x_u (:meth:`lgcn.heads.Head.reads`), and
-new users possible, for w_c depends on the rating and on degrees alone:
+over the items j that u rated, w_c being the entries of Ã_c and own_u = α_0 Σ_c E_c(u) the user's own embedding, where
+layer 0 counts (with self-loops, what comes back through them is in it, too). That makes recommendations explicable, for
+a score is linear in x_u (:meth:`lgcn.heads.Head.reads`), and new users possible, for w_c depends on the rating and on
+degrees alone:
 
 - A new user's ratings get the weights that a known user's get, and nothing is trained. Paths that would go through the
   new user's own node a second time (K > 1) are not there, items keep their degrees, and own_u is that of users in the
   mean.
 - What a model of ratings is still wrong by, e_j, when it predicts each of a new user's ratings j from the others, says
   what training would have changed. A ridge regression of e on the items' factors q_j and 1 gives a correction of the
-  user's factors, d_u, and of the bias, b_u; both are sums over the ratings again (on ml-latest-small it takes RMSE
-  from 0.794 to 0.763, tests/benchmarks/new_users.py).
+  user's factors, d_u, and of the bias, b_u; both are sums over the ratings again. (RIDGE was chosen on draws 10 to 15
+  of tests/benchmarks/new_users.py, on which a correction of b_u alone has an RMSE of 0.794, and this one of 0.763.)
 
 Shape letters: U users, I items, n users of a population, E ratings (edges), C propagated columns, F factor columns.
 """
@@ -74,7 +75,7 @@ class TrainedModel:
         self.graph = graph = self.propagated(train)
         if not len(graph):
             raise InputError("the checkpoint's data has no ratings that are propagated over")
-        self.scale = (float(train.rating.min()), float(train.rating.max()))
+        self.rating_range = (float(train.rating.min()), float(train.rating.max()))
         kinds, threshold = settings["edge_weights"], settings["threshold"]
         matrices = channel_matrices(graph, kinds, self.normalisation, threshold=threshold)
         self.layer_weights = alpha = [float(weight) for weight in model.layer_weights]
@@ -95,14 +96,12 @@ class TrainedModel:
             user, item = combined[:num_users], combined[num_users:]
             #: Of pairs; index -1 is a user or item that is not in the data.
             self.factors = model.completed(Factors(*model.head(user, item)), graph, replace_items=not self.ranks)
-        item_bias = self.factors.item_bias
-        of_items = self.factors._replace(
-            item=self.factors.item[:-1], item_bias=None if item_bias is None else item_bias[:-1]
-        )
+        known = self.factors.without_last()
+        of_items = self.factors._replace(item=known.item, item_bias=known.item_bias)
         learned = None if isinstance(self.head, LinearHead) or self.ranks else self.factors.user_bias
         self.known = Population(of_items, user, learned, graph, weights, None)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
-        self.has_own_embeddings = alpha[0] != 0
+        self.has_own_embeddings = bool(own.any())
         self._mean_own = own[graph.user_degree > 0].mean(dim=0)
 
     def propagated(self, ratings: RatingGraph) -> RatingGraph:
@@ -111,7 +110,7 @@ class TrainedModel:
 
     def within_scale(self, scores: Tensor) -> Tensor:
         """Predicted ratings within the scale of the training ratings, if the model clamps."""
-        return scores.clamp(*self.scale) if self.clamps else scores
+        return scores.clamp(*self.rating_range) if self.clamps else scores
 
     # -- new users -----------------------------------------------------------------------------------------
 

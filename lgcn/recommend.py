@@ -10,6 +10,7 @@ Shape letters: I items, B users of a chunk, C propagated columns, F factor colum
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,19 +67,6 @@ class Recommendation(NamedTuple):
     rating: float | None  # the prediction, within the scale if the model clamps; None of a model that ranks
     because: Explanation | None  # if asked for
 
-    def record(self, recommender: "Recommender") -> dict[str, Any]:
-        """For JSON: what there is."""
-        titled = recommender.snapshot.titles is not None
-        lacking = {"rating": recommender.ranks, "because": self.because is None}
-        lacking |= dict.fromkeys(("title", "genres"), not titled)
-        content = {name: value for name, value in self._asdict().items() if not lacking.get(name)}
-        if self.because is not None:
-            reasons = [one._asdict() for one in self.because.ratings]
-            for reason in [] if titled else reasons:
-                del reason["title"]
-            content["because"] = self.because._asdict() | {"ratings": reasons}
-        return content
-
 
 Seen = dict[Exclude, list[EdgePattern]]
 
@@ -109,6 +97,7 @@ class Recommender:
         train, others = snapshot.train.pattern, snapshot.others.pattern
         seen: Seen = {"rated": [train, others], "training": [train], "none": []}
         self._known = Users(self.user_ids, model.known, seen)
+        self._said = False  # what new users lack: once is enough
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
@@ -171,16 +160,32 @@ class Recommender:
             self.each(users, k, ratings=ratings, exclude=exclude, min_ratings=min_ratings, because=because), because > 0
         )
 
+    def record(self, one: Recommendation) -> dict[str, Any]:
+        """A recommendation for JSON: what there is."""
+        content = {name: value for name, value in one._asdict().items() if name not in self._lacking}
+        del content["because"]
+        if one.because is not None:
+            reasons = [reason._asdict() for reason in one.because.ratings]
+            for reason in reasons if "title" in self._lacking else []:
+                del reason["title"]
+            content["because"] = one.because._asdict() | {"ratings": reasons}
+        return content
+
+    @cached_property
+    def _lacking(self) -> list[str]:
+        """Fields of a :class:`Recommendation` that no recommendation of this model has."""
+        return ["rating"] * self.ranks + ["title", "genres"] * (self.snapshot.titles is None)
+
+    def title(self, place: int) -> str:
+        """What to call an item, given its index: its title, or its id."""
+        titles = self.snapshot.titles
+        return (titles[place] if titles else None) or str(self.item_ids[place])
+
     def table(self, found: Iterable[tuple[Any, list[Recommendation]]], because: bool = False) -> pd.DataFrame:
         """What :meth:`each` gives, as the table of :meth:`recommend`."""
         rows = [(user, rank, *one) for user, ones in found for rank, one in enumerate(ones, 1)]
         table = pd.DataFrame(rows, columns=["user", "rank", *Recommendation._fields])
-        left_out = [] if because else ["because"]
-        if self.snapshot.titles is None:
-            left_out += ["title", "genres"]
-        if self.ranks:
-            left_out += ["rating"]
-        return table.drop(columns=left_out)
+        return table.drop(columns=self._lacking + ["because"] * (not because))
 
     def each(
         self,
@@ -192,7 +197,7 @@ class Recommender:
         min_ratings: int = 0,
         because: int = 0,
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
-        """As :meth:`recommend`, one user after another."""
+        """As :meth:`recommend`, one user after another; bad input is said at once."""
         self._check_k(k)
         if exclude not in ("rated", "training", "none"):
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
@@ -202,13 +207,13 @@ class Recommender:
         if hidden is not None and bool(hidden.all()):
             most = int(self.snapshot.train.item_degree.max())
             raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
-        if ratings is not None:
-            if users is not None:
-                raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
-            for new in self.new_users(ratings):
-                yield from self._best(new, torch.arange(len(new.ids)), k, exclude, hidden, because)
-        else:
-            yield from self._best(self._known, self._rows(users), k, exclude, hidden, because)
+        if ratings is None:
+            return self._best(self._known, self._rows(users), k, exclude, hidden, because)
+        if users is not None:
+            raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
+        return chain.from_iterable(
+            self._best(new, torch.arange(len(new.ids)), k, exclude, hidden, because) for new in self.new_users(ratings)
+        )
 
     def _best(
         self, users: Users, rows: Tensor, k: int, exclude: Exclude, hidden: Tensor | None, because: int
@@ -244,7 +249,7 @@ class Recommender:
     def scale(self) -> tuple[float, float]:
         """The lowest and the highest rating of the data, those that training left out included."""
         rating = torch.cat([self.snapshot.train.rating, self.snapshot.others.rating])
-        return float(rating.min()), float(rating.max())
+        return as_written(rating.min()), as_written(rating.max())
 
     # -- reasons -------------------------------------------------------------------------------------------
 
@@ -280,13 +285,13 @@ class Recommender:
         best = contribution.topk(min(most, len(rated)), dim=1)
         others = contribution.sum(dim=1) - best.values.sum(dim=1)
         own = torch.tensor(scores[: len(items)]) - base - contribution.sum(dim=1)
-        ratings, titles = graph.rating[edge].tolist(), self.snapshot.titles
+        ratings, titles = graph.rating[edge], self.snapshot.titles
         explained = []
         for values, places, parts in zip(
             best.values.tolist(), best.indices.tolist(), torch.stack([base, own, others], dim=1).tolist(), strict=True
         ):
             reasons = [
-                Reason(self.item_ids[index], titles[index] if titles else None, ratings[at], value)
+                Reason(self.item_ids[index], titles[index] if titles else None, as_written(ratings[at]), value)
                 for at, value in zip(places, values, strict=True)
                 for index in [int(rated[at])]
             ]
@@ -309,16 +314,22 @@ class Recommender:
         """
         if not self.model.propagates:
             raise InputError("this model propagates nothing (num_layers 0): it knows nothing of users without training")
-        ids, user, item, rating = self._checked(ratings)
-        if self.model.has_own_embeddings:
+        if self.model.has_own_embeddings and not self._said:
+            self._said = True
             log.warning(
-                "this model gives users embeddings of their own (--model.ego_layer), which new users do not have; they "
-                "are served from their ratings and what users have in the mean"
+                "this model gives users embeddings of their own (--model.ego_layer, --data.add_self_loops), which new "
+                "users do not have; they are served from their ratings and what users have in the mean"
             )
+        return self._folded_in(*self._checked(ratings))
+
+    def _folded_in(self, ids: list[Any], user: Tensor, item: Tensor, rating: Tensor) -> Iterator[Users]:
+        """As many users at a time as have RATINGS ratings, or one; given :meth:`_checked` ratings."""
         loops, lowest = self.snapshot.train.add_self_loops, self.snapshot.min_rating
+        if lowest is not None and (low := int((rating < lowest).sum())):
+            log.warning("left out %s below %g, as in training", _counted(low, "rating"), lowest)
         whole = RatingGraph.from_edges(user, item, rating, len(ids), len(self.item_ids), loops)
         first, starts = 0, whole.pattern.user_starts
-        while first < len(ids):  # as many users as have RATINGS ratings, or one
+        while first < len(ids):
             last = max(int(torch.searchsorted(starts, starts[first] + RATINGS, right=True)) - 1, first + 1)
             edges = slice(int(starts[first]), int(starts[last]))
             columns = whole.user[edges] - first, whole.item[edges], whole.rating[edges]
@@ -338,16 +349,17 @@ class Recommender:
             if name not in columns:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, ratings))})")
         raw, lowest, highest = columns["item"], *self.scale
-        rating = np.ones(len(raw))
+        rating = np.ones(len(raw), dtype=np.float32)
         if not self.snapshot.implicit:
-            rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float64)
+            # Compared as they are kept, so that none of the data's own ratings is outside.
+            rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float32)
             if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
                 raise InputError(
                     f"the rating {columns['rating'][wrong[0]]} of item {raw[wrong[0]]} is not between {lowest:g} and "
-                    f"{highest:g}, the scale that the model was trained on ({len(wrong):,} such ratings)"
+                    f"{highest:g}, the scale that the model was trained on ({_counted(len(wrong), 'such rating')})"
                 )
         item = self.snapshot.items.encode(raw)
-        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "ratings")
+        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "rating")
         user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
         if "user" in columns:
             user, ids = pd.factorize(pd.Index(columns["user"]))
@@ -357,7 +369,7 @@ class Recommender:
         if not len(usable):
             raise InputError("no rating is left: none of the items is in the data that the model was trained on")
         present, place = np.unique(user[usable], return_inverse=True)
-        _name_unknown("user", ids.delete(present).tolist(), "users", "without a known item")
+        _name_unknown("user", ids.delete(present).tolist(), "user", "without a known item")
         used = torch.from_numpy(place), torch.from_numpy(item[usable]), torch.from_numpy(rating[usable])
         return ids[present].tolist(), *used
 
@@ -422,9 +434,7 @@ class Recommender:
         self._check_k(k)
         places = self._places(items)
         known = self.model.graph.item_degree[places] > 0
-        _name_unknown(
-            "item", [self.item_ids[at] for at in places[~known].tolist()], "items", "without training ratings"
-        )
+        _name_unknown("item", [self.item_ids[at] for at in places[~known].tolist()], "item", "without training ratings")
         places = places[known]
         if not len(places):
             raise InputError("none of the items has a training rating")
@@ -453,30 +463,44 @@ class Recommender:
     # -- ids -----------------------------------------------------------------------------------------------
 
     def _check_k(self, k: int) -> None:
-        if not 1 <= k <= len(self.item_ids):
+        if not isinstance(k, int) or not 1 <= k <= len(self.item_ids):
             raise InputError(f"'k' must be between 1 and {len(self.item_ids):,}, the number of items (got {k})")
 
     def _rows(self, users: Iterable[Hashable] | None) -> Tensor:
         if users is None:
             return torch.arange(len(self.user_ids))
-        return self._found("user", list(users))
+        return self._found("user", users)
 
     def _places(self, items: Iterable[Hashable]) -> Tensor:
-        return self._found("item", list(items))
+        return self._found("item", items)
 
-    def _found(self, what: Literal["user", "item"], given: list[Any]) -> Tensor:
+    def _found(self, what: Literal["user", "item"], given: Iterable[Hashable]) -> Tensor:
         """The indices of those ids that are in the data."""
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InputError(f"'{what}s' must be a list of ids (got {given!r}); give [{given!r}]")
+        given = list(given)
         ids = self.snapshot.users if what == "user" else self.snapshot.items
         index = ids.encode(given) if given else np.zeros(0, dtype=np.int64)
-        _name_unknown(what, [raw for raw, at in zip(given, index, strict=True) if at < 0], f"{what}s")
+        _name_unknown(what, [raw for raw, at in zip(given, index, strict=True) if at < 0], what)
         index = index[index >= 0]
         if not len(index):
-            raise InputError(f"none of the {len(given):,} {what}s is in the data that the model was trained on")
+            raise InputError(
+                f"none of the {what}s asked for ({len(given):,}) is in the data that the model was trained on"
+            )
         return torch.from_numpy(index)
 
 
+def as_written(rating: Tensor) -> float:
+    """A float32 scalar as the number that somebody wrote: 4.7, and not 4.699999809."""
+    return float(str(rating.numpy()))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _name_unknown(what: str, ids: list[Any], of: str, why: str = "not in the data") -> None:
-    """Say what is left out."""
+    """Say what is left out: of ``ids`` of users or items, so many users, items or ratings."""
     if ids:
-        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-        log.warning("left out %s %s: the %s is %s (%s)", f"{len(ids):,}", of, what, why, shown)
+        shown = ", ".join(str(raw)[:50] for raw in ids[:5]) + (", ..." if len(ids) > 5 else "")
+        log.warning("left out %s: the %s is %s (%s)", _counted(len(ids), of), what, why, shown)

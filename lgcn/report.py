@@ -21,11 +21,13 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from rich.markup import escape
 
 import lgcn
 from lgcn.baselines import BiasBaseline
 from lgcn.callbacks import is_rehearsal, run_folder
 from lgcn.comparison import by_training_ratings, groups_of
+from lgcn.errors import InputError
 from lgcn.files import replacing
 from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
@@ -53,24 +55,29 @@ class Report(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, drawing=True)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, drawing=False)
+
+    def _write(self, trainer: pl.Trainer, drawing: bool) -> None:
         best = self._best()
         if best is None or is_rehearsal(trainer):
             return
         assert self.run is not None
-        with Console(stderr=True).status("drawing, and writing report.html"):
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            recommender = Recommender.from_checkpoint(best, data.snapshot)
-            save(figures(recommender, data.graphs["val"]), self.run, trainer)
-            write_projector(recommender, self.run)
-            path = write_report(self.run, recommender)
-        Console(highlight=False).print(f"[bold]report[/]    {path}", soft_wrap=True)
-
-    @rank_zero_only
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = self._best()
-        if best is not None and not is_rehearsal(trainer):
-            assert self.run is not None
-            write_report(self.run, Recommender.from_checkpoint(best))
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        try:
+            with Console(stderr=True).status("drawing, and writing report.html"):
+                recommender = Recommender.from_checkpoint(best, data.snapshot)
+                if drawing:
+                    save(figures(recommender, data.graphs["val"]), self.run, trainer)
+                    write_projector(recommender, self.run)
+                path = write_report(self.run, recommender)
+        except (InputError, OSError) as error:  # a model is trained, or judged, all the same
+            log.warning("there is no new report.html: %s", error)
+        else:
+            Console(highlight=False).print(f"[bold]report[/]    {escape(str(path))}", soft_wrap=True)
 
     def _best(self) -> Path | None:
         path = None if self.run is None else self.run / CHECKPOINTS / "best.ckpt"
@@ -86,11 +93,7 @@ def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
     if recommender.ranks:
         drawn["found_by_popularity"] = _found_by_popularity(recommender, val)
     elif len(val):
-        known = recommender.model.known.factors
-        of_users = known._replace(
-            user=known.user[:-1], user_bias=None if known.user_bias is None else known.user_bias[:-1]
-        )
-        preds = recommender.model.within_scale(of_users.predict_edges(val))
+        preds = recommender.model.within_scale(recommender.model.factors.without_last().predict_edges(val))
         drawn["predicted_against_true"] = predicted_against_true(preds, val.rating)
         baseline = BiasBaseline.fit(recommender.snapshot.train).predict(val.user, val.item)
         ours, theirs = (
@@ -234,7 +237,7 @@ def _examples(recommender: Recommender) -> Iterable[str]:
     snapshot = recommender.snapshot
     degree = snapshot.train.user_degree
     near = (degree - degree[degree > 0].median()).abs().argsort(stable=True)[:EXAMPLES].tolist()
-    names = [str(item) for item in recommender.item_ids] if snapshot.titles is None else snapshot.titles
+    names = [recommender.title(place) for place in range(len(recommender.item_ids))]
     for row in near:
         user = recommender.user_ids[row]
         _, edge = snapshot.train.pattern.edges_of(torch.tensor([row]))

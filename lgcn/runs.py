@@ -76,6 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not a checkpoint written by ``lgcn fit``, or is damaged.
     """
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a checkpoint of lgcn, or is damaged; give one that `lgcn fit` wrote")
     try:
         # mmap: what nobody asks for, such as an optimiser's moments, is not read.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

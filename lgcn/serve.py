@@ -14,20 +14,21 @@ Everything is answered from memory. An error is a JSON object with one text, ``e
 machine.
 """
 
+import ipaddress
 import json
 import logging
 import re
 import socket
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
-from lgcn.recommend import Exclude, Recommendation, Recommender
+from lgcn.recommend import Exclude, Recommendation, Recommender, as_written
 
 try:
     import uvicorn
@@ -47,8 +48,8 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page.html")
 LARGEST_BODY = 1 << 20  # bytes
 MOST = 1000  # items or ratings in one answer or question
-LOCAL = ("127.0.0.1", "localhost", "::1")
-LOCAL_HOST = r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?"  # as a browser asks for it
+MOST_REASONS = 20  # for each item; more of both would keep everybody else waiting
+LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser asks for it
 # The page brings all it needs along; nothing is loaded from anywhere else, and nobody may put it into a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -73,7 +74,7 @@ class Question(BaseModel):
 
     ratings: Annotated[list[Rating], Field(min_length=1, max_length=MOST)]
     k: Annotated[int, Field(ge=1, le=MOST)] = 10
-    because: Annotated[int, Field(ge=0, le=MOST)] = 0
+    because: Annotated[int, Field(ge=0, le=MOST_REASONS)] = 0
     min_ratings: Annotated[int, Field(ge=0)] = 0
 
 
@@ -127,7 +128,6 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         local: whether only requests to this machine by its local names are answered, so that a page from elsewhere
             cannot ask through a name of its own that points here.
     """
-    snapshot = recommender.snapshot
     app = FastAPI(
         title="lgcn",
         version=__version__,
@@ -137,121 +137,126 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(Guard, local=local)
-    items, users, degree = recommender.item_ids, recommender.user_ids, snapshot.train.item_degree.tolist()
-    names = [str(item) for item in items] if snapshot.titles is None else [title or "" for title in snapshot.titles]
-    lowered = [name.lower() for name in names]
-    by_degree = np.argsort(-np.asarray(degree), kind="stable").tolist()
-    with suppress(InputError):  # so that the first new user waits no longer than the others
-        list(recommender.new_users({items[by_degree[0]]: recommender.scale[1]}))
-    page = PAGE.read_text(encoding="utf-8")
-    distinct = set(snapshot.train.rating.tolist())
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    api = Api(recommender)
+    app.get("/", response_class=HTMLResponse, include_in_schema=False)(api.show)
+    app.get("/api/model")(api.model)
+    app.get("/api/items")(api.find_items)
+    app.get("/api/items/{item:path}/similar")(api.similar)
+    app.get("/api/users")(api.find_users)
+    app.get("/api/users/{user:path}/ratings")(api.ratings)
+    app.get("/api/users/{user:path}/recommendations", response_model=Recommendations)(api.recommend)
+    app.post("/api/recommendations", response_model=Recommendations)(api.recommend_new)
+    return app
 
-    def described(place: int) -> dict[str, Any]:
-        content = {"item": items[place]}
-        if snapshot.titles is not None and snapshot.genres is not None:
-            content |= {"title": snapshot.titles[place], "genres": snapshot.genres[place]}
-        return content
 
-    def place_of(what: str, raw: str) -> int:
-        ids = snapshot.users if what == "user" else snapshot.items
-        place = int(ids.encode([raw])[0])
-        if place < 0:
-            raise HTTPException(404, f"there is no {what} {raw[:100]!r} in the data")
-        return place
+class Api:
+    """The answers. They are short and all made by one thread, which is faster than to change threads for each."""
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def show() -> HTMLResponse:
-        return HTMLResponse(page, headers=HEADERS)
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender, self.snapshot = recommender, recommender.snapshot
+        degree = self.snapshot.train.item_degree
+        self.degree, self.by_degree = degree.tolist(), degree.argsort(descending=True, stable=True).tolist()
+        self.lowered = [recommender.title(place).lower() for place in range(len(self.degree))]
+        self.page = PAGE.read_text(encoding="utf-8")
+        with suppress(InputError):  # so that the first new user waits no longer than the others
+            list(recommender.new_users({recommender.item_ids[self.by_degree[0]]: recommender.scale[1]}))
 
-    @app.get("/api/model")
-    async def model() -> dict[str, Any]:
+    async def show(self) -> HTMLResponse:
+        return HTMLResponse(self.page, headers=HEADERS)
+
+    async def model(self) -> dict[str, Any]:
         """What the model is and knows. ``values``: the ratings there are, if they are few."""
+        train, values = self.snapshot.train, self.snapshot.train.rating.unique()  # type: ignore[no-untyped-call]  # torch's
         return {
-            "ranks": recommender.ranks,
-            "implicit": snapshot.implicit,
-            "users": len(users),
-            "items": len(items),
-            "ratings": len(snapshot.train),
-            "titles": snapshot.titles is not None,
-            "scale": recommender.scale,
-            "values": sorted(distinct) if len(distinct) <= 20 else None,
+            "ranks": self.recommender.ranks,
+            "implicit": self.snapshot.implicit,
+            "users": train.num_users,
+            "items": train.num_items,
+            "ratings": len(train),
+            "most_ratings": max(self.degree),
+            "titles": self.snapshot.titles is not None,
+            "scale": self.recommender.scale,
+            "values": [*map(as_written, values)] if len(values) <= 20 else None,
+            "own_embeddings": self.recommender.model.has_own_embeddings,
         }
 
-    @app.get("/api/items")
-    async def find_items(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[dict[str, Any]]:
+    async def find_items(
+        self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20
+    ) -> list[dict[str, Any]]:
         """Items whose title has all words of the query, or whose id it is; the most rated first."""
         words = query.lower().split()
-        found = [] if (exact := int(snapshot.items.encode([query])[0])) < 0 else [exact]
-        for place in by_degree:
-            if len(found) >= limit:
-                break
-            if place != exact and all(word in lowered[place] for word in words):
-                found.append(place)
-        return [described(place) | {"ratings": degree[place]} for place in found]
+        exact = int(self.snapshot.items.encode([query])[0])
+        named = (
+            place for place in self.by_degree if place != exact and all(word in self.lowered[place] for word in words)
+        )
+        found = islice(chain([exact] if exact >= 0 else [], named), limit)
+        return [self._described(place) | {"ratings": self.degree[place]} for place in found]
 
-    @app.get("/api/items/{item:path}/similar")
-    async def similar(item: str, k: Count = 10) -> list[dict[str, Any]]:
+    async def similar(self, item: str, k: Count = 10) -> list[dict[str, Any]]:
         """The nearest items."""
-        place = place_of("item", item)
-        if not recommender.model.graph.item_degree[place]:
+        place = self._place("item", item)
+        if not self.recommender.model.graph.item_degree[place]:
             raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
-        table = recommender.similar([items[place]], min(k, len(items))).drop(columns=["item", "rank"])
-        found: Any = table.rename(columns={"similar": "item"}).astype(object)
+        table = self.recommender.similar([self.recommender.item_ids[place]], min(k, len(self.degree)))
+        found: Any = table.drop(columns=["item", "rank"]).rename(columns={"similar": "item"}).astype(object)
         return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
-    @app.get("/api/users")
-    async def find_users(query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
+    async def find_users(self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
         """Users whose id begins with the query."""
-        found: list[Id] = []
-        for user in users:
-            if len(found) >= limit:
-                break
-            if str(user).startswith(query):
-                found.append(user)
-        return found
+        return list(islice((user for user in self.recommender.user_ids if str(user).startswith(query)), limit))
 
-    @app.get("/api/users/{user:path}/ratings")
-    async def ratings(user: str, limit: Count = 100) -> list[dict[str, Any]]:
+    async def ratings(self, user: str, limit: Count = 100) -> list[dict[str, Any]]:
         """What a user has rated in the training part, the highest first."""
-        _, edge = snapshot.train.pattern.edges_of(torch.tensor([place_of("user", user)]))
-        rating = snapshot.train.rating[edge]
-        best = rating.argsort(descending=True, stable=True)[:limit]
-        return [described(int(snapshot.train.item[edge[at]])) | {"rating": float(rating[at])} for at in best.tolist()]
+        train = self.snapshot.train
+        _, edge = train.pattern.edges_of(torch.tensor([self._place("user", user)]))
+        best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
+        return [self._described(int(train.item[at])) | {"rating": as_written(train.rating[at])} for at in best]
 
-    def answer(ones: list[Recommendation], **more: Any) -> Json:
-        # A response is sent as it is: to have the model below check what was just made takes longer than to make it.
-        return Json({"recommendations": [one.record(recommender) for one in ones]} | more)
-
-    @app.get("/api/users/{user:path}/recommendations", response_model=Recommendations)
     async def recommend(
+        self,
         user: str,
         k: Count = 10,
-        because: Annotated[int, Query(ge=0, le=MOST)] = 0,
+        because: Annotated[int, Query(ge=0, le=MOST_REASONS)] = 0,
         min_ratings: Annotated[int, Query(ge=0)] = 0,
         exclude: Exclude = "rated",
-    ) -> Json:
+    ) -> "Json":
         """The best items for a user of the data."""
-        raw = users[place_of("user", user)]
+        raw = self.recommender.user_ids[self._place("user", user)]
         how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
-        ((_, ones),) = recommender.each([raw], min(k, len(items)), **how)
-        return answer(ones, user=raw)
+        ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
+        return self._answer(ones, user=raw)
 
-    @app.post("/api/recommendations", response_model=Recommendations)
-    async def recommend_new(asked: Question) -> Json:
+    async def recommend_new(self, asked: Question) -> "Json":
         """The best items for somebody new."""
         given = {one.item: one.rating for one in asked.ratings}
-        place = snapshot.items.encode(given if all(isinstance(item, int) for item in given) else map(str, given))
+        place = self.snapshot.items.encode(given if all(isinstance(item, int) for item in given) else map(str, given))
+        items = self.recommender.item_ids
         known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
         if not known:
             raise HTTPException(404, "none of the items is in the data")
         how: Any = {"min_ratings": asked.min_ratings, "because": asked.because}
-        ((_, ones),) = recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
+        ((_, ones),) = self.recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
         unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
-        return answer(ones, **({"unknown": unknown} if unknown else {}))
+        return self._answer(ones, **({"unknown": unknown} if unknown else {}))
 
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, handler)
-    return app
+    def _answer(self, ones: list[Recommendation], **more: Any) -> "Json":
+        # A response is sent as it is: to have the model above check what was just made takes longer than to make it.
+        return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
+
+    def _described(self, place: int) -> dict[str, Any]:
+        content = {"item": self.recommender.item_ids[place]}
+        if self.snapshot.titles is not None and self.snapshot.genres is not None:
+            content |= {"title": self.snapshot.titles[place], "genres": self.snapshot.genres[place]}
+        return content
+
+    def _place(self, what: Literal["user", "item"], raw: str) -> int:
+        ids = self.snapshot.users if what == "user" else self.snapshot.items
+        place = int(ids.encode([raw])[0])
+        if place < 0:
+            raise HTTPException(404, f"there is no {what} {raw[:100]!r} in the data")
+        return place
 
 
 # -- errors ----------------------------------------------------------------------------------------------------
@@ -340,8 +345,9 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
     Raises:
         InputError: the address cannot be listened at.
     """
+    if not host:
+        raise InputError("--host must be an address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (all of them)")
     torch.set_num_threads(1)  # many requests at once instead of one in parts
-    app = application(recommender, local=host in LOCAL)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is said, for asyncio sends small packets at once (TCP_NODELAY) only where it sees TCP.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
@@ -351,9 +357,12 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--host {host} --port {port} cannot be listened at: {reason}; try another") from error
+        address = listening.getsockname()
+        local = ipaddress.ip_address(address[0]).is_loopback
+        app = application(recommender, local)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
         log.info("serving at %s (Ctrl-C ends it)", url)
-        if host not in LOCAL:
+        if not local:
             log.warning("%s can be reached from other machines; there is no password", url)
         server.run(sockets=[listening])

@@ -11,21 +11,20 @@ from rich.logging import RichHandler
 
 from lgcn.errors import InputError
 
-#: Every command, and what it does; those in the first group need Lightning, those in the second only a checkpoint.
-COMMANDS = {
-    "Train and judge": {
-        "fit": "train a model, or go on with one",
-        "validate": "judge a model on the validation part",
-        "test": "judge a model on the test part, beside baselines",
-        "predict": "write predicted ratings of pairs to a file",
-        "seeds": "train with several seeds: mean and standard deviation",
-    },
-    "Use a model": {
-        "recommend": "each user's best items, with reasons; for new users, too",
-        "similar": "the items nearest to an item",
-        "export": "embeddings, an index and a scorer for other systems",
-        "serve": "a page and a JSON API on this machine",
-    },
+#: The commands that need Lightning, and what they do.
+TRAINING = {
+    "fit": "train a model, or go on with one",
+    "validate": "judge a model on the validation part",
+    "test": "judge a model on the test part, beside baselines",
+    "predict": "write predicted ratings of pairs to a file",
+    "seeds": "train with several seeds: mean and standard deviation",
+}
+#: Those that need a checkpoint only.
+USING = {
+    "recommend": "each user's best items, with reasons; for new users, too",
+    "similar": "the items nearest to an item",
+    "export": "embeddings, an index and a scorer for other systems",
+    "serve": "a page and a JSON API on this machine",
 }
 
 OVERVIEW = """\
@@ -42,15 +41,14 @@ def overview() -> str:
     """What ``lgcn --help`` prints."""
     blocks = (
         f"{group}:\n" + "".join(f"  {name:<11}{meaning}\n" for name, meaning in commands.items())
-        for group, commands in COMMANDS.items()
+        for group, commands in (("Train and judge", TRAINING), ("Use a model", USING))
     )
     return OVERVIEW.format(commands="\n".join(blocks))
 
 
 def unknown_command(name: str) -> InputError:
     """That there is no such command, and which is near."""
-    names = [name for commands in COMMANDS.values() for name in commands]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, [*TRAINING, *USING], n=1)
     return InputError(f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "; see lgcn --help"))
 
 

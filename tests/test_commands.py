@@ -20,7 +20,7 @@ from lgcn import __version__, commands
 from lgcn.__main__ import main
 from lgcn.errors import InputError
 from lgcn.recommend import Recommender
-from lgcn.terminal import COMMANDS
+from lgcn.terminal import TRAINING, USING
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
@@ -234,8 +234,8 @@ def test_unknown_users_are_named_and_counted(
     assert "left out 2 users: the user is not in the data (nobody, noone)" in caplog.text
     assert re.findall(r"^user (\S+)", capsys.readouterr().out, re.MULTILINE) == ["u1"]
     args = ["recommend", "--ckpt_path", str(trained["made"]), "--users", "nobody", "noone"]
-    assert "none of the 2 users is in the data" in refused(capsys, args)
-    assert "none of the 2 users is in the data" in refused(capsys, [*args, "--output", "x.json"])
+    assert "none of the users asked for (2) is in the data" in refused(capsys, args)
+    assert "none of the users asked for (2) is in the data" in refused(capsys, [*args, "--output", "x.json"])
     assert not list(Path().iterdir())
 
 
@@ -478,13 +478,13 @@ def test_checkpoints_that_are_none(
     torch.save({}, tmp_path / "empty.ckpt")
     content = torch.load(trained["made"], weights_only=True)
     (tmp_path / "short.ckpt").write_bytes(trained["made"].read_bytes()[:2000])
-    del content["RatingsDataModule"]["snapshot"]
-    torch.save(content, tmp_path / "old.ckpt")
+    del content["RatingsDataModule"]
+    torch.save(content, tmp_path / "other.ckpt")
     for name, words in {
-        "text.ckpt": "cannot be read as a checkpoint",
-        "short.ckpt": "cannot be read as a checkpoint",
+        "text.ckpt": "is not a checkpoint of lgcn, or is damaged",
+        "short.ckpt": "is not a checkpoint of lgcn, or is damaged",
         "empty.ckpt": "is not a checkpoint of lgcn; give one that `lgcn fit` wrote",
-        "old.ckpt": "does not hold its data",
+        "other.ckpt": "says nothing of its data",
         "nowhere.ckpt": f"there is no file {tmp_path / 'nowhere.ckpt'}; give best, last, or the path",
     }.items():
         assert words in refused(capsys, [*command, "--ckpt_path", str(tmp_path / name)])
@@ -570,7 +570,7 @@ def test_similar_to_what_is_unknown(
     main([*base, "999", "50", "x"])
     assert "left out 2 items: the item is not in the data (999, x)" in caplog.text
     assert len(shown(capsys.readouterr().out)) == 2
-    assert "none of the 2 items is in the data" in refused(capsys, [*base, "999", "x"])
+    assert "none of the items asked for (2) is in the data" in refused(capsys, [*base, "999", "x"])
 
 
 # -- lgcn itself -----------------------------------------------------------------------------------------------
@@ -580,7 +580,7 @@ def test_similar_to_what_is_unknown(
 def test_the_overview_names_every_command(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(args)
     printed = capsys.readouterr().out
-    for group, names in COMMANDS.items():
+    for group, names in (("Train and judge", TRAINING), ("Use a model", USING)):
         assert f"\n{group}:\n" in printed
         for name, meaning in names.items():
             assert re.search(rf"^  {name} +{re.escape(meaning)}$", printed, re.MULTILINE)
@@ -597,20 +597,20 @@ def test_commands_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None
     assert "no command 'zzz'; see lgcn --help" in refused(capsys, ["zzz"])
 
 
-@pytest.mark.parametrize("command", COMMANDS["Use a model"])
+@pytest.mark.parametrize("command", USING)
 def test_a_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert f"usage: lgcn {command}" in printed
-    first = COMMANDS["Use a model"][command].capitalize()
+    first = USING[command].capitalize()
     assert " ".join(first.split()) in " ".join(printed.split())
     for option in ("--ckpt_path", "--runs_dir"):
         assert option in printed
 
 
-@pytest.mark.parametrize("command", COMMANDS["Use a model"])
+@pytest.mark.parametrize("command", USING)
 def test_an_option_that_there_is_not(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor are options abbreviated."""
     for option in ("--colour=red", "--ckpt=x"):

@@ -99,7 +99,7 @@ def get(client: TestClient, path: str, **params: Any) -> Any:
 def records(recommender: Recommender, *args: Any, **more: Any) -> list[dict[str, Any]]:
     """What the recommender gives one user, as JSON has it."""
     ((_, ones),) = recommender.each(*args, **more)
-    content: list[dict[str, Any]] = json.loads(json.dumps([one.record(recommender) for one in ones]))
+    content: list[dict[str, Any]] = json.loads(json.dumps([recommender.record(one) for one in ones]))
     return content
 
 
@@ -117,6 +117,8 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
         "titles": True,
         "scale": [0.5, 5.0],
         "values": sorted(set(train.rating.tolist())),
+        "most_ratings": int(train.item_degree.max()),
+        "own_embeddings": True,
     }
     described = get(ranking, "/api/model")
     assert (described["ranks"], described["titles"]) == (True, False)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.data.snapshot import Snapshot, snapshot_of, titles_of
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
@@ -118,16 +119,24 @@ def test_titles_by_hand() -> None:
     table = pd.DataFrame(
         {"item": [9, 2, 30, 2], "title": ["Nine", "Two", np.nan, "Two again"], "genres": ["War", np.nan, "Drama", "-"]}
     )
-    titles, genres = Snapshot.of_titles(table, Vocabulary([30, 2, 4]))
+    titles, genres = titles_of(table, Vocabulary([30, 2, 4]))
     assert titles == ["Two", None, None]
     assert genres == [None, None, "Drama"]
-    assert Snapshot.of_titles(None, Vocabulary([30, 2, 4])) == (None, None)
+    assert titles_of(None, Vocabulary([30, 2, 4])) == (None, None)
 
 
-@pytest.mark.parametrize("content", [{}, {"RatingsDataModule": {"fingerprint": "of an earlier one"}}])
-def test_a_checkpoint_without_its_data(content: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"does not hold its data, it was written by an earlier lgcn.*--ckpt_path"):
-        snapshot_of(content)
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, "says nothing of its data"),
+        ("text", "says nothing of its data"),
+        ({"fingerprint": "x", "snapshot": {}}, "damaged"),
+        ({"fingerprint": "x", "snapshot": made_snapshot().packed() | {"users": torch.arange(3)}}, "damaged"),
+    ],
+)
+def test_a_checkpoint_whose_data_are_of_no_use(state: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        snapshot_of({"RatingsDataModule": state})
 
 
 # -- of a source -------------------------------------------------------------------------------------------------
@@ -235,3 +244,15 @@ def test_pairs_without_ratings(tmp_path: Path) -> None:
     pairs = [row for graph in graphs_of(snapshot) for row in rows_of(snapshot, graph)]
     once = table.drop_duplicates(["user", "item"])
     assert Counter(pairs) == Counter((row.user, row.item, 1.0) for row in once.itertuples())
+
+
+def test_a_checkpoint_of_before_is_read_with_the_source(tmp_path: Path) -> None:
+    write(tmp_path / "r.csv")
+    given: dict[str, Any] = {"source": str(tmp_path / "r.csv"), "cache": None, "min_rating": 1.5}
+    data = RatingsDataModule(**given)
+    old: dict[str, Any] = {"config": yaml.safe_dump({"data": given})}
+    old["RatingsDataModule"] = {"fingerprint": data.fingerprint}
+    assert_same(snapshot_of(old), data.snapshot)
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,1,2\n2,2,3\n1,2,5\n2,1,4\n3,3,4\n3,1,2\n3,2,4\n")
+    with pytest.raises(InputError, match="trained on other data"):
+        snapshot_of(old)

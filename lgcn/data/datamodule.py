@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lgcn.data import sources
 from lgcn.data.cache import LARGE, Cache, default_folder
-from lgcn.data.snapshot import Snapshot
+from lgcn.data.snapshot import Snapshot, titles_of
 from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
@@ -479,7 +479,7 @@ class RatingsDataModule(pl.LightningDataModule):
         return Snapshot(
             self.users,
             self.items,
-            *Snapshot.of_titles(self.item_titles, self.items),
+            *titles_of(self.item_titles, self.items),
             train,
             RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, train.add_self_loops),
             self.hparams["min_rating"],

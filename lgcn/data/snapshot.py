@@ -7,16 +7,20 @@ Shape letters: U users, I items, E ratings (edges).
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor
 
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
+
+log = logging.getLogger(__name__)
 
 Packed = dict[str, Any]
 
@@ -35,19 +39,6 @@ class Snapshot:
     implicit: bool
     origin: str  # where it was read from, for people
     columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.sources.Columns
-
-    @classmethod
-    def of_titles(
-        cls, titles: pd.DataFrame | None, items: Vocabulary
-    ) -> tuple[list[str | None] | None, list[str | None] | None]:
-        """Titles and genres by index from a table of them by raw id, whose columns are item, title and genres."""
-        if titles is None:
-            return None, None
-        place, columns = titles.drop_duplicates("item").set_index("item"), []
-        for name in ("title", "genres"):
-            found = place[name].reindex(list(items))
-            columns.append([None if pd.isna(text) else str(text) for text in found])
-        return columns[0], columns[1]
 
     def packed(self) -> Packed:
         """Tensors and texts, small and quick to read again."""
@@ -85,19 +76,39 @@ class Snapshot:
         )
 
 
+def titles_of(
+    titles: pd.DataFrame | None, items: Vocabulary
+) -> tuple[list[str | None] | None, list[str | None] | None]:
+    """Titles and genres by index from a table of them by raw id, whose columns are item, title and genres."""
+    if titles is None:
+        return None, None
+    place, columns = titles.drop_duplicates("item").set_index("item"), []
+    for name in ("title", "genres"):
+        found = place[name].reindex(list(items))
+        columns.append([None if pd.isna(text) else str(text) for text in found])
+    return columns[0], columns[1]
+
+
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:
-    """The data that a checkpoint keeps.
+    """The data that a checkpoint keeps; of one that an earlier lgcn wrote, without them, read from their source.
 
     Raises:
-        InputError: it keeps none.
+        InputError: they do not fit together, or the source is not what it was.
     """
-    state = checkpoint.get("RatingsDataModule", {})
+    state = checkpoint.get("RatingsDataModule")
+    if not isinstance(state, dict) or "fingerprint" not in state:
+        raise InputError("the checkpoint is not one that `lgcn fit` wrote: it says nothing of its data")
     if "snapshot" not in state:
-        raise InputError(
-            "the checkpoint does not hold its data, it was written by an earlier lgcn; "
-            "`lgcn fit --ckpt_path PATH` with more --trainer.max_steps writes one that does"
-        )
-    return Snapshot.unpacked(state["snapshot"])
+        from lgcn.data.datamodule import RatingsDataModule
+
+        log.info("the checkpoint was written by an earlier lgcn, without its data; they are read from their source")
+        data = RatingsDataModule(**yaml.safe_load(checkpoint["config"])["data"])
+        data.load_state_dict(state)
+        return data.snapshot
+    try:
+        return Snapshot.unpacked(state["snapshot"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the data in the checkpoint cannot be read, it is damaged ({error})") from error
 
 
 def _packed_ids(vocabulary: Vocabulary) -> Tensor | str:
@@ -121,5 +132,6 @@ def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
 def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, add_self_loops: bool) -> RatingGraph:
     degree = packed["user_starts"].diff()
     user = torch.repeat_interleave(torch.arange(num_users, dtype=torch.int32), degree)
-    # A copy, for the file may go while this is used.
-    return RatingGraph(user, packed["item"].clone(), packed["rating"].float(), num_users, num_items, add_self_loops)
+    # Copies, for the file may go while this is used.
+    item, rating = packed["item"].clone(), packed["rating"].to(torch.float32, copy=True)
+    return RatingGraph(user, item, rating, num_users, num_items, add_self_loops)
