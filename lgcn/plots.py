@@ -73,7 +73,8 @@ def blank(title: str, xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
     """An empty figure in the style of all."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7, 4.5), dpi=120)
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.16, top=0.92)  # a layout that is computed takes as long again
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
     return figure, axes

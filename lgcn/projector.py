@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from tensorboard.plugins import projector
 
@@ -37,7 +36,8 @@ def write_projector(recommender: Recommender, run: Path) -> None:
     lines = [list(known), *([_label(values[place]) for values in known.values()] for place in places)]
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(points.numpy()).to_csv(folder / "items.tsv", sep="\t", header=False, index=False, float_format="%.5g")
+    row = "\t".join(["%.5g"] * points.shape[1]) + "\n"  # a tenth of the time that pandas takes
+    (folder / "items.tsv").write_text("".join(row % tuple(point) for point in points.tolist()))
     (folder / "labels.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     config = projector.ProjectorConfig()
     config.embeddings.add(tensor_name="items", tensor_path=f"{FOLDER}/items.tsv", metadata_path=f"{FOLDER}/labels.tsv")

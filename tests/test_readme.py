@@ -4,16 +4,20 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from lgcn import serve
 from lgcn.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"(?:^|`)(lgcn (?:fit|test|predict|validate|seeds)[^`\n]*)", README, re.MULTILINE)))
+USING = sorted(set(re.findall(r"(?:^|`)(lgcn (?:recommend|similar|export|serve)[^`\n]*)", README, re.MULTILINE)))
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 MAKE = sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)))
 
 
@@ -50,6 +54,29 @@ def test_command_is_understood(
         main(words if "--help" in words else [*words, "--print_config"])
     assert stop.value.code == 0
     assert capsys.readouterr().out
+
+
+def test_commands_that_use_a_model_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they stand, and the lines of Python, on a short quick start."""
+    monkeypatch.chdir(tmp_path)
+    brief = ["--trainer.max_steps=20", "--trainer.enable_progress_bar=false"]
+    main(["fit", "--config", str(ROOT / "configs" / "quickstart.yaml"), *brief])
+    (tmp_path / "new_ratings.csv").write_text("item,rating\n260,5\n1196,4.5\n1,2\n")
+    served: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(serve, "serve_at", lambda *args: served.append(args))
+    assert len(USING) >= 7
+    for command in USING:
+        main(shlex.split(command)[1:])
+    assert [args[1:] for args in served] == [("127.0.0.1", 8000)]
+    assert len(pd.read_parquet("everybody.parquet")["user"].unique()) == 671
+    assert {"users.parquet", "items.parquet", "items.faiss", "scorer.pt2"} <= {
+        path.name for path in Path("exported").iterdir()
+    }
+    assert "Star Wars" in capsys.readouterr().out
+    (code,) = PYTHON
+    exec(code, {})
 
 
 @pytest.mark.parametrize("target", MAKE)
