@@ -115,6 +115,12 @@ class LgcnCLI(LightningCLI):
             default=None,
             help="What the schedule counts; null is step for OneCycleLR and CyclicLR, else epoch.",
         )
+        parser.add_argument(
+            "--report",
+            type=bool,
+            default=True,
+            help="Whether a run ends with images of its errors, TensorBoard's projector and report.html.",
+        )
         parser.add_argument("--lr_frequency", type=int, default=1, help="The schedule moves every so many of these.")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         # Without an optimiser LightningCLI would leave a --lr_scheduler unused, and not say so.
@@ -192,7 +198,7 @@ class LgcnCLI(LightningCLI):
             callbacks.append(RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self._get(self.config, "output")))
-        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary(), Report()]
+        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary(), *[Report()] * self._get(self.config, "report")]
         if given["profiler"] is None:
             kwargs["profiler"] = NoProfiler()
         trainer: Trainer = super().instantiate_trainer(**kwargs)

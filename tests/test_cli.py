@@ -23,7 +23,7 @@ from lgcn.model import LightGCN
 from lgcn.module import LightGCNModule
 from lgcn.ranking import ranking_results
 
-FAST = ["--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
+FAST = ["--report=false", "--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 DOT = ["--model.head", "dot", "--model.biases", "true", "--model.embedding_dim", "4", "--model.num_layers", "1"]
 MASKED = ["--model.edge_masking=0.4", "--model.edge_weights=[binary,residual]", "--model.ego_layer=false"]

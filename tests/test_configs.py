@@ -11,7 +11,7 @@ import yaml
 from lgcn.__main__ import main
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-BRIEF = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
+BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.stem))

@@ -25,7 +25,8 @@ def options(tmp_path: Path) -> list[str]:
     args = ["--data.source", str(tmp_path / "ratings.csv"), "--run_name=made", "--runs_dir", str(tmp_path / "runs")]
     args += ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
     args += ["--model.head=dot", "--model.embedding_dim=4", "--model.edge_dropout=0.3", "--optimizer=Adam"]
-    return [*args, "--optimizer.lr=0.1", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
+    args += ["--optimizer.lr=0.1", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
+    return [*args, "--report=false"]
 
 
 def written(tmp_path: Path) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def train(config: Path, seeds: list[str], options: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         args = [f"--config={config}", *options, "--runs_dir", folder, "--run_name=ablation", "--seeds", *seeds]
         args += ["--checkpoint.monitor=val/rmse", "--checkpoint.mode=min", "--trainer.enable_progress_bar=false"]
+        args += ["--report=false"]
         # A process of its own, as every training has it.
         ran = subprocess.run([sys.executable, "-m", "lgcn", "seeds", *args], capture_output=True, text=True)
         if ran.returncode:

@@ -32,7 +32,7 @@ def trained(known: pd.DataFrame, test: pd.DataFrame, folder: Path, name: str) ->
     test.to_csv(files["test"], index=False)
     given = ["--data.source", "null", "--data.split", "files", "--data.val_fraction", "0.05"]
     given += [f"--data.{part}_path={path}" for part, path in files.items()]
-    run = ["--runs_dir", str(folder), "--run_name", name, "--trainer.enable_progress_bar=false"]
+    run = ["--runs_dir", str(folder), "--run_name", name, "--trainer.enable_progress_bar=false", "--report=false"]
     lgcn(["fit", "--config", str(CONFIG), *given, *run])
     return Recommender.from_checkpoint(folder / name / "version_0" / "checkpoints" / "best.ckpt")
 
