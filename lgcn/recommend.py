@@ -9,7 +9,7 @@ Shape letters: I items, B users of a chunk, C propagated columns, F factor colum
 
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -249,7 +249,7 @@ class Recommender:
     def scale(self) -> tuple[float, float]:
         """The lowest and the highest rating of the data, those that training left out included."""
         rating = torch.cat([self.snapshot.train.rating, self.snapshot.others.rating])
-        return as_written(rating.min()), as_written(rating.max())
+        return as_written(float(rating.min())), as_written(float(rating.max()))
 
     # -- reasons -------------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Recommender:
         best = contribution.topk(min(most, len(rated)), dim=1)
         others = contribution.sum(dim=1) - best.values.sum(dim=1)
         own = torch.tensor(scores[: len(items)]) - base - contribution.sum(dim=1)
-        ratings, titles = graph.rating[edge], self.snapshot.titles
+        ratings, titles = graph.rating[edge].tolist(), self.snapshot.titles
         explained = []
         for values, places, parts in zip(
             best.values.tolist(), best.indices.tolist(), torch.stack([base, own, others], dim=1).tolist(), strict=True
@@ -490,9 +490,10 @@ class Recommender:
         return torch.from_numpy(index)
 
 
-def as_written(rating: Tensor) -> float:
-    """A float32 scalar as the number that somebody wrote: 4.7, and not 4.699999809."""
-    return float(str(rating.numpy()))
+@lru_cache(maxsize=4096)
+def as_written(rating: float) -> float:
+    """A float32 as the number that somebody wrote: 4.7, and not 4.699999809."""
+    return float(str(np.float32(rating)))
 
 
 def _counted(count: int, what: str) -> str:

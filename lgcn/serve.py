@@ -178,7 +178,7 @@ class Api:
             "most_ratings": max(self.degree),
             "titles": self.snapshot.titles is not None,
             "scale": self.recommender.scale,
-            "values": [*map(as_written, values)] if len(values) <= 20 else None,
+            "values": [*map(as_written, values.tolist())] if len(values) <= 20 else None,
             "own_embeddings": self.recommender.model.has_own_embeddings,
         }
 
@@ -212,7 +212,7 @@ class Api:
         train = self.snapshot.train
         _, edge = train.pattern.edges_of(torch.tensor([self._place("user", user)]))
         best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
-        return [self._described(int(train.item[at])) | {"rating": as_written(train.rating[at])} for at in best]
+        return [self._described(int(train.item[at])) | {"rating": as_written(float(train.rating[at]))} for at in best]
 
     async def recommend(
         self,

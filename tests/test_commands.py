@@ -469,6 +469,25 @@ def test_numbers_out_of_their_range(trained: dict[str, Path], capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
+    "options", [["recommend", "--users_file", ""], ["recommend", "--ratings", ""], ["export", "--output", ""]]
+)
+def test_a_path_is_not_empty(trained: dict[str, Path], options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Which a variable may be that a shell does not know; it is neither everybody nor the folder here."""
+    with pytest.raises(SystemExit) as stop:
+        main([*options, "--ckpt_path", str(trained["made"])])
+    assert stop.value.code == 2
+    assert f"{options[1]}" in (error := capsys.readouterr().err)
+    assert "must not be empty" in error
+    assert not list(Path().iterdir())
+
+
+def test_a_file_of_users_has_one_a_line(trained: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("users.csv").write_text("u1,3\nu2,4\n")
+    message = refused(capsys, ["recommend", "--ckpt_path", str(trained["made"]), "--users_file", "users.csv"])
+    assert "users.csv has several fields a line ('u1,3'); give one id a line" in message
+
+
+@pytest.mark.parametrize(
     "command", [["recommend"], ["similar", "--items", "0"], ["export", "--output", "out"], ["serve"]], ids=" ".join
 )
 def test_checkpoints_that_are_none(

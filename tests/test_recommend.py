@@ -846,3 +846,21 @@ def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="says nothing of its data"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_ratings_are_what_somebody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4.7 is kept as the float32 next to it, which is below it, and is neither refused nor shown as that."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    pair = draw.permutation(100)[:60]
+    rating = draw.choice([0.1, 1.3, 2.7, 4.7], 60)
+    pd.DataFrame({"user": pair // 10, "item": pair % 10, "rating": rating}).to_csv("r.csv", index=False)
+    short = ["--trainer.max_steps=2", "--data.steps_per_epoch=2", "--trainer.log_every_n_steps=1", "--report=false"]
+    main(["fit", "--data.source=r.csv", "--model.head=dot", *short, "--trainer.enable_progress_bar=false"])
+    recommender = Recommender.from_checkpoint("runs/lgcn/version_0/checkpoints/best.ckpt")
+    assert recommender.scale == (0.1, 4.7)
+    ((_, ones),) = recommender.each(ratings={3: 4.7, 4: 0.1}, k=1, because=2)
+    assert ones[0].because is not None
+    assert {reason.item: reason.rating for reason in ones[0].because.ratings} == {3: 4.7, 4: 0.1}
+    with pytest.raises(InputError, match=r"the rating 4.71 of item 3 is not between 0.1 and 4.7"):
+        recommender.recommend(ratings={3: 4.71})

@@ -313,6 +313,7 @@ ONE = [{"item": 3, "rating": 4}]
         ("/api/users/1/recommendations?k=1001", 422, "query.k: "),
         ("/api/users/1/recommendations?k=many", 422, "query.k: "),
         ("/api/users/1/recommendations?because=-1", 422, "query.because: "),
+        ("/api/users/1/recommendations?because=21", 422, "query.because: "),
         ("/api/users/1/recommendations?exclude=all", 422, "query.exclude: "),
         ("/api/users/1/recommendations?min_ratings=1000", 400, "no item has 'min_ratings' 1000"),
         ("/api/items?limit=0", 422, "query.limit: "),
@@ -544,6 +545,8 @@ def test_addresses_that_cannot_be_listened_at(recommender: Recommender) -> None:
         for host, port in (("127.0.0.1", 99999), ("192.0.2.1", 0), ("no such host", 0)):
             with pytest.raises(InputError, match=f"--host {host} --port {port} cannot be listened at"):
                 serve_at(recommender, host, port)
+        with pytest.raises(InputError, match="--host must be an address"):  # an empty one would be all of them
+            serve_at(recommender, "", 0)
     finally:
         torch.set_num_threads(threads)
 

@@ -105,13 +105,14 @@ def test_ratings_are_halved_where_nothing_is_lost(rating: list[float], dtype: to
     assert back.train.rating.tolist() == torch.tensor([rating[3], rating[1], rating[2], rating[0]]).tolist()
 
 
-def test_what_was_unpacked_does_not_lean_on_the_file() -> None:
-    packed = made_snapshot().packed()
+@pytest.mark.parametrize("rating", [EXACT, [0.1, 1.3, 2.7, 4.7]])
+def test_what_was_unpacked_does_not_lean_on_the_file(rating: list[float]) -> None:
+    packed = made_snapshot(rating=rating).packed()
     back = Snapshot.unpacked(packed)
     for part in (packed["users"], packed["items"], *packed["train"].values(), *packed["others"].values()):
         assert isinstance(part, Tensor)
         part.zero_()
-    assert_same(back, made_snapshot())
+    assert_same(back, made_snapshot(rating=rating))
 
 
 def test_titles_by_hand() -> None:

@@ -35,15 +35,15 @@ def cold(title: str, *args: str, code: str = MAIN) -> None:
     print(f"{title:<34} {statistics.median(seconds):6.2f} s   {1000 * peak:6.0f} MB")
 
 
-def asked(connection: http.client.HTTPConnection, path: str, body: Any = None) -> Any:
+def asked(connection: http.client.HTTPConnection, path: str, body: Any = None) -> bytes:
     headers = {"Content-Type": "application/json"} if body is not None else {}
     connection.request(
         "POST" if body is not None else "GET", path, json.dumps(body) if body is not None else None, headers
     )
     answer = connection.getresponse()
-    content = json.loads(answer.read())
+    content = answer.read()
     if answer.status != 200:
-        raise RuntimeError(f"{path}: {answer.status} {content}")
+        raise RuntimeError(f"{path}: {answer.status} {content!r}")
     return content
 
 
@@ -100,8 +100,8 @@ def main() -> None:
                 break
             except ConnectionRefusedError:
                 time.sleep(0.1)
-        users = asked(connection, "/api/users?limit=1000")
-        items = [one["item"] for one in asked(connection, "/api/items?limit=1000")]
+        users = json.loads(asked(connection, "/api/users?limit=1000"))
+        items = [one["item"] for one in json.loads(asked(connection, "/api/items?limit=1000"))]
         random.seed(0)
         known = [(f"/api/users/{random.choice(users)}/recommendations?k=10&because=3", None) for _ in range(REQUESTS)]
         new = [
