@@ -1,9 +1,14 @@
 """What tests share. Outside CI a test that needs real data or torch-sparse is skipped; in CI it fails."""
 
+import os
+
+# Before torch is imported. What tests compute is small, and where another process takes one of two cores, two threads
+# wait for each other by spinning: a step then takes 50 times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import csv
 import importlib
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
