@@ -198,7 +198,10 @@ class LgcnCLI(LightningCLI):
             callbacks.append(RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self._get(self.config, "output")))
-        kwargs["callbacks"] = [*callbacks, Plots(), RunSummary(), *[Report()] * self._get(self.config, "report")]
+        callbacks += [Plots(), RunSummary()]
+        if self._get(self.config, "report"):
+            callbacks.append(Report())
+        kwargs["callbacks"] = callbacks
         if given["profiler"] is None:
             kwargs["profiler"] = NoProfiler()
         trainer: Trainer = super().instantiate_trainer(**kwargs)

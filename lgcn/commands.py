@@ -1,6 +1,7 @@
 """The commands that use a trained model: ``lgcn recommend | similar | export | serve``.
 
-They need a checkpoint and neither Lightning nor the source of its data, so they start in a fraction of the time.
+They need a checkpoint and neither Lightning nor the source of its data (but for a checkpoint of an earlier lgcn), so
+they start in a fraction of the time.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def run(args: list[str]) -> None:
 
 
 def _file(text: str) -> Path:
-    """A path among the arguments. An empty one is a variable that a shell does not know, and not the folder here."""
+    """A path among the arguments. An empty text, such as an unset variable of a shell, would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
@@ -125,7 +126,8 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     output = Path("recommendations.csv") if everybody and given.output is None else given.output
     if output is not None:
         check_output(output, ENDINGS)
-    if given.ratings is None and any((given.user_column, given.item_column, given.rating_column, given.separator)):
+    described = (given.user_column, given.item_column, given.rating_column, given.separator)
+    if given.ratings is None and any(one is not None for one in described):
         raise InputError("--user_column, --item_column, --rating_column and --separator describe the file --ratings")
     recommender, _ = _recommender(given)
     users, ratings = None if given.users is None else [*dict.fromkeys(given.users)], None
@@ -371,7 +373,8 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
         for name in ("", *rows.columns[2:]):
             shown.add_column("item" if name == "similar" else name)
         for row in rows.itertuples(index=False):
-            cells = ["" if pd.isna(cell) else str(cell).replace("|", ", ") for cell in row[2:-1]]
+            cells = ["" if pd.isna(cell) else str(cell) for cell in row[2:-1]]
+            cells[2:] = [genres.replace("|", ", ") for genres in cells[2:]]
             shown.add_row(*map(Text, (str(row[1]), *cells, f"{row[-1]:.3f}")))
         console.print(shown)
 

@@ -101,7 +101,8 @@ def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
 
 
 def predicted_against_true(preds: Tensor, target: Tensor) -> "Figure":
-    """How predictions spread for each true rating, both [B]: half lie in the box, nine tenths between the whiskers."""
+    """How predictions spread for each true rating, both [B]: half lie in the box, nine tenths between the whiskers. Of
+    more than 20 different ratings, how many pairs there are."""
     figure, axes = blank("predicted against true ratings, validation", "true rating", "predicted rating")
     values = sorted(set(target.tolist()))
     if len(values) > 20:

@@ -108,8 +108,8 @@ class TrainedModel:
         """The part of some ratings that is propagated over."""
         return ratings.part(ratings.rating >= self.settings["threshold"]) if self.positives_only else ratings
 
-    def within_scale(self, scores: Tensor) -> Tensor:
-        """Predicted ratings within the scale of the training ratings, if the model clamps."""
+    def clamped(self, scores: Tensor) -> Tensor:
+        """Predicted ratings within the range of the training ratings, if the model clamps."""
         return scores.clamp(*self.rating_range) if self.clamps else scores
 
     # -- new users -----------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class Users(NamedTuple):
 
 
 class Recommender:
-    """A trained model at work, on the CPU. It does not change, and many threads may use it at once.
+    """A trained model at work, on the CPU. Nothing that is asked of it changes it, and many threads may ask at once.
 
     Make one with :meth:`from_checkpoint`:
 
@@ -97,11 +97,12 @@ class Recommender:
         train, others = snapshot.train.pattern, snapshot.others.pattern
         seen: Seen = {"rated": [train, others], "training": [train], "none": []}
         self._known = Users(self.user_ids, model.known, seen)
-        self._said = False  # what new users lack: once is enough
+        self._warned = False  # of what new users lack: once is enough
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
-        """The model of a checkpoint that ``lgcn fit`` wrote; nothing else is needed.
+        """The model of a checkpoint that ``lgcn fit`` wrote; nothing else is needed, but for one that an earlier lgcn
+        wrote, whose data are read from their source.
 
         Args:
             path: the checkpoint.
@@ -120,10 +121,15 @@ class Recommender:
             for name, value in checkpoint["state_dict"].items()
             if name.startswith("model.")
         }
-        with torch.random.fork_rng(devices=[]):  # the first values are drawn in vain
-            model = LightGCN.of_settings(settings)
-        model.load_state_dict(state)
-        trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train, snapshot.implicit)
+        try:
+            with torch.random.fork_rng(devices=[]):  # the first values are drawn in vain
+                model = LightGCN.of_settings(settings)
+            model.load_state_dict(state)
+            trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train, snapshot.implicit)
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{path} cannot be used: it is damaged, or of an earlier lgcn with other settings ({error}); train anew"
+            ) from error
         return cls(trained, snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------
@@ -176,6 +182,13 @@ class Recommender:
         """Fields of a :class:`Recommendation` that no recommendation of this model has."""
         return ["rating"] * self.ranks + ["title", "genres"] * (self.snapshot.titles is None)
 
+    def rated(self, row: int, limit: int) -> list[tuple[int, float]]:
+        """A user's highest training ratings, given the user's index: the items' indices, and the ratings."""
+        train = self.snapshot.train
+        _, edge = train.pattern.edges_of(torch.tensor([row]))
+        best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
+        return [*zip(train.item[best].tolist(), map(as_written, train.rating[best].tolist()), strict=True)]
+
     def title(self, place: int) -> str:
         """What to call an item, given its index: its title, or its id."""
         titles = self.snapshot.titles
@@ -224,7 +237,7 @@ class Recommender:
             scores = top.score + factors.offset
             if factors.user_bias is not None:
                 scores = scores + factors.user_bias[chunk, None]
-            predicted = self.model.within_scale(scores).tolist()
+            predicted = self.model.clamped(scores).tolist()
             for row, items, of_items, rating in zip(
                 chunk.tolist(), top.item.tolist(), scores.tolist(), predicted, strict=True
             ):
@@ -314,8 +327,8 @@ class Recommender:
         """
         if not self.model.propagates:
             raise InputError("this model propagates nothing (num_layers 0): it knows nothing of users without training")
-        if self.model.has_own_embeddings and not self._said:
-            self._said = True
+        if self.model.has_own_embeddings and not self._warned:
+            self._warned = True
             log.warning(
                 "this model gives users embeddings of their own (--model.ego_layer, --data.add_self_loops), which new "
                 "users do not have; they are served from their ratings and what users have in the mean"
@@ -352,11 +365,12 @@ class Recommender:
         rating = np.ones(len(raw), dtype=np.float32)
         if not self.snapshot.implicit:
             # Compared as they are kept, so that none of the data's own ratings is outside.
-            rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float32)
             if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
                 raise InputError(
                     f"the rating {columns['rating'][wrong[0]]} of item {raw[wrong[0]]} is not between {lowest:g} and "
-                    f"{highest:g}, the scale that the model was trained on ({_counted(len(wrong), 'such rating')})"
+                    f"{highest:g}, the scale of the data ({_counted(len(wrong), 'such rating')})"
                 )
         item = self.snapshot.items.encode(raw)
         _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "rating")
@@ -394,7 +408,7 @@ class Recommender:
         ]
         if len(indices[0]) != len(indices[1]):
             raise InputError(f"'users' and 'items' differ in length: {len(indices[0])} and {len(indices[1])}")
-        predicted: np.ndarray[Any, np.dtype[np.float32]] = self.model.within_scale(
+        predicted: np.ndarray[Any, np.dtype[np.float32]] = self.model.clamped(
             self.model.factors.predict(*indices)
         ).numpy()
         return predicted
@@ -414,7 +428,7 @@ class Recommender:
             asked = (rows >= 0).nonzero()[:, 0]
             of_both = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
             predicted[asked] = of_both.predict(rows[asked], place[asked])
-        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.within_scale(predicted).numpy()
+        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.clamped(predicted).numpy()
         return values
 
     def similar(self, items: Iterable[Hashable], k: int = 10) -> pd.DataFrame:

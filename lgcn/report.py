@@ -33,7 +33,7 @@ from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
 from lgcn.plots import FOLDER, bars, predicted_against_true, save
 from lgcn.projector import write_projector
-from lgcn.recommend import Reason, Recommender
+from lgcn.recommend import SCORES, Reason, Recommender
 from lgcn.runs import CHECKPOINTS
 from lgcn.top import top_items
 
@@ -90,10 +90,10 @@ def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
     weights = recommender.model.layer_weights
     layers = [f"layer {layer}" for layer in range(len(weights))]
     drawn["layer_weights"] = bars("weights of the layers", "", "weight", layers, {"weight": weights})
-    if recommender.ranks:
+    if recommender.ranks and len(val):
         drawn["found_by_popularity"] = _found_by_popularity(recommender, val)
     elif len(val):
-        preds = recommender.model.within_scale(recommender.model.factors.without_last().predict_edges(val))
+        preds = recommender.model.clamped(recommender.model.factors.without_last().predict_edges(val))
         drawn["predicted_against_true"] = predicted_against_true(preds, val.rating)
         baseline = BiasBaseline.fit(recommender.snapshot.train).predict(val.user, val.item)
         ours, theirs = (
@@ -118,12 +118,12 @@ def _found_by_popularity(recommender: Recommender, val: RatingGraph) -> Any:
     users = relevant.user_degree.nonzero()[:, 0][:USERS]
     place, edge = relevant.pattern.edges_of(users)
     item = relevant.item[edge].long()
-    found = []
-    for part in torch.split(torch.arange(len(users)), max((1 << 22) // val.num_items, 1)):
+    found = [torch.zeros(0, dtype=torch.bool)]
+    for part in torch.split(torch.arange(len(users)), max(SCORES // val.num_items, 1)):
         best = top_items(recommender.model.known.factors, users[part], [snapshot.train.pattern], k).item
         mine = (place >= part[0]) & (place <= part[-1])
         found.append((best[place[mine] - part[0]] == item[mine, None]).any(dim=1))
-    hits = torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+    hits = torch.cat(found)
     names, group = groups_of(snapshot.train.item_degree[item])
     counts = torch.bincount(group, minlength=len(names))
     shares = torch.bincount(group[hits], minlength=len(names)) / counts
@@ -149,7 +149,7 @@ def write_report(run: Path, recommender: Recommender) -> Path:
         "facts": f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
         f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "results": _results(results["fit"], results["test"]),
-        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"), key=_place)),
+        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"), key=_image_order)),
         "data": _data(recommender),
         "examples": "".join(_examples(recommender)),
         "settings": html.escape(_settings(run / "config.yaml")),
@@ -196,7 +196,7 @@ def _against(title: str, metrics: dict[str, Any], baselines: dict[str, dict[str,
     return _table([title, "model", *baselines], rows)
 
 
-def _place(path: Path) -> tuple[bool, bool, str]:
+def _image_order(path: Path) -> tuple[bool, bool, str]:
     """The loss comes first, then other curves, then what says something of the model at the end."""
     return path.stem != "loss", "@" not in path.stem, path.stem
 
@@ -240,10 +240,7 @@ def _examples(recommender: Recommender) -> Iterable[str]:
     names = [recommender.title(place) for place in range(len(recommender.item_ids))]
     for row in near:
         user = recommender.user_ids[row]
-        _, edge = snapshot.train.pattern.edges_of(torch.tensor([row]))
-        rating = snapshot.train.rating[edge]
-        best = edge[rating.argsort(descending=True, stable=True)[:10]]
-        liked = [(names[int(snapshot.train.item[at])], f"{float(snapshot.train.rating[at]):g}") for at in best.tolist()]
+        liked = [(names[place], f"{rating:g}") for place, rating in recommender.rated(row, 10)]
         ((_, ones),) = recommender.each([user], min(10, len(recommender.item_ids)), because=2)
         rows = [
             (

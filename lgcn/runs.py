@@ -3,7 +3,7 @@
 runs/<config name>/version_N/
     config.yaml  metrics.csv  events.out.tfevents.*  fit_metrics.json  test_metrics.json  report.html
     checkpoints/best.ckpt  checkpoints/last.ckpt
-    plots/*.png  projector/*.tsv
+    plots/*.png  projector/*.tsv  projector_config.pbtxt
 """
 
 import difflib

@@ -160,27 +160,30 @@ class Api:
         self.degree, self.by_degree = degree.tolist(), degree.argsort(descending=True, stable=True).tolist()
         self.lowered = [recommender.title(place).lower() for place in range(len(self.degree))]
         self.page = PAGE.read_text(encoding="utf-8")
-        with suppress(InputError):  # so that the first new user waits no longer than the others
-            list(recommender.new_users({recommender.item_ids[self.by_degree[0]]: recommender.scale[1]}))
-
-    async def show(self) -> HTMLResponse:
-        return HTMLResponse(self.page, headers=HEADERS)
-
-    async def model(self) -> dict[str, Any]:
-        """What the model is and knows. ``values``: the ratings there are, if they are few."""
-        train, values = self.snapshot.train, self.snapshot.train.rating.unique()  # type: ignore[no-untyped-call]  # torch's
-        return {
-            "ranks": self.recommender.ranks,
+        train = self.snapshot.train
+        values = sorted(set(map(as_written, train.rating.tolist()))) if len(train) else []
+        self.about = {
+            "ranks": recommender.ranks,
             "implicit": self.snapshot.implicit,
             "users": train.num_users,
             "items": train.num_items,
             "ratings": len(train),
             "most_ratings": max(self.degree),
             "titles": self.snapshot.titles is not None,
-            "scale": self.recommender.scale,
-            "values": [*map(as_written, values.tolist())] if len(values) <= 20 else None,
-            "own_embeddings": self.recommender.model.has_own_embeddings,
+            "scale": recommender.scale,
+            "values": values if len(values) <= 20 else None,
+            "own_embeddings": recommender.model.has_own_embeddings,
         }
+        with suppress(InputError):  # so that the first new user waits no longer than the others
+            list(recommender.new_users({recommender.item_ids[self.by_degree[0]]: recommender.scale[1]}))
+
+    async def show(self) -> HTMLResponse:
+        """The page."""
+        return HTMLResponse(self.page, headers=HEADERS)
+
+    async def model(self) -> dict[str, Any]:
+        """What the model is and knows. ``values``: the ratings there are, if they are few."""
+        return self.about
 
     async def find_items(
         self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20
@@ -209,10 +212,8 @@ class Api:
 
     async def ratings(self, user: str, limit: Count = 100) -> list[dict[str, Any]]:
         """What a user has rated in the training part, the highest first."""
-        train = self.snapshot.train
-        _, edge = train.pattern.edges_of(torch.tensor([self._place("user", user)]))
-        best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
-        return [self._described(int(train.item[at])) | {"rating": as_written(float(train.rating[at]))} for at in best]
+        rated = self.recommender.rated(self._place("user", user), limit)
+        return [self._described(place) | {"rating": rating} for place, rating in rated]
 
     async def recommend(
         self,
@@ -361,7 +362,7 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
         local = ipaddress.ip_address(address[0]).is_loopback
         app = application(recommender, local)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
+        url = f"http://{f'[{address[0]}]' if ':' in host else address[0]}:{address[1]}"
         log.info("serving at %s (Ctrl-C ends it)", url)
         if not local:
             log.warning("%s can be reached from other machines; there is no password", url)

@@ -269,7 +269,7 @@ def test_what_ranks_propagates_over_positives_if_it_was_trained_so(
     expected = expected - biases * (float(liked.rating.mean()) - float(one.train.rating.mean()))
     assert_close(ours.view(len(user), len(item)), expected)
     assert one.trained.known.bias is None
-    assert torch.equal(one.trained.within_scale(torch.tensor([-9.0, 9.0])), torch.tensor([-9.0, 9.0]))
+    assert torch.equal(one.trained.clamped(torch.tensor([-9.0, 9.0])), torch.tensor([-9.0, 9.0]))
 
 
 def test_pairs_without_ratings_are_all_positive() -> None:
@@ -284,7 +284,7 @@ def test_predictions_are_within_the_training_ratings_scale_if_asked_for(clamp: b
     one = made(head="dot", clamp=clamp)
     lowest, highest = float(one.train.rating.min()), float(one.train.rating.max())
     expected = [lowest, 3.25, highest] if clamp else [-9.0, 3.25, 9.0]
-    assert one.trained.within_scale(torch.tensor([-9.0, 3.25, 9.0])).tolist() == expected
+    assert one.trained.clamped(torch.tensor([-9.0, 3.25, 9.0])).tolist() == expected
 
 
 @pytest.mark.parametrize("graph", GRAPHS[1:], ids=str)

@@ -846,6 +846,11 @@ def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="says nothing of its data"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
+    content = torch.load(trained[1], weights_only=True)
+    del content["hyper_parameters"]["degree_damping"]
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="of an earlier lgcn with other settings .'degree_damping'."):
+        Recommender.from_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_ratings_are_what_somebody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -864,3 +869,15 @@ def test_ratings_are_what_somebody_wrote(tmp_path: Path, monkeypatch: pytest.Mon
     assert {reason.item: reason.rating for reason in ones[0].because.ratings} == {3: 4.7, 4: 0.1}
     with pytest.raises(InputError, match=r"the rating 4.71 of item 3 is not between 0.1 and 4.7"):
         recommender.recommend(ratings={3: 4.71})
+
+
+def test_a_users_highest_ratings() -> None:
+    recommender = made()
+    train = recommender.snapshot.train
+    for row in range(USERS):
+        mine = [
+            (int(item), float(rating))
+            for user, item, rating in zip(train.user, train.item, train.rating, strict=False)
+            if user == row
+        ]
+        assert recommender.rated(row, 3) == sorted(mine, key=lambda one: -one[1])[:3]
