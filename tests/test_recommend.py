@@ -849,7 +849,7 @@ def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -
     content = torch.load(trained[1], weights_only=True)
     del content["hyper_parameters"]["degree_damping"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="of an earlier lgcn with other settings .'degree_damping'."):
+    with pytest.raises(InputError, match="of an earlier lgcn with other settings"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
 
 
