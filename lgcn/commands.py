@@ -27,8 +27,6 @@ from lgcn.terminal import USING, set_up_logging
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
 ENDINGS = (".csv", ".json", ".parquet")
 SHOWN = 3  # users that are printed, of those that are written to a file
 BUNCH = 1000  # users that are written at a time
@@ -251,10 +249,7 @@ def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> No
 
 
 def _in_words(because: Explanation, implicit: bool) -> str:
-    return "\n".join(
-        f"{one.contribution:+.3f} {one.title or one.item}" + ("" if implicit else f" ({one.rating:g})")
-        for one in because.ratings
-    )
+    return "\n".join(f"{one.contribution:+.3f} {one.words(implicit)}" for one in because.ratings)
 
 
 # -- files -----------------------------------------------------------------------------------------------------
@@ -355,8 +350,6 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
         check_output(given.output, ENDINGS)
     recommender, _ = _recommender(given)
     table = recommender.similar([*dict.fromkeys(given.items)], given.k)
-    titles = dict(zip(recommender.item_ids, recommender.snapshot.titles or [], strict=False))
-    console = Console(highlight=False)
     if given.output is not None:
         with _written(given.output), replacing(given.output) as part:
             if given.output.suffix == ".csv":
@@ -367,6 +360,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
                 table.to_parquet(part, index=False)
         _say(f"{len(table):,} rows written to {given.output}")
         return
+    titles = dict(zip(recommender.item_ids, recommender.snapshot.titles or [], strict=False))
     for item, rows in table.groupby("item", sort=False):
         title = f"item {item}" + (f", {titles[item]}" if titles.get(item) else "")
         shown = Table(title=Text(title), title_justify="left")
@@ -376,7 +370,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
             cells = ["" if pd.isna(cell) else str(cell) for cell in row[2:-1]]
             cells[2:] = [genres.replace("|", ", ") for genres in cells[2:]]
             shown.add_row(*map(Text, (str(row[1]), *cells, f"{row[-1]:.3f}")))
-        console.print(shown)
+        Console(highlight=False).print(shown)
 
 
 # -- export and serve ------------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ class Factors(NamedTuple):
         user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
         return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
 
+    def of_items(self, count: int) -> "Factors":
+        """All users', and the first ``count`` items': of completed factors, those of the catalogue."""
+        bias = self.item_bias
+        return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
+
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
 

@@ -96,10 +96,8 @@ class TrainedModel:
             user, item = combined[:num_users], combined[num_users:]
             #: Of pairs; index -1 is a user or item that is not in the data.
             self.factors = model.completed(Factors(*model.head(user, item)), graph, replace_items=not self.ranks)
-        known = self.factors.without_last()
-        of_items = self.factors._replace(item=known.item, item_bias=known.item_bias)
         learned = None if isinstance(self.head, LinearHead) or self.ranks else self.factors.user_bias
-        self.known = Population(of_items, user, learned, graph, weights, None)
+        self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
         self.has_own_embeddings = bool(own.any())
         self._mean_own = own[graph.user_degree > 0].mean(dim=0)

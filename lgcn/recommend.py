@@ -47,6 +47,10 @@ class Reason(NamedTuple):
     rating: float
     contribution: float
 
+    def words(self, implicit: bool) -> str:
+        """The item, and how it was rated, unless the data have no ratings."""
+        return str(self.title or self.item) + ("" if implicit else f" ({self.rating:g})")
+
 
 class Explanation(NamedTuple):
     """A score in parts: base + own + others + Σ contributions."""

@@ -33,7 +33,7 @@ from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums
 from lgcn.plots import FOLDER, bars, predicted_against_true, save
 from lgcn.projector import write_projector
-from lgcn.recommend import SCORES, Reason, Recommender
+from lgcn.recommend import SCORES, Recommender
 from lgcn.runs import CHECKPOINTS
 from lgcn.top import top_items
 
@@ -237,17 +237,16 @@ def _examples(recommender: Recommender) -> Iterable[str]:
     snapshot = recommender.snapshot
     degree = snapshot.train.user_degree
     near = (degree - degree[degree > 0].median()).abs().argsort(stable=True)[:EXAMPLES].tolist()
-    names = [recommender.title(place) for place in range(len(recommender.item_ids))]
     for row in near:
         user = recommender.user_ids[row]
-        liked = [(names[place], f"{rating:g}") for place, rating in recommender.rated(row, 10)]
+        liked = [(recommender.title(place), f"{rating:g}") for place, rating in recommender.rated(row, 10)]
         ((_, ones),) = recommender.each([user], min(10, len(recommender.item_ids)), because=2)
         rows = [
             (
                 one.title or one.item,
                 (one.genres or "").replace("|", ", "),
                 f"{one.score:.3f}" if one.rating is None else f"{one.rating:.2f}",
-                "; ".join(_reason(reason, snapshot.implicit) for reason in one.because.ratings) if one.because else "",
+                "; ".join(reason.words(snapshot.implicit) for reason in one.because.ratings) if one.because else "",
             )
             for one in ones
         ]
@@ -257,17 +256,13 @@ def _examples(recommender: Recommender) -> Iterable[str]:
         yield "</div>"
     if recommender.model.known.factors.item.shape[1]:
         popular = recommender.model.graph.item_degree.argsort(descending=True, stable=True)[:5].tolist()
-        near_items = recommender.similar([recommender.item_ids[place] for place in popular], min(5, len(names) - 1))
+        titles = {recommender.item_ids[place]: recommender.title(place) for place in popular}
+        near_items = recommender.similar(titles, min(5, len(recommender.item_ids) - 1))
         rows_of: dict[Any, list[str]] = {}
         for one in near_items.to_dict("records"):
             rows_of.setdefault(one["item"], []).append(str(one.get("title") or one["similar"]))
-        titles = dict(zip(recommender.item_ids, names, strict=True))
         yield "<h3>Nearest items</h3>"
         yield _table(["to", "are"], [(titles[item], "; ".join(near_to)) for item, near_to in rows_of.items()])
-
-
-def _reason(reason: Reason, implicit: bool) -> str:
-    return str(reason.title or reason.item) + ("" if implicit else f" ({reason.rating:g})")
 
 
 def _settings(path: Path) -> str:

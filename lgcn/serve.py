@@ -161,7 +161,7 @@ class Api:
         self.lowered = [recommender.title(place).lower() for place in range(len(self.degree))]
         self.page = PAGE.read_text(encoding="utf-8")
         train = self.snapshot.train
-        values = sorted(set(map(as_written, train.rating.tolist()))) if len(train) else []
+        values = [*map(as_written, train.rating.unique().tolist())]  # type: ignore[no-untyped-call]  # torch's
         self.about = {
             "ranks": recommender.ranks,
             "implicit": self.snapshot.implicit,

@@ -103,13 +103,10 @@ class RunSummary(Callback):
         if not self.baselines:  # of rankings: they take a while, which a run that is stopped need not wait for
             self._fit_baselines(trainer, pl_module, "val")
         score, name = best.best_score, best.monitor
-        metrics = {f"final/{key}": float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
+        last = {key: float(value) for key, value in trainer.callback_metrics.items() if "val/" in key}
         with replacing(self.run / "fit_metrics.json") as part:
             content = {"best": {"metric": name, "value": score, "step": best.best_step}}
-            content["last"] = {
-                "step": trainer.global_step,
-                **{key.removeprefix("final/"): metrics[key] for key in metrics},
-            }
+            content["last"] = {"step": trainer.global_step, **last}
             content["baselines"] = {
                 baseline: {f"val/{key}": value for key, value in results.items()}
                 for baseline, results in self.baselines.items()
@@ -117,9 +114,10 @@ class RunSummary(Callback):
             part.write_text(json.dumps(content, indent=2) + "\n")
         given = {**pl_module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
         settings = {name: value for name, value in given.items() if not name.startswith("_")}
+        metrics = {f"best/{name}": score, **{f"final/{key}": value for key, value in last.items()}}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(settings, {f"best/{name}": score, **metrics}, step=trainer.global_step)
+                logger.log_hyperparams(settings, metrics, step=trainer.global_step)
         lgcn = program()
         self.console.print(f"\n[bold]run[/]       {self.run} ({trainer.global_step:,} steps)", soft_wrap=True)
         for callback in trainer.early_stopping_callbacks:

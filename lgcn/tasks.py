@@ -322,10 +322,7 @@ class RankingTask(Task):
         return of_users / len(users), of_items / len(users)
 
     def judge(self, part: str, factors: Factors, batch: Tensor) -> None:
-        bias = factors.item_bias
-        factors = factors._replace(  # only what is in the catalogue is ranked
-            item=factors.item[: self.num_items], item_bias=None if bias is None else bias[: self.num_items]
-        )
+        factors = factors.of_items(self.num_items)  # only what is in the catalogue is ranked
         self.metrics_of(part).judge(factors, batch, self.seen[part], self.relevant[part])
 
     def results(self, part: str) -> dict[str, Tensor]:
