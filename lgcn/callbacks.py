@@ -15,6 +15,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
@@ -40,6 +41,15 @@ def is_rehearsal(trainer: pl.Trainer) -> bool:
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write a checkpoint straight to its file. (Lightning's way puts it together in memory first, in half again the
+    time and with twice its size.)"""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with replacing(Path(path)) as part:
+            torch.save(checkpoint, part)
 
 
 class RunCheckpoints(Checkpoint):

@@ -1,6 +1,7 @@
 """The command line from end to end: what a run leaves behind, resuming, leakage, and bad input."""
 
 import json
+import pickle
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lgcn.__main__ import main
 from lgcn.baselines import Ease, Popularity
+from lgcn.callbacks import WholeFiles
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.model import LightGCN
 from lgcn.module import LightGCNModule
@@ -859,6 +861,33 @@ def test_a_schedule_that_rises_again_is_said_and_going_on_stretches_it(
     assert "rises again" not in caplog.text
     fit(*cosine, "--lr_scheduler.T_max=4", name="rises")
     assert "falls until step 4 and rises again from there to step 8" in caplog.text
+
+
+def test_a_save_that_breaks_off_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    WholeFiles().save_checkpoint({"step": 1, "table": torch.arange(9.0)}, path)
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # half of it is written by then
+        WholeFiles().save_checkpoint({"step": 2, "table": torch.zeros(9), "this": lambda: None}, path)
+    kept = torch.load(path, weights_only=True)
+    assert (kept["step"], kept["table"].tolist()) == (1, list(range(9)))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_plugin_of_ones_own_is_the_one_that_writes(
+    fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    save = WholeFiles.save_checkpoint
+
+    def noting(self: WholeFiles, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+        written.append(Path(path).name)
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", noting)
+    fit("--trainer.plugins=lightning.pytorch.plugins.TorchCheckpointIO")
+    assert not written
+    fit()
+    assert written == ["last.ckpt", "last.ckpt"]  # after each of two epochs
 
 
 def test_a_checkpoint_from_before_a_setting_existed_is_told_apart(
