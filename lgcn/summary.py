@@ -23,7 +23,6 @@ from lgcn.files import replacing
 from lgcn.graph import RatingGraph
 from lgcn.metrics import error_sums, recall_precision_at_k
 from lgcn.module import LightGCNModule
-from lgcn.ranking import ranking_results
 from lgcn.tasks import RankingTask, RatingTask
 
 log = logging.getLogger(__name__)
@@ -49,6 +48,8 @@ def ranking_baselines(task: RankingTask, part: str, ks: list[int]) -> dict[str, 
         part: ``val`` or ``test``.
         ks: as for :class:`lgcn.ranking.RankingMetrics`.
     """
+    from lgcn.ranking import ranking_results  # with it comes PyG
+
     kinds: dict[str, type[Popularity] | type[Ease]] = {"popularity": Popularity}
     if Ease.fits(task.positives):
         kinds["EASE"] = Ease
