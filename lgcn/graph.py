@@ -23,7 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.ops import BipartiteMatrix, EdgePattern, Multipliable, row_starts
+from lgcn.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -56,6 +56,23 @@ class Adjacency(NamedTuple):
     col: Tensor  # [nnz] column of each entry
     value: Tensor  # [nnz] float32, gcn_norm's weight
     edge: Tensor  # [nnz] the rating each entry comes from; E for a self-loop
+
+
+class RatingSums(NamedTuple):
+    """What the squared error of predictions x_u + y_i needs to know of the ratings; see :mod:`lgcn.objectives`."""
+
+    pairs: BipartiteMatrix  # A, 1 for each rated pair
+    user_count: Tensor  # [U] ratings of each user
+    item_count: Tensor  # [I]
+    user_sum: Tensor  # [U] of each user's ratings, less the mean
+    item_sum: Tensor  # [I]
+    square_sum: Tensor  # [] of the squares of all ratings, less the mean
+    mean: Tensor  # [] rating
+
+    def to(self, dtype: torch.dtype) -> "RatingSums":
+        if self.mean.dtype == dtype:
+            return self
+        return RatingSums(self.pairs.to(dtype), *(part.to(dtype) for part in self[1:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +168,21 @@ class RatingGraph:
     def item_degree(self) -> Tensor:
         """[I] ratings per item."""
         return torch.bincount(self.item, minlength=self.num_items)
+
+    @cached_property
+    def sums(self) -> RatingSums:
+        """The ratings, summed up by user and by item."""
+        one, mean, pattern = torch.ones_like(self.rating), self.rating.mean(), self.pattern
+        left = self.rating - mean
+        return RatingSums(
+            BipartiteMatrix(pattern.by_users(one), pattern.by_items(one)),
+            self.user_degree.to(one.dtype),
+            self.item_degree.to(one.dtype),
+            csr_matmul(pattern.by_users(left), one.new_ones(self.num_items)),
+            csr_matmul(pattern.by_items(left), one.new_ones(self.num_users)),
+            left.square().sum(),
+            mean,
+        )
 
     @cached_property
     def fingerprint(self) -> str:

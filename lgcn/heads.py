@@ -64,7 +64,11 @@ class LinearHead(Head):
         return (self.out.weight.view(2, self.embedding_dim) @ embedding.t()).t()
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
-        return user[:, :0], item[:, :0], user[:, 0], item[:, 1], self.out.bias[0]
+        return self.terms(user[:, 0], item[:, 1])
+
+    def terms(self, user: Tensor, item: Tensor) -> Terms:
+        """What :meth:`forward` gives, from all that it reads: users' first column [U] and items' second [I]."""
+        return user[:, None][:, :0], item[:, None][:, :0], user, item, self.out.bias.view(())
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         return user.new_tensor([1.0, 0.0]).expand(len(item), 2)

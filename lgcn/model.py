@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.heads import CosineHead, DotHead, Head, LinearHead
-from lgcn.ops import Multipliable, edge_scores, sparse_matmul, sparse_polynomial
+from lgcn.ops import Multipliable, edge_scores, one_sided_polynomial, sparse_matmul, sparse_polynomial
 
 HEADS: dict[str, Any] = {"linear": LinearHead, "dot": DotHead, "cosine": CosineHead}
 
@@ -181,14 +181,20 @@ class LightGCN(nn.Module):
 
     def projected(self) -> list[Tensor]:
         """What each channel sends over the graph, [N, C]."""
-        tables = torch.split(self.embedding.weight, self.num_users + self.num_items)
+        whole, num_nodes = self.embedding.weight, self.num_users + self.num_items
+        # To split off all of it would copy its gradient.
+        tables = (whole,) if len(whole) == num_nodes else torch.split(whole, num_nodes)
         return [self.head.project(table) for table in tables * (self.num_channels // len(tables))]
 
     def forward(self, *matrices: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
-        channels = zip(matrices, self.projected(), strict=True)
+        channels = list(zip(matrices, self.projected(), strict=True))
+        weights = self.layer_weights
+        if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor):
+            sides = zip(*(one_sided_polynomial(*channel, weights, self.num_users) for channel in channels), strict=True)
+            return Factors(*self.head.terms(*(reduce(torch.add, of_channels) for of_channels in sides)))
         combined = reduce(torch.add, (self.propagate(matrix, table) for matrix, table in channels))
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, softplus
 
+from lgcn.graph import RatingGraph, RatingSums
+
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 #: By name: a function of predictions [E] and ratings [E] to a scalar, the mean over the ratings.
@@ -39,6 +41,46 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
         negative: [P, n] scores of each one's negatives.
     """
     return softplus(negative - positive[:, None]).mean()
+
+
+class _AdditiveMse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor) -> Tensor:
+        # Errors summed up by node; a term of the total is (x_u + y_i - r)² = x_u e + y_i e - r (x_u + y_i) + r².
+        of_users = torch.addmv(sums.user_sum, sums.pairs.by_user, item, beta=-1.0).addcmul_(sums.user_count, user)
+        of_items = torch.addmv(sums.item_sum, sums.pairs.by_item, user, beta=-1.0).addcmul_(sums.item_count, item)
+        ctx.count = count
+        ctx.save_for_backward(of_users, of_items)
+        total = torch.dot(user, of_users - sums.user_sum) + torch.dot(item, of_items - sums.item_sum)
+        return (total + sums.square_sum) / count
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor]:
+        of_users, of_items = ctx.saved_tensors
+        scale = grads[0] * (2 / ctx.count)
+        return None, None, of_users * scale, of_items * scale
+
+
+def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor) -> Tensor:
+    """The mean over a graph's ratings of (x_u + y_i - r)², without a prediction of any of them.
+
+    Errors are wanted as sums by user and by item only, which are products with the pairs' own matrix A: those of users
+    are n_u x_u + (A y)_u less the sum of the user's ratings. All is done about the mean rating, for precision.
+
+    Args:
+        graph: the ratings, at least one.
+        user: [U], x.
+        item: [I], y.
+
+    Returns:
+        A scalar; float64 where ``user`` is, else float32.
+    """
+    with torch.autocast(user.device.type, enabled=False):
+        user = user if user.dtype == torch.float64 else user.float()
+        sums = graph.sums.to(user.dtype)
+        loss: Tensor = _AdditiveMse.apply(sums, len(graph), user - sums.mean, item.to(user.dtype))  # type: ignore[no-untyped-call]
+    return loss
 
 
 class Pairs(NamedTuple):

@@ -6,7 +6,7 @@ Every operation has a backward pass made of sparse products alone, so a training
 an embedding row per edge (E x F numbers, and a scatter to undo it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -198,6 +198,65 @@ def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[flo
     dense = _full_precision(dense).contiguous()
     with _own_precision(dense):
         return _SparsePolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _OneSidedPolynomial(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: BipartiteMatrix, rows: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+        ctx.matrix, ctx.weights = matrix, weights
+        halves, degree = (matrix.by_user, matrix.by_item), len(weights) - 1
+        results = []
+        for side, parts in enumerate(_sides(rows, matrix)):
+            # Horner's scheme, as above; a product leads from users to items or back, so each takes half of the matrix.
+            combined, scale = parts[(side + degree) % 2], weights[-1]
+            for power in reversed(range(degree)):
+                at = (side + power) % 2
+                combined = torch.addmv(parts[at], halves[at], combined, beta=weights[power], alpha=scale)
+                scale = 1.0
+            results.append(combined if degree else scale * combined)
+        return results[0], results[1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
+        transpose = ctx.matrix.t()
+        halves = transpose.by_user, transpose.by_item
+        out = grads[0].new_zeros(2, sum(transpose.by_user.shape))
+        for side, parts in enumerate(_sides(out, transpose)):
+            power_of_it = grads[side].contiguous()
+            parts[side].add_(power_of_it, alpha=ctx.weights[0])
+            for power, weight in enumerate(ctx.weights[1:], start=1):
+                at = (side + power) % 2
+                power_of_it = torch.mv(halves[at], power_of_it)
+                parts[at].add_(power_of_it, alpha=weight)
+        return None, out, None
+
+
+def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]]:
+    """Each of two rows [2, N] as its users' part [U] and its items' [I]."""
+    return (row.split(list(matrix.by_user.shape)) for row in rows)
+
+
+def one_sided_polynomial(
+    matrix: Multipliable, dense: Tensor, weights: Sequence[float], num_users: int
+) -> tuple[Tensor, Tensor]:
+    """Of :func:`sparse_polynomial` of two columns the first at users and the second at items, in half of the work.
+
+    Args:
+        matrix: [N, N], constant with respect to the gradient.
+        dense: [N, 2]; best as the transpose of two long rows.
+        weights: K + 1 numbers.
+        num_users: U.
+
+    Returns:
+        [U] and [I], float64 where ``dense`` is, else float32.
+    """
+    if not isinstance(matrix, BipartiteMatrix) or matrix.diagonal is not None:
+        whole = sparse_polynomial(matrix, dense, weights)
+        return whole[:num_users, 0], whole[num_users:, 1]
+    rows = _full_precision(dense).t().contiguous()
+    with _own_precision(rows):
+        return _OneSidedPolynomial.apply(matrix.to(rows.dtype), rows, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:

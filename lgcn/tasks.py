@@ -11,15 +11,24 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.metrics import ErrorSums, RatingPrecision, RatingRecall, Sums
 from lgcn.model import Factors
-from lgcn.objectives import CHUNK, RANKING_OBJECTIVES, RATING_OBJECTIVES, Pairs, bpr, sampled_softmax, softmax
+from lgcn.objectives import (
+    CHUNK,
+    RANKING_OBJECTIVES,
+    RATING_OBJECTIVES,
+    Pairs,
+    additive_mse,
+    bpr,
+    sampled_softmax,
+    softmax,
+)
 from lgcn.ops import EdgePattern, edge_scores
-from lgcn.ranking import RankingMetrics
 from lgcn.sampling import NegativeSampler, drawn_pairs, drawn_users
 
 HELD_OUT = ("val", "test")
@@ -133,6 +142,9 @@ class RatingTask(Task):
         return train
 
     def loss(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Tensor:
+        user, item = factors.user_bias, factors.item_bias
+        if self.objective is mse_loss and factors.user.shape[1] == 0 and user is not None and item is not None:
+            return additive_mse(predicted, user + factors.offset, item)
         return self.objective(factors.predict_edges(predicted), predicted.rating)
 
     def predict(self, factors: Factors, batch: Edges) -> Tensor:
@@ -209,6 +221,8 @@ class RankingTask(Task):
         self.batch_size, self.num_negatives, self.temperature = batch_size, num_negatives, temperature
         self.mask_validation, self.propagate = mask_validation, propagate
         self.monitor = (f"val/ranking_ndcg@{ks[0]}", "max")
+        from lgcn.ranking import RankingMetrics  # with it comes PyG, a tenth of a rating model's start
+
         self.val_metrics, self.test_metrics = RankingMetrics(ks, num_items), RankingMetrics(ks, num_items)
         self.drawn: list[Tensor] = []  # users and items of the last step's pairs, see `node_share`
 

@@ -13,6 +13,7 @@ from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.data.datamodule import EdgeChunks, Edges, TrainingSteps
 from lgcn.errors import InputError
 from lgcn.graph import Normalisation, RatingGraph
+from lgcn.model import Factors
 from lgcn.module import LightGCNModule
 from lgcn.tasks import RatingTask
 
@@ -60,13 +61,18 @@ class Watched(LightGCNModule):
         self.seen: Seen = []
         self.validated: Seen = []
         assert isinstance(self.task, RatingTask)
-        objective = self.task.objective
+        loss, objective = self.task.loss, self.task.objective
 
-        def noting(preds: Tensor, rating: Tensor) -> Tensor:
-            (self.seen if self.training else self.validated).append((preds.detach(), rating))
+        def noting_loss(factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Tensor:
+            self.seen.append((factors.predict_edges(predicted).detach(), predicted.rating))
+            return loss(factors, predicted, generator)
+
+        def noting_objective(preds: Tensor, rating: Tensor) -> Tensor:
+            if not self.training:
+                self.validated.append((preds, rating))
             return objective(preds, rating)
 
-        self.task.objective = noting
+        self.task.loss, self.task.objective = noting_loss, noting_objective  # type: ignore[method-assign]
         return self.optimizer(self.parameters(), lr=self.rate, **self.options)  # type: ignore[call-arg]
 
 

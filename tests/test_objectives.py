@@ -8,13 +8,48 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from lgcn import objectives
-from lgcn.objectives import Pairs, bpr, sampled_softmax, softmax
+from lgcn.graph import RatingGraph
+from lgcn.objectives import Pairs, additive_mse, bpr, sampled_softmax, softmax
 
 USERS, ITEMS, COLUMNS = 5, 7, 3
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Pairs; of many users and items, and of one rating among nodes without any.
+GRAPHS = {"many": ([0, 0, 1, 3, 3, 3], [2, 5, 2, 0, 2, 6]), "one": ([2], [4])}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_additive_mse_is_that_of_each_prediction(name: str, shift: float, dtype: torch.dtype) -> None:
+    """Also far from 0, where the squares themselves would leave nothing of their differences."""
+    user, item = (torch.tensor(index) for index in GRAPHS[name])
+    graph = RatingGraph.from_edges(user, item, 3 * randn(len(user), seed=2) + shift, USERS, ITEMS)
+    inputs = (randn(USERS).to(dtype) + shift).requires_grad_(), randn(ITEMS, seed=1).to(dtype).requires_grad_()
+    ours = additive_mse(graph, *inputs)
+    x, y = (part.detach().double().requires_grad_() for part in inputs)
+    theirs = (x[graph.user.long()] + y[graph.item.long()] - graph.rating.double()).square().mean()
+    assert (ours.dtype, ours.shape) == (dtype, ())
+    absolute = 1e-6 * (1 + shift)  # 1000 is float32, too
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=absolute)
+    ours_by, theirs_by = torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, (x, y))
+    for mine, reference in zip(ours_by, theirs_by, strict=True):
+        torch.testing.assert_close(mine.double(), reference, rtol=1e-5, atol=absolute)
+    if name == "one":
+        assert [part.count_nonzero().item() for part in ours_by] == [1, 1]
+
+
+def test_additive_mse_takes_half_precision() -> None:
+    graph = RatingGraph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([4.0, 2.0]), 2, 2)
+    user, item = torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.25])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = additive_mse(graph, user.bfloat16(), item.bfloat16())
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((0.5**2 + 0.75**2) / 2)
 
 
 def test_bpr_is_the_mean_of_minus_ln_sigma() -> None:

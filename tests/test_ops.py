@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from lgcn import ops
 from lgcn.graph import Normalisation, RatingGraph
-from lgcn.ops import BipartiteMatrix, csr, edge_scores, sparse_matmul, sparse_polynomial
+from lgcn.ops import BipartiteMatrix, csr, edge_scores, one_sided_polynomial, sparse_matmul, sparse_polynomial
 
 COLUMNS = [1, 2, 64]
 
@@ -186,6 +186,29 @@ def test_the_gradient_of_a_matrix_that_is_not_symmetric_is_its_transposes(
     if num_layers == 1:
         assert gradcheck(lambda x: sparse_matmul(matrix, x), narrow)
         assert gradgradcheck(lambda x: sparse_matmul(matrix, x).square(), narrow)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("kind", ["paper", "not symmetric", "loops", "any CSR"])
+def test_one_sided_polynomial_is_a_column_at_users_and_one_at_items(weights: list[float], kind: str) -> None:
+    graph = rated_pairs()
+    graph = RatingGraph.from_edges(graph.user, graph.item, graph.rating, 7, 9, kind == "loops")
+    if kind == "not symmetric":
+        matrix = graph.propagation_matrix(value=randn(25).float(), normalisation=Normalisation((1.0, 0.25)))
+    else:
+        matrix = graph.propagation_matrix()
+    assert isinstance(matrix, BipartiteMatrix)
+    full = matrix.to(torch.float64).to_dense()
+    given = to_csr(full) if kind == "any CSR" else matrix
+    dense = randn(2, 16).requires_grad_()
+    ours = one_sided_polynomial(given, dense.t(), weights, 7)
+    whole = powers(full, dense.t(), weights)
+    theirs = whole[:7, 0], whole[7:, 1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    directions = randn(7, seed=3), randn(9, seed=4)
+    by_ours, by_theirs = (torch.autograd.grad(out, dense, directions)[0] for out in (ours, theirs))
+    torch.testing.assert_close(by_ours, by_theirs, rtol=1e-12, atol=1e-12)
+    assert gradcheck(lambda x: one_sided_polynomial(given, x, weights, 7), randn(16, 2).requires_grad_())
 
 
 def test_gradients_of_edge_scores_in_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:

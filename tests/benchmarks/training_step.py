@@ -19,6 +19,7 @@ from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import LightGCN
+from lgcn.tasks import RatingTask
 
 REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
 SOURCE = "ml-latest-small" if REAL else "sample"
@@ -75,12 +76,12 @@ def pyg_step(graph: RatingGraph, num_layers: int) -> Callable[[], None]:
 def our_step(graph: RatingGraph, head: str, num_layers: int) -> Callable[[], None]:
     """Ours, without Lightning around it."""
     model = LightGCN(graph.num_users, graph.num_items, 64, num_layers, head=head)  # type: ignore[arg-type]
-    matrix = graph.propagation_matrix()
+    matrix, task = graph.propagation_matrix(), RatingTask("mse", graph.num_users, graph.num_items, 20, 3.5, False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        mse_loss(model(matrix).predict_edges(graph), graph.rating).backward()  # type: ignore[no-untyped-call]
+        task.loss(model(matrix), graph, None).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
