@@ -51,7 +51,8 @@ class LinearHead(Head):
     """The notebook's head: a linear layer on the user's and the item's embedding side by side.
 
     It is additive, r̂ = w_u · e_u + w_i · e_i + b, so it ranks items alike for every user. Only the two columns
-    E w_u and E w_i are sent over the graph, not all D, and they are all that is left: F is 0.
+    E w_u and E w_i are sent over the graph, not all D, the first to be read at users and the second at items, and they
+    are all that is left: F is 0.
     """
 
     def __init__(self, embedding_dim: int) -> None:

@@ -193,6 +193,7 @@ class LightGCN(nn.Module):
         channels = list(zip(matrices, self.projected(), strict=True))
         weights = self.layer_weights
         if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor):
+            # What this head does not read is not computed.
             sides = zip(*(one_sided_polynomial(*channel, weights, self.num_users) for channel in channels), strict=True)
             return Factors(*self.head.terms(*(reduce(torch.add, of_channels) for of_channels in sides)))
         combined = reduce(torch.add, (self.propagate(matrix, table) for matrix, table in channels))

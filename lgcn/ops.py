@@ -240,7 +240,7 @@ def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]
 def one_sided_polynomial(
     matrix: Multipliable, dense: Tensor, weights: Sequence[float], num_users: int
 ) -> tuple[Tensor, Tensor]:
-    """Of :func:`sparse_polynomial` of two columns the first at users and the second at items, in half of the work.
+    """The first column of :func:`sparse_polynomial` at users, and the second at items, for half of the work.
 
     Args:
         matrix: [N, N], constant with respect to the gradient.
