@@ -1,4 +1,4 @@
-"""Callbacks: checkpoints, the run's configuration, progress, predictions.
+"""Callbacks: checkpoints and how they are written, the run's configuration, progress, predictions.
 
 What a run came to is in lgcn/summary.py, what it has to show in lgcn/plots.py and lgcn/report.py.
 """
@@ -43,13 +43,17 @@ def is_rehearsal(trainer: pl.Trainer) -> bool:
 # -- checkpoints -----------------------------------------------------------------------------------------------
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Write a checkpoint straight to its file. (Lightning's way puts it together in memory first, in half again the
-    time and with twice its size.)"""
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint straight to its file, which is whole or as it was. (Lightning's way puts it together in memory
+    first, which takes half again the time and twice its size.)"""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as part:
-            torch.save(checkpoint, part)
+        if "://" in str(path) or storage_options is not None:  # on another machine
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # A file, not a path, which torch would write into it: equal runs make equal files.
+        with replacing(Path(path)) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class RunCheckpoints(Checkpoint):
@@ -82,6 +86,8 @@ class RunCheckpoints(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run = run_folder(trainer)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody asked for another
+            trainer.strategy.checkpoint_io = DirectCheckpointIO()
         if not self.monitor and isinstance(pl_module, LightGCNModule):
             self.monitor, self.mode = pl_module.task.monitor
 

@@ -21,7 +21,6 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -33,7 +32,6 @@ from lgcn.callbacks import (
     RunCheckpoints,
     RunConfig,
     RunProgressBar,
-    WholeFiles,
 )
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
@@ -204,10 +202,6 @@ class LgcnCLI(LightningCLI):
         if self._get(self.config, "report"):
             callbacks.append(Report())
         kwargs["callbacks"] = callbacks
-        plugins = given["plugins"] or []
-        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, WholeFiles()]
         if given["profiler"] is None:
             kwargs["profiler"] = NoProfiler()
         trainer: Trainer = super().instantiate_trainer(**kwargs)

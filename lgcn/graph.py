@@ -61,18 +61,13 @@ class Adjacency(NamedTuple):
 class RatingSums(NamedTuple):
     """What the squared error of predictions x_u + y_i needs to know of the ratings; see :mod:`lgcn.objectives`."""
 
-    pairs: BipartiteMatrix  # A, 1 for each rated pair
+    pairs: BipartiteMatrix  # 1 for each rated pair
     user_count: Tensor  # [U] ratings of each user
     item_count: Tensor  # [I]
     user_sum: Tensor  # [U] of each user's ratings, less the mean
     item_sum: Tensor  # [I]
     square_sum: Tensor  # [] of the squares of all ratings, less the mean
     mean: Tensor  # [] rating
-
-    def to(self, dtype: torch.dtype) -> "RatingSums":
-        if self.mean.dtype == dtype:
-            return self
-        return RatingSums(self.pairs.to(dtype), *(part.to(dtype) for part in self[1:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,20 +164,26 @@ class RatingGraph:
         """[I] ratings per item."""
         return torch.bincount(self.item, minlength=self.num_items)
 
+    def sums(self, dtype: torch.dtype) -> RatingSums:
+        """The ratings, summed up by user and by item; kept for the next time."""
+        if dtype not in self._sums:
+            rating, pattern = self.rating.to(dtype), self.pattern
+            mean = rating.mean()
+            left = rating - mean
+            self._sums[dtype] = RatingSums(
+                pattern.pairs(dtype),
+                self.user_degree.to(dtype),
+                self.item_degree.to(dtype),
+                csr_matmul(pattern.by_users(left), left.new_ones(self.num_items)),
+                csr_matmul(pattern.by_items(left), left.new_ones(self.num_users)),
+                left.square().sum(),
+                mean,
+            )
+        return self._sums[dtype]
+
     @cached_property
-    def sums(self) -> RatingSums:
-        """The ratings, summed up by user and by item."""
-        one, mean, pattern = torch.ones_like(self.rating), self.rating.mean(), self.pattern
-        left = self.rating - mean
-        return RatingSums(
-            BipartiteMatrix(pattern.by_users(one), pattern.by_items(one)),
-            self.user_degree.to(one.dtype),
-            self.item_degree.to(one.dtype),
-            csr_matmul(pattern.by_users(left), one.new_ones(self.num_items)),
-            csr_matmul(pattern.by_items(left), one.new_ones(self.num_users)),
-            left.square().sum(),
-            mean,
-        )
+    def _sums(self) -> dict[torch.dtype, RatingSums]:
+        return {}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@
 The first predicts ratings, the others rank. Departure: the softmax is over the items that the user may be recommended.
 Those that the user has and that are not asked for in this step (see `edge_masking` in :mod:`lgcn.module`) are left out.
 
-Shape letters: I items, F factor columns, B users of a batch, P pairs, n negatives.
+Shape letters: U users, I items, E ratings, F factor columns, B users of a batch, P pairs, n negatives.
 """
 
 import math
@@ -46,7 +46,11 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
 class _AdditiveMse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor) -> Tensor:
-        # Errors summed up by node; a term of the total is (x_u + y_i - r)² = x_u e + y_i e - r (x_u + y_i) + r².
+        # What items have in common goes to the users, where the mean rating has gone: large numbers that cancel out
+        # would take their digits along.
+        shift = torch.dot(sums.item_count, item) / count
+        user, item = user + (shift - sums.mean), item - shift
+        # Errors e, summed up by node; the total is that of e² = e x_u + e y_i - e r, and of e r = x_u r + y_i r - r².
         of_users = torch.addmv(sums.user_sum, sums.pairs.by_user, item, beta=-1.0).addcmul_(sums.user_count, user)
         of_items = torch.addmv(sums.item_sum, sums.pairs.by_item, user, beta=-1.0).addcmul_(sums.item_count, item)
         ctx.count = count
@@ -65,8 +69,9 @@ class _AdditiveMse(torch.autograd.Function):
 def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor) -> Tensor:
     """The mean over a graph's ratings of (x_u + y_i - r)², without a prediction of any of them.
 
-    Errors are wanted as sums by user and by item only, which are products with the pairs' own matrix A: those of users
-    are n_u x_u + (A y)_u less the sum of the user's ratings. All is done about the mean rating, for precision.
+    Its gradient is made of errors summed up by user and by item, and those are products with the matrix of pairs: with
+    P, [U, I], 1 for each rated pair, users' are n_u x_u + (P y)_u less the sum of their ratings, and items' likewise.
+    There are no second derivatives.
 
     Args:
         graph: the ratings, at least one.
@@ -76,11 +81,10 @@ def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor) -> Tensor:
     Returns:
         A scalar; float64 where ``user`` is, else float32.
     """
+    dtype = user.dtype if user.dtype == torch.float64 else torch.float32
     with torch.autocast(user.device.type, enabled=False):
-        user = user if user.dtype == torch.float64 else user.float()
-        sums = graph.sums.to(user.dtype)
-        loss: Tensor = _AdditiveMse.apply(sums, len(graph), user - sums.mean, item.to(user.dtype))  # type: ignore[no-untyped-call]
-    return loss
+        inputs = user.to(dtype).contiguous(), item.to(dtype).contiguous()
+        return _AdditiveMse.apply(graph.sums(dtype), len(graph), *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Pairs(NamedTuple):

@@ -58,8 +58,16 @@ class EdgePattern(NamedTuple):
 
     def by_items(self, value: Tensor) -> Tensor:
         """[I, U], CSR: the transpose, of a value per edge in the edges' own order."""
+        return self._by_items(value.index_select(0, self.by_item))
+
+    def pairs(self, dtype: torch.dtype) -> "BipartiteMatrix":
+        """1 for each edge; both halves share the ones."""
+        one = torch.ones_like(self.item, dtype=dtype)
+        return BipartiteMatrix(self.by_users(one), self._by_items(one))
+
+    def _by_items(self, value: Tensor) -> Tensor:
         shape = (len(self.item_starts) - 1, len(self.user_starts) - 1)
-        return csr(self.item_starts, self.user_by_item, value.index_select(0, self.by_item), shape)
+        return csr(self.item_starts, self.user_by_item, value, shape)
 
 
 def row_starts(count: Tensor) -> Tensor:
@@ -222,13 +230,13 @@ class _OneSidedPolynomial(torch.autograd.Function):
         transpose = ctx.matrix.t()
         halves = transpose.by_user, transpose.by_item
         out = grads[0].new_zeros(2, sum(transpose.by_user.shape))
-        for side, parts in enumerate(_sides(out, transpose)):
-            power_of_it = grads[side].contiguous()
-            parts[side].add_(power_of_it, alpha=ctx.weights[0])
+        for side, parts in enumerate(_sides(out, transpose)):  # views, through which `out` is filled
+            moved = grads[side].contiguous()
+            parts[side].add_(moved, alpha=ctx.weights[0])
             for power, weight in enumerate(ctx.weights[1:], start=1):
                 at = (side + power) % 2
-                power_of_it = torch.mv(halves[at], power_of_it)
-                parts[at].add_(power_of_it, alpha=weight)
+                moved = torch.mv(halves[at], moved)
+                parts[at].add_(moved, alpha=weight)
         return None, out, None
 
 
@@ -241,6 +249,9 @@ def one_sided_polynomial(
     matrix: Multipliable, dense: Tensor, weights: Sequence[float], num_users: int
 ) -> tuple[Tensor, Tensor]:
     """The first column of :func:`sparse_polynomial` at users, and the second at items, for half of the work.
+
+    Halves are what only a :class:`BipartiteMatrix` without a diagonal has; of others all is computed. There are no
+    second derivatives.
 
     Args:
         matrix: [N, N], constant with respect to the gradient.

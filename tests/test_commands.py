@@ -655,6 +655,12 @@ def test_the_overview_imports_next_to_nothing() -> None:
     assert not found & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
 
 
+def test_predicting_ratings_needs_nothing_of_ranking(trained: dict[str, Path]) -> None:
+    found = imported("validate", "--ckpt_path", str(trained["made"]))
+    assert {"lightning", "torchmetrics"} <= found
+    assert "torch_geometric" not in found
+
+
 def test_recommending_needs_nothing_of_training(trained: dict[str, Path]) -> None:
     found = imported("recommend", "--ckpt_path", str(trained["made"]), "--users", "u1", "--because")
     assert {"torch", "pandas"} <= found

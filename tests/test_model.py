@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import LGConv
 
 from lgcn import ops
-from lgcn.channels import channel_matrices
+from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.errors import InputError
 from lgcn.graph import Normalisation, RatingGraph
 from lgcn.model import Factors, LayerWeights, LightGCN
 from lgcn.ops import Multipliable
+from lgcn.tasks import RatingTask
 
 GRAPHS = {
     "random": (12, 15, 60),  # the last 3 users and the last 4 items have no ratings
@@ -333,12 +334,18 @@ def test_a_model_under_autocast(half: torch.dtype, head: Literal["linear", "dot"
 @pytest.mark.parametrize("edge_dropout", [0.0, 0.4])
 @pytest.mark.parametrize("add_self_loops", [False, True])
 @pytest.mark.parametrize("head", ["linear", "dot"])
-def test_both_engines_agree(edge_dropout: float, add_self_loops: bool, head: Literal["linear", "dot"]) -> None:
+@pytest.mark.parametrize("layer_weights", ["learned", "uniform"])
+def test_both_engines_agree(
+    edge_dropout: float,
+    add_self_loops: bool,
+    head: Literal["linear", "dot"],
+    layer_weights: Literal["learned", "uniform"],
+) -> None:
     graph = made_graph(add_self_loops=add_self_loops)
     results = []
     for engine in ("csr", "sparse_tensor"):
         torch.manual_seed(1)
-        model = LightGCN(graph.num_users, graph.num_items, 4, 3, "learned", head, init_std=1.0)
+        model = LightGCN(graph.num_users, graph.num_items, 4, 3, layer_weights, head, init_std=1.0)
         matrix: Multipliable = graph.propagation_matrix(engine)
         if edge_dropout:
             matrix = dropped_edges(graph, edge_dropout, torch.Generator().manual_seed(5), engine)
@@ -346,6 +353,47 @@ def test_both_engines_agree(edge_dropout: float, add_self_loops: bool, head: Lit
         torch.autograd.backward(mse_loss(preds, graph.rating))
         results.append([preds.detach(), *(gradient(parameter) for parameter in model.parameters())])
     torch.testing.assert_close(*results)
+
+
+# -- the loss ------------------------------------------------------------------------------------------------
+
+
+def rating_task(graph: RatingGraph) -> RatingTask:
+    return RatingTask("mse", graph.num_users, graph.num_items, k=20, threshold=3.5, clamp=False)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"num_layers": 0},
+        {"num_layers": 2, "layer_weights": [0.5, 0.0, 2.0]},
+        {"layer_weights": "learned"},
+        {"ego_layer": False, "num_channels": 2},
+        {"ego_layer": False, "num_channels": 2, "channel_embeddings": "shared"},
+        {"head": "dot"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_steps_loss_is_that_of_all_predictions(given: dict[str, Any], add_self_loops: bool, masked: bool) -> None:
+    graph = made_graph(add_self_loops=add_self_loops)
+    torch.manual_seed(1)
+    model = LightGCN(graph.num_users, graph.num_items, 4, **({"num_layers": 1, "init_std": 1.0} | given)).double()
+    seen = predicted = graph
+    if masked:
+        visible = graph.kept(0.5, torch.Generator().manual_seed(3))
+        seen, predicted = graph.part(visible), graph.part(~visible)
+    kinds: list[EdgeWeights] = ["binary", "centered"]
+    matrices = channel_matrices(seen, kinds[: model.num_channels], Normalisation((0.7, 0.2)))
+    results = []
+    for loss in (
+        rating_task(graph).loss(model(*matrices), predicted, None),
+        mse_loss(model(*matrices).predict_edges(predicted), predicted.rating.double()),
+    ):
+        results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
 # -- what travels and what is held -------------------------------------------------------------------------
@@ -378,6 +426,39 @@ def test_the_linear_head_sends_two_columns_over_the_graph(head: Literal["linear"
     assert matrix.columns == [columns] * 6  # three layers there, three back
 
 
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes how many numbers each product with a sparse matrix comes to."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.__name__.split(".")[0]
+        if name in ("mv", "addmv", "mm", "addmm", "matmul") and any(
+            isinstance(arg, Tensor) and arg.layout == torch.sparse_csr for arg in args
+        ):
+            self.sizes.append(out.numel())
+        return out
+
+
+def test_of_the_linear_head_only_one_column_goes_to_either_side() -> None:
+    graph = made_graph()
+    matrix, one = graph.propagation_matrix(), torch.ones(())
+    model = LightGCN(graph.num_users, graph.num_items, 16, 3, head="linear")
+    with Products() as products:
+        _, _, of_users, of_items, _ = model(matrix)
+        assert of_users is not None
+        assert of_items is not None
+        there = products.sizes.copy()
+        torch.autograd.backward(of_users.sum() * one + of_items.sum())
+    # Users' column comes from users, by way of items, users and items; items' the other way around.
+    to_users, to_items = graph.num_users, graph.num_items
+    assert there == [to_users, to_items, to_users, to_items, to_users, to_items]
+    assert sorted(products.sizes[6:]) == sorted(there)
+
+
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the largest number of elements of any tensor that an operation returns; a sparse one's are its values."""
 
@@ -394,21 +475,22 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.parametrize("head", ["linear", "dot"])
 @pytest.mark.parametrize("edge_dropout", [0.0, 0.4])
+@pytest.mark.parametrize("add_self_loops", [False, True])
 def test_a_training_step_holds_nothing_larger_than_the_graph(
-    head: Literal["linear", "dot"], edge_dropout: float
+    head: Literal["linear", "dot"], edge_dropout: float, add_self_loops: bool
 ) -> None:
     num_users, num_items, num_edges, embedding_dim = 60, 60, 1200, 16
     pair = torch.randperm(num_users * num_items, generator=torch.Generator().manual_seed(0))[:num_edges]
     graph = RatingGraph.from_edges(
-        pair // num_items, pair % num_items, torch.ones(num_edges), num_users, num_items, add_self_loops=True
+        pair // num_items, pair % num_items, torch.ones(num_edges), num_users, num_items, add_self_loops
     )
-    model = LightGCN(num_users, num_items, embedding_dim, 2, head=head)
+    model, task = LightGCN(num_users, num_items, embedding_dim, 2, head=head), rating_task(graph)
     matrix, generator = graph.propagation_matrix(), torch.Generator().manual_seed(0)
     _ = graph.pattern
     with Largest() as largest:  # type: ignore[no-untyped-call]
         if edge_dropout:
             matrix = dropped_edges(graph, edge_dropout, generator)
-        torch.autograd.backward(mse_loss(model(matrix).predict_edges(graph), graph.rating))
+        torch.autograd.backward(task.loss(model(matrix), graph, None))
     # 2,520 entries of the graph; users x items are 3,600, a row for each edge 19,200.
     assert 0 < largest.numel <= 2 * num_edges + num_users + num_items
 

@@ -51,7 +51,7 @@ class Given(pl.LightningDataModule):
 
 
 class Watched(LightGCNModule):
-    """Plain gradient descent, with a note of what the objective is given in training and in validation."""
+    """Plain gradient descent, with a note of what is predicted in training and in validation."""
 
     rate = 0.0
     optimizer: type[torch.optim.Optimizer] = torch.optim.SGD
@@ -61,18 +61,17 @@ class Watched(LightGCNModule):
         self.seen: Seen = []
         self.validated: Seen = []
         assert isinstance(self.task, RatingTask)
-        loss, objective = self.task.loss, self.task.objective
+        loss, judge, predict = self.task.loss, self.task.judge, self.task.predict
 
         def noting_loss(factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Tensor:
             self.seen.append((factors.predict_edges(predicted).detach(), predicted.rating))
             return loss(factors, predicted, generator)
 
-        def noting_objective(preds: Tensor, rating: Tensor) -> Tensor:
-            if not self.training:
-                self.validated.append((preds, rating))
-            return objective(preds, rating)
+        def noting_judge(part: str, factors: Factors, batch: Any) -> Tensor:
+            self.validated.append((predict(factors, batch), batch.rating))
+            return judge(part, factors, batch)
 
-        self.task.loss, self.task.objective = noting_loss, noting_objective  # type: ignore[method-assign]
+        self.task.loss, self.task.judge = noting_loss, noting_judge  # type: ignore[method-assign]
         return self.optimizer(self.parameters(), lr=self.rate, **self.options)  # type: ignore[call-arg]
 
 
