@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss, softplus
 
 from lgcn.graph import RatingGraph, RatingSums
+from lgcn.ops import full_precision, own_precision
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,10 +82,10 @@ def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor) -> Tensor:
     Returns:
         A scalar; float64 where ``user`` is, else float32.
     """
-    dtype = user.dtype if user.dtype == torch.float64 else torch.float32
-    with torch.autocast(user.device.type, enabled=False):
-        inputs = user.to(dtype).contiguous(), item.to(dtype).contiguous()
-        return _AdditiveMse.apply(graph.sums(dtype), len(graph), *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    user = full_precision(user).contiguous()
+    with own_precision(user):
+        inputs = graph.sums(user.dtype), len(graph), user, item.to(user.dtype).contiguous()
+        return _AdditiveMse.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Pairs(NamedTuple):
@@ -113,7 +114,7 @@ def softmax(user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temper
         left_out: pairs that are no alternative to them; what is positive, too, stays.
         temperature: τ, above 0.
     """
-    with torch.autocast(user.device.type, enabled=False):
+    with own_precision(user):
         return _Softmax.apply(user.float(), item.float(), positive, left_out, temperature)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -94,7 +94,7 @@ def _column_blocks(dense: Tensor) -> list[slice]:
     return [slice(None)] if whole else [slice(first, first + BLOCK) for first in range(0, dense.shape[1], BLOCK)]
 
 
-def _own_precision(dense: Tensor) -> AbstractContextManager[None]:
+def own_precision(dense: Tensor) -> AbstractContextManager[None]:
     """Where autocast is on, a context without it."""
     kind = dense.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
@@ -103,7 +103,7 @@ def _own_precision(dense: Tensor) -> AbstractContextManager[None]:
 def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
     """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
     blocks = _column_blocks(dense)
-    with _own_precision(dense):
+    with own_precision(dense):
         if len(blocks) == 1:
             return matrix @ dense
         out = dense.new_empty(matrix.shape[0], dense.shape[1])
@@ -203,8 +203,8 @@ def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[flo
         [N, F], float64 where ``dense`` is, else float32.
     """
     # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
-    dense = _full_precision(dense).contiguous()
-    with _own_precision(dense):
+    dense = full_precision(dense).contiguous()
+    with own_precision(dense):
         return _SparsePolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -265,8 +265,8 @@ def one_sided_polynomial(
     if not isinstance(matrix, BipartiteMatrix) or matrix.diagonal is not None:
         whole = sparse_polynomial(matrix, dense, weights)
         return whole[:num_users, 0], whole[num_users:, 1]
-    rows = _full_precision(dense).t().contiguous()
-    with _own_precision(rows):
+    rows = full_precision(dense).t().contiguous()
+    with own_precision(rows):
         return _OneSidedPolynomial.apply(matrix.to(rows.dtype), rows, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -275,7 +275,7 @@ def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
     return sparse_polynomial(matrix, dense, (0.0, 1.0))
 
 
-def _full_precision(dense: Tensor) -> Tensor:
+def full_precision(dense: Tensor) -> Tensor:
     """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
     return dense if dense.dtype == torch.float64 else dense.float()
 
@@ -346,7 +346,7 @@ def edge_scores(
     Returns:
         [E], in the order of the edges; float64 where ``user`` is, else float32.
     """
-    dtype = _full_precision(user).dtype
+    dtype = full_precision(user).dtype
     given = (user, item, user_bias, item_bias)
     parts = (None if part is None else part.to(dtype).contiguous() for part in given)
     return _EdgeScores.apply(pattern, *parts)  # type: ignore[no-any-return, no-untyped-call]

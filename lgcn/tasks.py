@@ -208,6 +208,8 @@ class RankingTask(Task):
         mask_validation: bool,
         propagate: Literal["positives", "ratings"] = "positives",
     ) -> None:
+        from lgcn.ranking import RankingMetrics  # with it comes PyG, a tenth of a rating model's start
+
         super().__init__()
         assert objective in RANKING_OBJECTIVES
         ks = list(ks)
@@ -221,8 +223,6 @@ class RankingTask(Task):
         self.batch_size, self.num_negatives, self.temperature = batch_size, num_negatives, temperature
         self.mask_validation, self.propagate = mask_validation, propagate
         self.monitor = (f"val/ranking_ndcg@{ks[0]}", "max")
-        from lgcn.ranking import RankingMetrics  # with it comes PyG, a tenth of a rating model's start
-
         self.val_metrics, self.test_metrics = RankingMetrics(ks, num_items), RankingMetrics(ks, num_items)
         self.drawn: list[Tensor] = []  # users and items of the last step's pairs, see `node_share`
 
