@@ -109,7 +109,7 @@ def main() -> None:
         table.add_row(name, *row)
     console.print(table)
     before = run("from ranking import *; load().graphs['train'].pattern")[1]
-    for columns in (64, 1024):
+    for columns in (64, 2048):
         printed, peak = run("import sys; from ranking import *; evaluate(int(sys.argv[1]))", columns)
         model = 4e-9 * columns * graph.num_nodes
         seconds = float(printed.split()[0])
