@@ -34,6 +34,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lgcn.data.sources import read_adjacency
+
 KINDS = ("random", "block", "first", "last")
 USERS = 2400  # of each kind
 SHARE = 0.8  # of a user's items, in the paper's training part
@@ -42,15 +44,15 @@ SHARE = 0.8  # of a user's items, in the paper's training part
 def held_out(kind: str, size: int, count: int, draw: np.random.Generator) -> np.ndarray:
     """Which of a user's items, ``size`` in ascending order, to hold out: ``count`` places."""
     if kind == "random":
-        return draw.choice(size, count, replace=False)
+        return np.sort(draw.choice(size, count, replace=False))
     anywhere = int(draw.integers(0, size - count + 1))
     start = {"block": anywhere, "first": 0, "last": size - count}[kind]
     return np.arange(start, start + count)
 
 
 def main(source: Path, folder: Path, seed: int = 0) -> None:
-    lines = [line.split() for line in (source / "train.txt").read_text().splitlines()]
-    users = {int(line[0]): np.sort(np.array(line[1:], dtype=np.int64)) for line in lines if len(line) > 1}
+    pairs = read_adjacency(source / "train.txt")
+    users = {int(str(user)): np.sort(items.to_numpy()) for user, items in pairs.groupby("user")["item"]}
     draw = np.random.default_rng(seed)
     sizes = np.array([len(items) for items in users.values()])
     # Those still free, by the number of their items; equal ones in random order.
@@ -66,7 +68,7 @@ def main(source: Path, folder: Path, seed: int = 0) -> None:
             parts[kind][user], users[user] = items[out], np.delete(items, out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in {"train": users, **parts}.items():
-        text = (" ".join(map(str, [user, *np.sort(part[user])])) + "\n" for user in sorted(part))
+        text = (" ".join(map(str, [user, *part[user]])) + "\n" for user in sorted(part))
         (folder / f"{name}.txt").write_text("".join(text))
 
 
