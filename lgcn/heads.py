@@ -60,16 +60,21 @@ class LinearHead(Head):
         self.embedding_dim = embedding_dim
         self.out = nn.Linear(2 * embedding_dim, 1)
 
+    @property
+    def readout(self) -> Tensor:
+        """w_u and w_i, [2, D]."""
+        return self.out.weight.view(2, self.embedding_dim)
+
     def project(self, embedding: Tensor) -> Tensor:
         # Two long rows instead of two columns in the table's own orientation.
-        return (self.out.weight.view(2, self.embedding_dim) @ embedding.t()).t()
+        return (self.readout @ embedding.t()).t()
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return self.terms(user[:, 0], item[:, 1])
 
     def terms(self, user: Tensor, item: Tensor) -> Terms:
         """What :meth:`forward` gives, from all that it reads: users' first column [U] and items' second [I]."""
-        return user[:, None][:, :0], item[:, None][:, :0], user, item, self.out.bias.view(())
+        return user.new_empty(len(user), 0), item.new_empty(len(item), 0), user, item, self.out.bias.view(())
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         return user.new_tensor([1.0, 0.0]).expand(len(item), 2)

@@ -179,24 +179,31 @@ class LightGCN(nn.Module):
             combined = combined + weight * layer
         return combined
 
-    def projected(self) -> list[Tensor]:
-        """What each channel sends over the graph, [N, C]."""
+    def tables(self) -> list[Tensor]:
+        """Each channel's embeddings, [N, D]."""
         whole, num_nodes = self.embedding.weight, self.num_users + self.num_items
         # To split off all of it would copy its gradient.
-        tables = (whole,) if len(whole) == num_nodes else torch.split(whole, num_nodes)
-        return [self.head.project(table) for table in tables * (self.num_channels // len(tables))]
+        tables = [whole] if len(whole) == num_nodes else list(torch.split(whole, num_nodes))
+        return tables * (self.num_channels // len(tables))
+
+    def projected(self) -> list[Tensor]:
+        """What each channel sends over the graph, [N, C]."""
+        return [self.head.project(table) for table in self.tables()]
 
     def forward(self, *matrices: Multipliable) -> Factors:
         """Factors of all users and items after propagation over ``matrices``, one [N, N] for each channel."""
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
-        channels = list(zip(matrices, self.projected(), strict=True))
         weights = self.layer_weights
         if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor):
             # What this head does not read is not computed.
-            sides = zip(*(one_sided_polynomial(*channel, weights, self.num_users) for channel in channels), strict=True)
-            return Factors(*self.head.terms(*(reduce(torch.add, of_channels) for of_channels in sides)))
-        combined = reduce(torch.add, (self.propagate(matrix, table) for matrix, table in channels))
+            readout = self.head.readout
+            channels = (
+                one_sided_polynomial(matrix, table, readout, weights, self.num_users)
+                for matrix, table in zip(matrices, self.tables(), strict=True)
+            )
+            return Factors(*self.head.terms(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True))))
+        combined = reduce(torch.add, map(self.propagate, matrices, self.projected()))
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))
 

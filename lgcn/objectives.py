@@ -46,11 +46,11 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
 
 class _AdditiveMse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor) -> Tensor:
+    def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
         # What items have in common goes to the users, where the mean rating has gone: large numbers that cancel out
         # would take their digits along.
         shift = torch.dot(sums.item_count, item) / count
-        user, item = user + (shift - sums.mean), item - shift
+        user, item = user + (shift + (offset - sums.mean)), item - shift
         # Errors e, summed up by node; the total is that of e² = e x_u + e y_i - e r, and of e r = x_u r + y_i r - r².
         of_users = torch.addmv(sums.user_sum, sums.pairs.by_user, item, beta=-1.0).addcmul_(sums.user_count, user)
         of_items = torch.addmv(sums.item_sum, sums.pairs.by_item, user, beta=-1.0).addcmul_(sums.item_count, item)
@@ -61,30 +61,32 @@ class _AdditiveMse(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        of_users, of_items = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor, Tensor]:
         scale = grads[0] * (2 / ctx.count)
-        return None, None, of_users * scale, of_items * scale
+        of_users, of_items = (errors * scale for errors in ctx.saved_tensors)
+        return None, None, of_users, of_items, of_users.sum()
 
 
-def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor) -> Tensor:
-    """The mean over a graph's ratings of (x_u + y_i - r)², without a prediction of any of them.
+def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
+    """The mean over a graph's ratings of (x_u + y_i + c - r)², without a prediction of any of them.
 
     Its gradient is made of errors summed up by user and by item, and those are products with the matrix of pairs: with
-    P, [U, I], 1 for each rated pair, users' are n_u x_u + (P y)_u less the sum of their ratings, and items' likewise.
-    There are no second derivatives.
+    P, [U, I], 1 for each rated pair, users' are n_u (x_u + c) + (P y)_u less the sum of their ratings, and items'
+    likewise. There are no second derivatives.
 
     Args:
         graph: the ratings, at least one.
         user: [U], x.
         item: [I], y.
+        offset: scalar, c.
 
     Returns:
         A scalar; float64 where ``user`` is, else float32.
     """
     user = full_precision(user).contiguous()
     with own_precision(user):
-        inputs = graph.sums(user.dtype), len(graph), user, item.to(user.dtype).contiguous()
+        given = user, item.to(user.dtype).contiguous(), offset.to(user.dtype)
+        inputs = graph.sums(user.dtype), len(graph), *given
         return _AdditiveMse.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -210,11 +210,14 @@ def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[flo
 
 class _OneSidedPolynomial(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: BipartiteMatrix, rows: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
         ctx.matrix, ctx.weights = matrix, weights
+        ctx.save_for_backward(table, readout)
         halves, degree = (matrix.by_user, matrix.by_item), len(weights) - 1
         results = []
-        for side, parts in enumerate(_sides(rows, matrix)):
+        for side, parts in enumerate(_sides(readout @ table.t(), matrix)):
             # Horner's scheme, as above; a product leads from users to items or back, so each takes half of the matrix.
             combined, scale = parts[(side + degree) % 2], weights[-1]
             for power in reversed(range(degree)):
@@ -226,18 +229,19 @@ class _OneSidedPolynomial(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        table, readout = ctx.saved_tensors
         transpose = ctx.matrix.t()
         halves = transpose.by_user, transpose.by_item
-        out = grads[0].new_zeros(2, sum(transpose.by_user.shape))
-        for side, parts in enumerate(_sides(out, transpose)):  # views, through which `out` is filled
+        rows = grads[0].new_zeros(2, len(table))
+        for side, parts in enumerate(_sides(rows, transpose)):  # views, through which `rows` is filled
             moved = grads[side].contiguous()
             parts[side].add_(moved, alpha=ctx.weights[0])
             for power, weight in enumerate(ctx.weights[1:], start=1):
                 at = (side + power) % 2
                 moved = torch.mv(halves[at], moved)
                 parts[at].add_(moved, alpha=weight)
-        return None, out, None
+        return None, rows.t() @ readout, rows @ table, None
 
 
 def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]]:
@@ -246,28 +250,32 @@ def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]
 
 
 def one_sided_polynomial(
-    matrix: Multipliable, dense: Tensor, weights: Sequence[float], num_users: int
+    matrix: Multipliable, table: Tensor, readout: Tensor, weights: Sequence[float], num_users: int
 ) -> tuple[Tensor, Tensor]:
-    """The first column of :func:`sparse_polynomial` at users, and the second at items, for half of the work.
+    """Of ``sparse_polynomial(matrix, table @ readout.t(), weights)``, [N, 2], the first column at users and the second
+    at items, for half of the work.
 
     Halves are what only a :class:`BipartiteMatrix` without a diagonal has; of others all is computed. There are no
     second derivatives.
 
     Args:
         matrix: [N, N], constant with respect to the gradient.
-        dense: [N, 2]; best as the transpose of two long rows.
+        table: [N, D].
+        readout: [2, D].
         weights: K + 1 numbers.
         num_users: U.
 
     Returns:
-        [U] and [I], float64 where ``dense`` is, else float32.
+        [U] and [I], float64 where ``table`` is, else float32.
     """
-    if not isinstance(matrix, BipartiteMatrix) or matrix.diagonal is not None:
-        whole = sparse_polynomial(matrix, dense, weights)
-        return whole[:num_users, 0], whole[num_users:, 1]
-    rows = full_precision(dense).t().contiguous()
-    with own_precision(rows):
-        return _OneSidedPolynomial.apply(matrix.to(rows.dtype), rows, weights)  # type: ignore[no-any-return, no-untyped-call]
+    table = full_precision(table)
+    readout = readout.to(table.dtype)
+    with own_precision(table):
+        if not isinstance(matrix, BipartiteMatrix) or matrix.diagonal is not None:
+            whole = sparse_polynomial(matrix, (readout @ table.t()).t(), weights)
+            return whole[:num_users, 0], whole[num_users:, 1]
+        inputs = matrix.to(table.dtype), table, readout, weights
+        return _OneSidedPolynomial.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ class RatingTask(Task):
     def loss(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Tensor:
         user, item = factors.user_bias, factors.item_bias
         if self.objective is mse_loss and factors.user.shape[1] == 0 and user is not None and item is not None:
-            return additive_mse(predicted, user + factors.offset, item)
+            return additive_mse(predicted, user, item, factors.offset)
         return self.objective(factors.predict_edges(predicted), predicted.rating)
 
     def predict(self, factors: Factors, batch: Edges) -> Tensor:

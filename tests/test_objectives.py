@@ -33,24 +33,26 @@ def test_additive_mse_is_that_of_each_prediction(
     graph = RatingGraph.from_edges(user, item, 3 * randn(len(user), seed=2) + of_users + of_items, USERS, ITEMS)
     x = (randn(USERS).to(dtype) + of_users).requires_grad_()
     y = (randn(ITEMS, seed=1).to(dtype) + of_items).requires_grad_()
-    ours = additive_mse(graph, x, y)
-    exact = x.detach().double().requires_grad_(), y.detach().double().requires_grad_()
-    theirs = (exact[0][graph.user.long()] + exact[1][graph.item.long()] - graph.rating.double()).square().mean()
+    c = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+    ours = additive_mse(graph, x, y, c)
+    exact = [given.detach().double().requires_grad_() for given in (x, y, c)]
+    preds = exact[0][graph.user.long()] + exact[1][graph.item.long()] + exact[2]
+    theirs = (preds - graph.rating.double()).square().mean()
     assert (ours.dtype, ours.shape) == (dtype, ())
     absolute = 5 * digits * (1 + abs(of_users) + of_items)
     torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=absolute)
-    by_ours, by_theirs = torch.autograd.grad(3 * ours, (x, y)), torch.autograd.grad(3 * theirs, exact)
+    by_ours, by_theirs = torch.autograd.grad(3 * ours, (x, y, c)), torch.autograd.grad(3 * theirs, exact)
     for mine, reference in zip(by_ours, by_theirs, strict=True):
         torch.testing.assert_close(mine.double(), reference, rtol=0, atol=3 * absolute)
     if name == "one":
-        assert [part.count_nonzero().item() for part in by_ours] == [1, 1]
+        assert [part.count_nonzero().item() for part in by_ours] == [1, 1, 1]
 
 
 def test_additive_mse_takes_half_precision() -> None:
     graph = RatingGraph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([4.0, 2.0]), 2, 2)
     user, item = torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.25])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = additive_mse(graph, user.bfloat16(), item.bfloat16())
+        loss = additive_mse(graph, user.bfloat16(), item.bfloat16(), torch.zeros(()))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx((0.5**2 + 0.75**2) / 2)
 

@@ -200,15 +200,15 @@ def test_one_sided_polynomial_is_a_column_at_users_and_one_at_items(weights: lis
     assert isinstance(matrix, BipartiteMatrix)
     full = matrix.to(torch.float64).to_dense()
     given = to_csr(full) if kind == "any CSR" else matrix
-    dense = randn(2, 16).requires_grad_()
-    ours = one_sided_polynomial(given, dense.t(), weights, 7)
-    whole = powers(full, dense.t(), weights)
+    inputs = randn(16, 3).requires_grad_(), randn(2, 3, seed=2).requires_grad_()
+    ours = one_sided_polynomial(given, *inputs, weights, 7)
+    whole = powers(full, inputs[0] @ inputs[1].t(), weights)
     theirs = whole[:7, 0], whole[7:, 1]
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     directions = randn(7, seed=3), randn(9, seed=4)
-    by_ours, by_theirs = (torch.autograd.grad(out, dense, directions)[0] for out in (ours, theirs))
+    by_ours, by_theirs = (torch.autograd.grad(out, inputs, directions) for out in (ours, theirs))
     torch.testing.assert_close(by_ours, by_theirs, rtol=1e-12, atol=1e-12)
-    assert gradcheck(lambda x: one_sided_polynomial(given, x, weights, 7), randn(16, 2).requires_grad_())
+    assert gradcheck(lambda table, readout: one_sided_polynomial(given, table, readout, weights, 7), inputs)
 
 
 def test_gradients_of_edge_scores_in_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
