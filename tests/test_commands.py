@@ -639,6 +639,23 @@ def test_an_option_that_there_is_not(command: str, capsys: pytest.CaptureFixture
         assert option in capsys.readouterr().err
 
 
+WAITING = "from lgcn.__main__ import main; main(['--version']); import torch"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's OpenMP is GCC's on Linux alone")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    ids=str,
+)
+def test_threads_wait_as_told_and_else_briefly(given: dict[str, str], expected: str) -> None:
+    """By what OpenMP itself says when torch loads it."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env = {**ours, **given, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run([sys.executable, "-c", WAITING], env=env, check=True, capture_output=True, text=True)
+    assert set(re.findall("GOMP_SPINCOUNT = '(.*)'", done.stderr)) == {expected}
+
+
 MODULES = "import sys; from lgcn.__main__ import main; main(sys.argv[1:]); print(*sys.modules)"
 
 
