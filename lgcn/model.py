@@ -203,7 +203,8 @@ class LightGCN(nn.Module):
                 for matrix, table in zip(matrices, self.tables(), strict=True)
             )
             return Factors(*self.head.terms(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True))))
-        combined = reduce(torch.add, map(self.propagate, matrices, self.projected()))
+        propagated = (self.propagate(*channel) for channel in zip(matrices, self.projected(), strict=True))
+        combined = reduce(torch.add, propagated)
         user, item = torch.split(combined, [self.num_users, self.num_items])
         return Factors(*self.head(user, item))
 

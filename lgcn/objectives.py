@@ -83,11 +83,10 @@ def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor)
     Returns:
         A scalar; float64 where ``user`` is, else float32.
     """
-    user = full_precision(user).contiguous()
+    dtype = full_precision(user).dtype
+    given = (part.to(dtype).contiguous() for part in (user, item, offset))
     with own_precision(user):
-        given = user, item.to(user.dtype).contiguous(), offset.to(user.dtype)
-        inputs = graph.sums(user.dtype), len(graph), *given
-        return _AdditiveMse.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
+        return _AdditiveMse.apply(graph.sums(dtype), len(graph), *given)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Pairs(NamedTuple):

@@ -652,7 +652,8 @@ def test_threads_wait_as_told_and_else_briefly(given: dict[str, str], expected: 
     """By what OpenMP itself says when torch loads it."""
     ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     env = {**ours, **given, "OMP_DISPLAY_ENV": "verbose"}
-    done = subprocess.run([sys.executable, "-c", WAITING], env=env, check=True, capture_output=True, text=True)
+    call = [sys.executable, "-c", WAITING]
+    done = subprocess.run(call, env=env, check=True, capture_output=True, text=True, timeout=60)
     assert set(re.findall("GOMP_SPINCOUNT = '(.*)'", done.stderr)) == {expected}
 
 
