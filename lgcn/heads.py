@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lgcn.ops import own_precision
+
 Terms = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]
 
 
@@ -67,7 +69,8 @@ class LinearHead(Head):
 
     def project(self, embedding: Tensor) -> Tensor:
         # Two long rows instead of two columns in the table's own orientation.
-        return (self.readout @ embedding.t()).t()
+        with own_precision(embedding):
+            return (self.readout @ embedding.t()).t()
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return self.terms(user[:, 0], item[:, 1])

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lgcn.errors import InputError
 from lgcn.graph import RatingGraph
 from lgcn.heads import CosineHead, DotHead, Head, LinearHead
-from lgcn.ops import Multipliable, edge_scores, one_sided_polynomial, sparse_matmul, sparse_polynomial
+from lgcn.ops import BipartiteMatrix, Multipliable, edge_scores, one_sided_polynomial, sparse_matmul, sparse_polynomial
 
 HEADS: dict[str, Any] = {"linear": LinearHead, "dot": DotHead, "cosine": CosineHead}
 
@@ -195,12 +195,13 @@ class LightGCN(nn.Module):
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
         weights = self.layer_weights
-        if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor):
+        halves = [matrix for matrix in matrices if isinstance(matrix, BipartiteMatrix) and matrix.diagonal is None]
+        if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor) and len(halves) == len(matrices):
             # What this head does not read is not computed.
             readout = self.head.readout
             channels = (
-                one_sided_polynomial(matrix, table, readout, weights, self.num_users)
-                for matrix, table in zip(matrices, self.tables(), strict=True)
+                one_sided_polynomial(matrix, table, readout, weights)
+                for matrix, table in zip(halves, self.tables(), strict=True)
             )
             return Factors(*self.head.terms(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True))))
         propagated = (self.propagate(*channel) for channel in zip(matrices, self.projected(), strict=True))

@@ -78,7 +78,7 @@ def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor)
         graph: the ratings, at least one.
         user: [U], x.
         item: [I], y.
-        offset: scalar, c.
+        offset: [], c.
 
     Returns:
         A scalar; float64 where ``user`` is, else float32.

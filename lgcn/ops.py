@@ -2,8 +2,8 @@
 
 Shape letters: U users, I items, N = U + I nodes, E ratings (edges), F columns, K layers.
 
-Every operation has a backward pass made of sparse products alone, so a training step never holds a copy of
-an embedding row per edge (E x F numbers, and a scatter to undo it).
+Every operation has a backward pass made of matrix products, so a training step never holds a copy of an embedding row
+per edge (E x F numbers, and a scatter to undo it).
 """
 
 from collections.abc import Iterator, Sequence
@@ -209,6 +209,7 @@ def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[flo
 
 
 class _OneSidedPolynomial(torch.autograd.Function):
+    # The readout is in here because autograd's own way to and from its two rows costs a fifth of a small step.
     @staticmethod
     def forward(
         ctx: Any, matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
@@ -229,19 +230,21 @@ class _OneSidedPolynomial(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         table, readout = ctx.saved_tensors
+        _, needs_table, needs_readout, _ = ctx.needs_input_grad
         transpose = ctx.matrix.t()
         halves = transpose.by_user, transpose.by_item
         rows = grads[0].new_zeros(2, len(table))
-        for side, parts in enumerate(_sides(rows, transpose)):  # views, through which `rows` is filled
-            moved = grads[side].contiguous()
-            parts[side].add_(moved, alpha=ctx.weights[0])
-            for power, weight in enumerate(ctx.weights[1:], start=1):
-                at = (side + power) % 2
-                moved = torch.mv(halves[at], moved)
-                parts[at].add_(moved, alpha=weight)
-        return None, rows.t() @ readout, rows @ table, None
+        with own_precision(table):
+            for side, parts in enumerate(_sides(rows, transpose)):  # views, through which `rows` is filled
+                moved = grads[side].contiguous()
+                parts[side].add_(moved, alpha=ctx.weights[0])
+                for power, weight in enumerate(ctx.weights[1:], start=1):
+                    at = (side + power) % 2
+                    moved = torch.mv(halves[at], moved)
+                    parts[at].add_(moved, alpha=weight)
+            return None, rows.t() @ readout if needs_table else None, rows @ table if needs_readout else None, None
 
 
 def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]]:
@@ -250,31 +253,26 @@ def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]
 
 
 def one_sided_polynomial(
-    matrix: Multipliable, table: Tensor, readout: Tensor, weights: Sequence[float], num_users: int
+    matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Of ``sparse_polynomial(matrix, table @ readout.t(), weights)``, [N, 2], the first column at users and the second
-    at items, for half of the work.
+    """Column 0 at users and column 1 at items of ``sparse_polynomial(matrix, table @ readout.t(), weights)``.
 
-    Halves are what only a :class:`BipartiteMatrix` without a diagonal has; of others all is computed. There are no
-    second derivatives.
+    That is half of the work: each product leads from users to items or back, so it takes one half of the matrix. There
+    are no second derivatives.
 
     Args:
-        matrix: [N, N], constant with respect to the gradient.
-        table: [N, D].
+        matrix: [N, N] without a diagonal, constant with respect to the gradient.
+        table: [N, D]. In half precision it is converted.
         readout: [2, D].
         weights: K + 1 numbers.
-        num_users: U.
 
     Returns:
         [U] and [I], float64 where ``table`` is, else float32.
     """
+    assert matrix.diagonal is None
     table = full_precision(table)
-    readout = readout.to(table.dtype)
     with own_precision(table):
-        if not isinstance(matrix, BipartiteMatrix) or matrix.diagonal is not None:
-            whole = sparse_polynomial(matrix, (readout @ table.t()).t(), weights)
-            return whole[:num_users, 0], whole[num_users:, 1]
-        inputs = matrix.to(table.dtype), table, readout, weights
+        inputs = matrix.to(table.dtype), table, readout.to(table.dtype), weights
         return _OneSidedPolynomial.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -52,9 +52,14 @@ def test_additive_mse_takes_half_precision() -> None:
     graph = RatingGraph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([4.0, 2.0]), 2, 2)
     user, item = torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.25])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = additive_mse(graph, user.bfloat16(), item.bfloat16(), torch.zeros(()))
+        offset = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True)
+        loss = additive_mse(graph, user.bfloat16(), item.bfloat16(), offset)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx((0.5**2 + 0.75**2) / 2)
+    # 3 + 0.5 + 0.5 is 4 exactly; 1 + 0.25 + 0.5 is 0.25 below 2, which the offset's gradient is the mean of, doubled.
+    assert loss.item() == pytest.approx(0.25**2 / 2)
+    (by_offset,) = torch.autograd.grad(loss, offset)
+    assert by_offset.dtype == torch.bfloat16
+    assert by_offset.item() == pytest.approx(2 * -0.25 / 2)
 
 
 def test_bpr_is_the_mean_of_minus_ln_sigma() -> None:
