@@ -323,12 +323,16 @@ def _run_settings(config: str) -> dict[str, Any]:
 
 
 def settle_cpu() -> None:
-    """What training on a CPU gains from before torch's threads start (README, "Speed")."""
+    """Have this process, for good, compute on a CPU without what slows training down (README, "Speed").
+
+    To be called before torch computes anything: its threads take the first setting from the one that starts them.
+    """
     # What nothing but L2 moves decays below 1e-38, and a CPU takes a hundred times as long over such numbers. To have
-    # them as 0 saves a quarter of notebook.yaml's time. Threads take this from the one that starts them.
+    # them as 0 saves a quarter of notebook.yaml's time.
     torch.set_flush_denormal(True)
-    # A step's gradients are freed in the next one. glibc gives such memory back to the system, to ask for it again a
-    # moment later, beyond twice the largest block that was ever freed: 62 MB from here on. That saves a twentieth.
+    # A step's gradients are freed in the next one. glibc would give them back to the system and ask for them anew, page
+    # by page. It keeps blocks as large as one that it once gave back, which are 32 MiB at most, and twice that in all
+    # (man mallopt, M_MMAP_THRESHOLD). That saves a twentieth.
     torch.empty(31 << 20, dtype=torch.uint8)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lgcn.ops import own_precision
+from lgcn.ops import full_precision, own_precision
 
 Terms = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]
 
@@ -69,8 +69,9 @@ class LinearHead(Head):
 
     def project(self, embedding: Tensor) -> Tensor:
         # Two long rows instead of two columns in the table's own orientation.
+        embedding = full_precision(embedding)
         with own_precision(embedding):
-            return (self.readout @ embedding.t()).t()
+            return (self.readout.to(embedding.dtype) @ embedding.t()).t()
 
     def forward(self, user: Tensor, item: Tensor) -> Terms:
         return self.terms(user[:, 0], item[:, 1])

@@ -126,5 +126,6 @@ def bars(title: str, xlabel: str, ylabel: str, groups: list[str], series: dict[s
         axes.bar(places, heights, width, label=name)
     axes.set_xticks(np.arange(len(groups)), groups)
     if len(series) > 1:
-        axes.legend()
+        axes.margins(y=0.25)  # room for the legend above the bars
+        axes.legend(loc="upper center", ncols=len(series))
     return figure

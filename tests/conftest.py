@@ -9,19 +9,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import csv
 import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import pandas as pd
 import pytest
+import torch
 
 
 def _lacking(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """`lgcn fit` takes them for 0 in its process for good, and a test that runs it here must not do so to others."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -315,17 +315,19 @@ def test_rating_values_do_not_enter_the_propagation() -> None:
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layer_weights", ["uniform", "learned"])
+@pytest.mark.parametrize("add_self_loops", [False, True])
 @pytest.mark.parametrize("head", ["linear", "dot"])
 def test_autocast_lowers_no_product(
-    half: torch.dtype, head: Literal["linear", "dot"], layer_weights: LayerWeights
+    half: torch.dtype, head: Literal["linear", "dot"], add_self_loops: bool, layer_weights: LayerWeights
 ) -> None:
-    """Neither forth nor back, outside of it or, as torch advises against, within."""
-    graph, results = made_graph(), []
+    """Neither forth nor back, which torch advises to have outside of it; within, but for the linear head's projection,
+    whose way back is torch's own."""
+    graph, results = made_graph(add_self_loops=add_self_loops), []
     torch.manual_seed(1)
     model = LightGCN(graph.num_users, graph.num_items, 4, 2, layer_weights, head, init_std=1.0)
     ways = [(False, False), (True, False), (True, True)]
-    if (head, layer_weights) == ("linear", "learned"):
-        ways.pop()  # the way back through its projection is torch's own
+    if head == "linear" and (add_self_loops or layer_weights == "learned"):
+        ways.pop()
     for forward, backward in ways:
         with torch.autocast("cpu", half, enabled=forward):
             predicted = model(graph.propagation_matrix()).predict_edges(graph)
@@ -335,6 +337,19 @@ def test_autocast_lowers_no_product(
         results.append([predicted.detach(), *(gradient(parameter) for parameter in model.parameters())])
     for lowered in results[1:]:
         torch.testing.assert_close(lowered, results[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("head", ["linear", "dot"])
+def test_a_model_in_half_precision_computes_in_full(head: Literal["linear", "dot"], add_self_loops: bool) -> None:
+    graph = made_graph(add_self_loops=add_self_loops)
+    torch.manual_seed(1)
+    model = LightGCN(graph.num_users, graph.num_items, 64, 2, head=head, init_std=1.0).bfloat16()
+    ours = model(graph.propagation_matrix())
+    theirs = model.double()(graph.propagation_matrix())  # the same parameters
+    predicted, expected = ours.predict_edges(graph), theirs.predict_edges(graph)
+    assert predicted.dtype == torch.float32
+    torch.testing.assert_close(predicted, expected.float(), rtol=1e-5, atol=1e-5)
 
 
 # -- engines -----------------------------------------------------------------------------------------------
@@ -430,10 +445,13 @@ class Counting:
 @pytest.mark.parametrize(("head", "columns"), [("linear", 2), ("dot", 16)])
 def test_the_linear_head_sends_two_columns_over_the_graph(head: Literal["linear", "dot"], columns: int) -> None:
     graph = made_graph()
-    matrix = Counting(graph.propagation_matrix())
+    plain = graph.propagation_matrix()
+    matrix = Counting(plain)
     model = LightGCN(graph.num_users, graph.num_items, 16, 3, head=head)
-    torch.autograd.backward(model(matrix).predict_edges(graph).sum())
+    predicted = model(matrix).predict_edges(graph)
+    torch.autograd.backward(predicted.sum())
     assert matrix.columns == [columns] * 6  # three layers there, three back
+    torch.testing.assert_close(predicted, model(plain).predict_edges(graph))
 
 
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
