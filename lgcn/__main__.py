@@ -30,11 +30,10 @@ def main(args: list[str] | None = None) -> None:
 def share_cores() -> None:
     """Let torch's threads wait for each other awake for about a millisecond, and then asleep.
 
-    GCC's OpenMP, which torch for Linux brings along, has them spin for many milliseconds. Where another program has one
-    of two cores, that keeps the thread that works from the other one, and notebook.yaml takes four times as long as
-    with this. Asleep after a twentieth of a millisecond it would take half as long as with this, and a third longer
-    where both cores are free (README, "Speed"). Other OpenMPs do not know the variable; GOMP_SPINCOUNT or
-    OMP_WAIT_POLICY in the environment win. It is read when torch is loaded.
+    GCC's OpenMP, which torch for Linux brings along, has them spin for many milliseconds, which keeps the thread that
+    works from a core where another program has the other one. A millisecond is between what is best there and where all
+    cores are free (README, "Speed"). Other OpenMPs do not know the variable; GOMP_SPINCOUNT or OMP_WAIT_POLICY in the
+    environment win. It is read when torch is loaded.
     """
     if "torch" not in sys.modules and not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "20000"

@@ -327,8 +327,8 @@ def settle_cpu() -> None:
 
     To be called before torch computes anything: its threads take the first setting from the one that starts them.
     """
-    # What nothing but L2 moves decays below 1e-38, and a CPU takes a hundred times as long over such numbers. To have
-    # them as 0 saves a quarter of notebook.yaml's time.
+    # What nothing but L2 moves decays below 1e-38, and a CPU takes many times as long over such numbers. To have them
+    # as 0 saves a quarter of notebook.yaml's time.
     torch.set_flush_denormal(True)
     # A step's gradients are freed in the next one. glibc would give them back to the system and ask for them anew, page
     # by page. It keeps blocks as large as one that it once gave back, which are 32 MiB at most, and twice that in all
