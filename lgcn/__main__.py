@@ -22,7 +22,7 @@ def main(args: list[str] | None = None) -> None:
         with one_line_errors():
             if args[0] not in USING:
                 raise unknown_command(args[0])
-            from lgcn.commands import run
+            from lgcn.serving.commands import run
 
             run(args)
 
@@ -43,10 +43,10 @@ def train(args: list[str]) -> None:
     """The commands that need Lightning."""
     # Lightning and what it brings along make a million objects that stay. To look for garbage among them, while they
     # are made and again in the middle of training, took 1.4 s of a start's 9.
-    first = "lgcn.cli" not in sys.modules
+    first = "lgcn.runs.cli" not in sys.modules
     if first:
         gc.disable()
-    from lgcn import cli
+    from lgcn.runs import cli
 
     if first:
         gc.freeze()

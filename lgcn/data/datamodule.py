@@ -20,7 +20,7 @@ from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph
+from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
 

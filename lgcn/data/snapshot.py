@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
-from lgcn.graph import RatingGraph
+from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from lgcn.__main__ import main as lgcn
 from lgcn.data import sources
-from lgcn.recommend import Recommender
+from lgcn.serving.recommender import Recommender
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ml-latest-small.yaml"
 

@@ -18,10 +18,10 @@ from rich.table import Table
 from torch.nn.functional import softplus
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.graph import RatingGraph
-from lgcn.model import Factors, LightGCN
-from lgcn.ranking import ranking_results
-from lgcn.tasks import RankingTask
+from lgcn.evaluation.ranking_metrics import ranking_results
+from lgcn.graph.ratings import RatingGraph
+from lgcn.model.lightgcn import Factors, LightGCN
+from lgcn.training.tasks import RankingTask
 
 BATCH, COLUMNS, LAYERS, L2 = 2048, 64, 3, 1e-4
 

@@ -85,7 +85,7 @@ def main() -> None:
     print(describe())
     with tempfile.TemporaryDirectory() as folder:
         cold("lgcn --help", "--help")
-        cold("imports of recommend alone", code="import lgcn.commands")
+        cold("imports of recommend alone", code="import lgcn.serving.commands")
         cold("recommend, one user", "recommend", "--ckpt_path", checkpoint, "--users", "1")
         cold("recommend, all users", "recommend", "--ckpt_path", checkpoint, "--output", f"{folder}/all.csv")
     with socket.socket() as free:

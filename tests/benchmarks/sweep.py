@@ -12,8 +12,8 @@ from rich.table import Table
 from synthetic import make_graph
 from torch.nn.functional import mse_loss
 
-from lgcn.graph import RatingGraph
-from lgcn.model import LightGCN
+from lgcn.graph.ratings import RatingGraph
+from lgcn.model.lightgcn import LightGCN
 
 USERS, ITEMS = 162_000, 59_000  # MovieLens 25M's
 

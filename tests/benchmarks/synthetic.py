@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from pyarrow import csv
 
-from lgcn.graph import RatingGraph
+from lgcn.graph.ratings import RatingGraph
 
 
 def draw_pairs(

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import mse_loss
 
-from lgcn.channels import EdgeWeights, channel_matrices
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.graph import Normalisation, RatingGraph
-from lgcn.model import LightGCN
-from lgcn.tasks import RatingTask
+from lgcn.graph.channels import EdgeWeights, channel_matrices
+from lgcn.graph.ratings import Normalisation, RatingGraph
+from lgcn.model.lightgcn import LightGCN
+from lgcn.training.tasks import RatingTask
 
 REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
 SOURCE = "ml-latest-small" if REAL else "sample"

@@ -1,0 +1,1 @@
+"""Metrics, baselines and what they say of a model."""

@@ -1,0 +1,1 @@
+"""The ratings as a graph: sparse kernels, normalisation, channels. Knows tensors only."""

@@ -1,0 +1,426 @@
+"""RatingGraph: rated pairs as a bipartite graph, and its normalised adjacency as CSR.
+
+LightGCN (He et al., SIGIR 2020, https://arxiv.org/abs/2002.02126), equation 8: with R the U x I matrix of rated
+pairs, the nodes are the U users followed by the I items, A = [[0, R], [Rᵀ, 0]], and propagation multiplies by
+D^-1/2 A D^-1/2, D being the diagonal matrix of degrees. Rating values do not enter A.
+
+Departures, all of them choices: self-loops (A + I, as in Kipf & Welling's GCN; the paper, section 3.1, has none),
+another normalisation, and a value for each edge (see :mod:`lgcn.graph.channels`).
+
+Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from lgcn.errors import InputError
+from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+    from torch_sparse import SparseTensor
+
+# torch says this once about every CSR tensor. The operations used here are compared with dense products in
+# tests/test_ops.py, so the label says nothing to someone who trains a model.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+
+class Normalisation(NamedTuple):
+    """By which powers of which degrees an edge is divided: (d_receiver + a)^r · (d_sender + a)^s.
+
+    LightGCN divides by the square roots. r = 1, s = 0 is a mean over neighbours. The damping a, one for users and one
+    for items, is as many ratings added to every degree that is not 0: it gives less weight to those with few ratings.
+    """
+
+    exponents: Sequence[float] = (0.5, 0.5)  # r and s
+    item_exponents: Sequence[float] | None = None  # r and s where items receive; None: as where users do
+    damping: Sequence[float] = (0.0, 0.0)  # a of users, and of items
+
+
+PAPER = Normalisation()
+
+
+class Adjacency(NamedTuple):
+    """The normalised adjacency, compressed by row."""
+
+    crow: Tensor  # [N + 1] where each row starts
+    col: Tensor  # [nnz] column of each entry
+    value: Tensor  # [nnz] float32, gcn_norm's weight
+    edge: Tensor  # [nnz] the rating each entry comes from; E for a self-loop
+
+
+class RatingSums(NamedTuple):
+    """What the squared error of predictions x_u + y_i needs to know of the ratings; see :mod:`lgcn.training.objectives`."""
+
+    pairs: BipartiteMatrix  # 1 for each rated pair
+    user_count: Tensor  # [U] ratings of each user
+    item_count: Tensor  # [I]
+    user_sum: Tensor  # [U] of each user's ratings, less the mean
+    item_sum: Tensor  # [I]
+    square_sum: Tensor  # [] of the squares of all ratings, less the mean
+    mean: Tensor  # [] rating
+
+
+@dataclass(frozen=True, eq=False)
+class RatingGraph:
+    """The ratings of one split as a graph. Build it with :meth:`from_edges`.
+
+    Edges are sorted by user, then item, whatever their order in the file. Everything derived (adjacency,
+    patterns for the sampled product) is built at first use and kept; memory is linear in E. Indices are int32,
+    so 2 E + N is below 2^31.
+    """
+
+    user: Tensor  # [E] int32 in 0..U-1, ascending
+    item: Tensor  # [E] int32 in 0..I-1, ascending within a user
+    rating: Tensor  # [E] float32
+    num_users: int
+    num_items: int
+    add_self_loops: bool = False
+
+    @classmethod
+    def from_edges(
+        cls,
+        user: Tensor,
+        item: Tensor,
+        rating: Tensor,
+        num_users: int,
+        num_items: int,
+        add_self_loops: bool = False,
+    ) -> "RatingGraph":
+        """Sort edges into a graph.
+
+        Args:
+            user: [E] integers in 0..num_users-1.
+            item: [E] integers in 0..num_items-1.
+            rating: [E] numbers.
+            num_users: U, isolated users included.
+            num_items: I, isolated items included.
+            add_self_loops: whether every node is its own neighbour, too.
+
+        Raises:
+            ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
+                too many edges and nodes.
+        """
+        if not len(user) == len(item) == len(rating):
+            raise ValueError(f"user, item and rating differ in length: {len(user)}, {len(item)}, {len(rating)}")
+        for name, index, size in (("user", user, num_users), ("item", item, num_items)):
+            if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
+                raise ValueError(f"{name} indices must be in 0..{size - 1} (got {index.min()}..{index.max()})")
+        if 2 * len(user) + num_users + num_items >= 2**31:
+            raise ValueError(f"{len(user)} ratings of {num_users} users and {num_items} items are too many for int32")
+        rows, columns = user.cpu().numpy(), item.cpu().numpy()
+        order = sparse.csr_array((np.arange(len(rows)), (rows, columns)), shape=(num_users, num_items))
+        order.sort_indices()
+        if order.nnz != len(rows):
+            raise ValueError(f"{len(rows) - order.nnz} (user, item) pairs are there more than once")
+        by_user = torch.from_numpy(order.data)
+        return cls(
+            user=user.cpu()[by_user].to(torch.int32),
+            item=item.cpu()[by_user].to(torch.int32),
+            rating=rating.cpu()[by_user].to(torch.float32),
+            num_users=num_users,
+            num_items=num_items,
+            add_self_loops=add_self_loops,
+        )
+
+    def __len__(self) -> int:
+        """The number of ratings, E."""
+        return len(self.user)
+
+    @property
+    def num_nodes(self) -> int:
+        """N = U + I."""
+        return self.num_users + self.num_items
+
+    @property
+    def device(self) -> torch.device:
+        return self.user.device
+
+    def to(self, device: torch.device | str) -> "RatingGraph":
+        """The same graph on another device, with its pattern."""
+        if torch.device(device) == self.device:
+            return self
+        pattern = EdgePattern(*(part.to(device) for part in self.pattern))
+        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device))
+        vars(moved)["pattern"] = pattern
+        return moved
+
+    @cached_property
+    def user_degree(self) -> Tensor:
+        """[U] ratings per user."""
+        return torch.bincount(self.user, minlength=self.num_users)
+
+    @cached_property
+    def item_degree(self) -> Tensor:
+        """[I] ratings per item."""
+        return torch.bincount(self.item, minlength=self.num_items)
+
+    def sums(self, dtype: torch.dtype) -> RatingSums:
+        """The ratings, summed up by user and by item; kept for the next time."""
+        if dtype not in self._sums:
+            rating, pattern = self.rating.to(dtype), self.pattern
+            mean = rating.mean()
+            left = rating - mean
+            self._sums[dtype] = RatingSums(
+                pattern.pairs(dtype),
+                self.user_degree.to(dtype),
+                self.item_degree.to(dtype),
+                csr_matmul(pattern.by_users(left), left.new_ones(self.num_items)),
+                csr_matmul(pattern.by_items(left), left.new_ones(self.num_users)),
+                left.square().sum(),
+                mean,
+            )
+        return self._sums[dtype]
+
+    @cached_property
+    def _sums(self) -> dict[torch.dtype, RatingSums]:
+        return {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the edges and their ratings: equal for equal graphs, whatever machine built them."""
+        digest = hashlib.sha256(f"{self.num_users} {self.num_items} {self.add_self_loops}".encode())
+        for part in (self.user, self.item, self.rating):
+            digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    # -- propagation ---------------------------------------------------------------------------------------
+
+    def user_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
+        """[U] (degree + damping)^-exponent, and 0 where the degree is 0."""
+        return self._scale(self.user_degree, exponent, damping)
+
+    def item_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
+        """[I], likewise."""
+        return self._scale(self.item_degree, exponent, damping)
+
+    def _scale(self, ratings: Tensor, exponent: float, damping: float) -> Tensor:
+        degree = ratings.float() + float(self.add_self_loops)
+        return (degree + damping).pow(-exponent).masked_fill_(degree == 0, 0.0)
+
+    @cached_property
+    def edge_weight(self) -> Tensor:
+        """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
+        return self._normalised(self.user_scale(), self.item_scale())
+
+    def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
+        """[E] of_user[u] · of_item[i], [U] and [I]."""
+        return of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
+
+    def weights_to_users(
+        self,
+        value: Tensor | None = None,
+        normalisation: Normalisation = PAPER,
+        of_item: Tensor | None = None,
+    ) -> Tensor:
+        """[E] each rating's entry in the half of the propagation matrix that sends to users.
+
+        Args:
+            value, normalisation: as for :meth:`propagation_matrix`.
+            of_item: [I] what items' degrees make of a weight, where they are another graph's (:meth:`item_scale`).
+        """
+        (receives, sends), _, damping = normalisation
+        if normalisation == PAPER and of_item is None:
+            weight = self.edge_weight
+        else:
+            of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
+            weight = self._normalised(self.user_scale(receives, damping[0]), of_item)
+        return weight if value is None else weight * value
+
+    def propagation_matrix(
+        self, engine: str = "csr", value: Tensor | None = None, normalisation: Normalisation = PAPER
+    ) -> Multipliable:
+        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+
+        Args:
+            engine: ``csr`` for a :class:`lgcn.graph.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
+                ``torch_sparse.SparseTensor``.
+            value: [E] what to multiply each rating's entry by, in both directions; None is 1. Self-loops stay.
+            normalisation: what each entry is divided by.
+
+        Raises:
+            InputError: torch-sparse is asked for and not installed.
+        """
+        (receives, sends), other, damping = normalisation
+        item_receives, item_sends = (receives, sends) if other is None else other
+        to_users = self.weights_to_users(value, normalisation)
+        to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
+        if not symmetric:
+            of_user, of_item = self.user_scale(item_sends, damping[0]), self.item_scale(item_receives, damping[1])
+            to_items = self._normalised(of_user, of_item)
+            to_items = to_items if value is None else to_items * value
+        loops = None
+        if self.add_self_loops:
+            of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
+            of_items = self.item_scale(item_receives, damping[1]) * self.item_scale(item_sends, damping[1])
+            loops = torch.cat([of_users, of_items])
+        if engine == "csr":
+            pattern = self.pattern
+            halves = pattern.by_users(to_users), pattern.by_items(to_items)
+            if symmetric:
+                return BipartiteMatrix(*halves, loops)
+            return BipartiteMatrix(*halves, loops, (pattern.by_users(to_items), pattern.by_items(to_users)))
+        crow, col, _, edge = self.adjacency
+        entries = self._entries(to_users, to_items, loops, crow, edge)
+        matrix: Multipliable = sparse_tensor(crow, col, entries, (self.num_nodes, self.num_nodes))
+        return matrix
+
+    def _entries(self, to_users: Tensor, to_items: Tensor, loops: Tensor | None, crow: Tensor, edge: Tensor) -> Tensor:
+        """The adjacency's values from a value for each rating, [E] a direction, and each node's loop, [N]."""
+        zero = to_users.new_zeros(1)
+        first_of_items = int(crow[self.num_users])
+        value = torch.cat(
+            [torch.cat([to_users, zero])[edge[:first_of_items]], torch.cat([to_items, zero])[edge[first_of_items:]]]
+        )
+        if loops is None:
+            return value
+        return torch.where(edge == len(self), loops.repeat_interleave(crow.diff()), value)
+
+    def kept(self, probability: float, generator: torch.Generator) -> Tensor:
+        """[E] bool: all ratings but those left out, each with ``probability``."""
+        return torch.rand(len(self), generator=generator, device=self.device) >= probability
+
+    def part(self, chosen: Tensor) -> "RatingGraph":
+        """The graph of the ratings that ``chosen``, [E] bool, marks; users and items keep their index.
+
+        Nothing is sorted: the order of the edges, by user and by item, is that of the whole graph.
+        """
+        whole = self.pattern
+        chosen_by_item = chosen.index_select(0, whole.by_item)
+        before, before_by_item = _count_before(chosen), _count_before(chosen_by_item)
+        edge, place = chosen.nonzero()[:, 0], chosen_by_item.nonzero()[:, 0]
+        part = replace(
+            self,
+            user=self.user.index_select(0, edge),
+            item=self.item.index_select(0, edge),
+            rating=self.rating.index_select(0, edge),
+        )
+        user_starts = before.index_select(0, whole.user_starts)
+        item_starts = before_by_item.index_select(0, whole.item_starts)
+        by_item = before.index_select(0, whole.by_item.index_select(0, place))
+        vars(part).update(
+            pattern=EdgePattern(
+                part.user, part.item, user_starts, item_starts, by_item, whole.user_by_item.index_select(0, place)
+            ),
+            user_degree=user_starts.diff().long(),
+            item_degree=item_starts.diff().long(),
+        )
+        return part
+
+    @cached_property
+    def adjacency(self) -> Adjacency:
+        """D^-1/2 A D^-1/2 in compressed rows, both directions of every edge: 2 E entries (+ N self-loops)."""
+        # scipy compresses edge numbers instead of values: the result says where each edge went.
+        user, item = self.user.cpu().numpy(), self.item.cpu().numpy() + np.int32(self.num_users)
+        loop = np.arange(self.num_nodes if self.add_self_loops else 0, dtype=np.int32)
+        number = np.arange(len(self), dtype=np.int32)
+        both = sparse.coo_array(
+            (
+                np.concatenate([number, number, np.full_like(loop, len(self))]),
+                (np.concatenate([user, item, loop]), np.concatenate([item, user, loop])),
+            ),
+            shape=(self.num_nodes, self.num_nodes),
+        ).tocsr()
+        crow, col, edge = (
+            torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
+        )
+        loops = torch.cat([self.user_scale(), self.item_scale()]).square() if self.add_self_loops else None
+        return Adjacency(crow, col, self._entries(self.edge_weight, self.edge_weight, loops, crow, edge), edge)
+
+    @cached_property
+    def pattern(self) -> EdgePattern:
+        """The rated pairs, compressed by user and by item, as the predictions of all edges need them."""
+        starts, number = row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
+        by_user = sparse.csr_array(
+            (number, self.item.cpu().numpy(), starts.cpu().numpy()), shape=(self.num_users, self.num_items)
+        )
+        by_item = by_user.tocsc()
+        order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
+        return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
+
+    # -- to and from other libraries -----------------------------------------------------------------------
+
+    def to_sparse_tensor(self) -> "SparseTensor":
+        """The ratings as a ``torch_sparse.SparseTensor`` [U, I]; its values are the ratings.
+
+        Raises:
+            InputError: torch-sparse is not installed.
+        """
+        return sparse_tensor(self.pattern.user_starts, self.item, self.rating, (self.num_users, self.num_items))
+
+    @classmethod
+    def from_sparse_tensor(cls, ratings: "SparseTensor", add_self_loops: bool = False) -> "RatingGraph":
+        """A graph from a ``torch_sparse.SparseTensor`` [U, I] whose values are ratings.
+
+        Raises:
+            ValueError: the matrix has no values.
+        """
+        user, item, rating = ratings.coo()
+        if rating is None:
+            raise ValueError("the SparseTensor has no values; ratings are needed")
+        return cls.from_edges(user, item, rating, ratings.size(0), ratings.size(1), add_self_loops)
+
+    def to_data(self) -> "HeteroData":
+        """The graph as PyG data: node types ``user`` and ``item``, edge type ``(user, rates, item)``.
+
+        ``edge_index`` is [2, E] (users, items), ``edge_label`` [E] the ratings. ``.to_homogeneous()`` and
+        ``T.ToUndirected()`` give PyG's other forms.
+        """
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        data["user"].num_nodes, data["item"].num_nodes = self.num_users, self.num_items
+        data["user", "rates", "item"].edge_index = torch.stack([self.user, self.item]).long()
+        data["user", "rates", "item"].edge_label = self.rating
+        return data
+
+    @classmethod
+    def from_data(cls, data: "HeteroData", add_self_loops: bool = False) -> "RatingGraph":
+        """A graph from PyG data in the form that :meth:`to_data` gives."""
+        edges = data["user", "rates", "item"]
+        user, item = edges.edge_index
+        return cls.from_edges(
+            user, item, edges.edge_label, data["user"].num_nodes, data["item"].num_nodes, add_self_loops
+        )
+
+
+def require_torch_sparse() -> None:
+    """Check that torch-sparse can be used.
+
+    Raises:
+        InputError: it is not installed, or was built for another torch.
+    """
+    try:
+        import torch_sparse  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"engine 'sparse_tensor' needs torch-sparse, which cannot be imported ({error}); build it with "
+            "`make sparse` (or `pip install --no-build-isolation lgcn[sparse]`), or use engine 'csr'"
+        ) from error
+
+
+def sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> "SparseTensor":
+    """A ``torch_sparse.SparseTensor`` from compressed rows; raises InputError where torch-sparse is missing."""
+    require_torch_sparse()
+    from torch_sparse import SparseTensor
+
+    # torch-sparse knows int64 indices only.
+    return SparseTensor(
+        rowptr=crow.long(), col=col.long(), value=value, sparse_sizes=shape, is_sorted=True, trust_data=True
+    )
+
+
+def _count_before(chosen: Tensor) -> Tensor:
+    """[n + 1] int32: how many of a bool tensor's entries are true before each place, and before its end."""
+    count = torch.zeros(len(chosen) + 1, dtype=torch.int32, device=chosen.device)
+    torch.cumsum(chosen, 0, dtype=torch.int32, out=count[1:])
+    return count

@@ -1,0 +1,1 @@
+"""LightGCN, its heads and its scores."""

@@ -1,0 +1,131 @@
+"""Figures: a run's curves, and what its model gets right and wrong. As PNG in the run, and as images in TensorBoard."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lgcn.runs.checkpointing import is_rehearsal, run_folder
+from lgcn.training.objectives import RANKING_OBJECTIVES
+
+if TYPE_CHECKING:  # importing it takes half a second, so that is done when there is something to draw
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = "plots"
+
+
+class Plots(Callback):
+    """The notebook's two plots, loss and recall@k by step, and for rankings NDCG.
+
+    The curve is part of the checkpoint, so a resumed run's plots show all of it.
+    """
+
+    def __init__(self) -> None:
+        self.curve: list[dict[str, float]] = []
+        self.run: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run = run_folder(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = state_dict["curve"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.curve.append({"step": trainer.global_step, **values})
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run is None or is_rehearsal(trainer) or not self.curve:
+            return
+        k, objective = pl_module.hparams["k"], pl_module.hparams["objective"]
+        ranks = objective in RANKING_OBJECTIVES
+        label = f"loss ({objective if ranks else 'mean squared error'})"
+        figures = {"loss": self._figure({"train/loss": "training", "val/loss": "validation"}, label)}
+        for name in (f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",):
+            figures[name] = self._figure({f"val/{name}": f"validation, {name}"}, name)
+        save(figures, self.run, trainer)
+
+    def _figure(self, lines: dict[str, str], label: str) -> "Figure":
+        figure, axes = blank(f"{label.split(' (')[0]} by step", "step", label)
+        for name, meaning in lines.items():
+            points = [(row["step"], row[name]) for row in self.curve if name in row]
+            if not points:
+                continue
+            # A single point has no line to see.
+            axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
+        axes.legend()
+        return figure
+
+
+def blank(title: str, xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
+    """An empty figure in the style of all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=120)
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.16, top=0.92)  # a layout that is computed takes as long again
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
+    """Write figures to a run's folder and to TensorBoard, each drawn once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(f"plots/{name}", pixels, trainer.global_step, dataformats="HWC")
+
+
+# -- a trained model -------------------------------------------------------------------------------------------
+
+
+def predicted_against_true(preds: Tensor, target: Tensor) -> "Figure":
+    """How predictions spread for each true rating, both [B]: half lie in the box, nine tenths between the whiskers. Of
+    more than 20 different ratings, how many pairs there are."""
+    figure, axes = blank("predicted against true ratings, validation", "true rating", "predicted rating")
+    values = target.unique().tolist()  # type: ignore[no-untyped-call]  # torch's; ascending
+    if len(values) > 20:
+        axes.hexbin(target.numpy(), preds.numpy(), gridsize=40, mincnt=1, bins="log", cmap="Blues")
+    else:
+        groups = [preds[target == value].numpy() for value in values]
+        width = 0.6 * min((high - low for low, high in pairwise(values)), default=1.0)
+        axes.boxplot(groups, positions=values, widths=width, whis=(5, 95), showfliers=False, manage_ticks=False)
+    ends = (min(values), max(values))
+    axes.plot(ends, ends, linestyle="--", color="gray", linewidth=1, label="predicted = true")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def bars(title: str, xlabel: str, ylabel: str, groups: list[str], series: dict[str, list[float]]) -> "Figure":
+    """One bar of each series for each group."""
+    figure, axes = blank(title, xlabel, ylabel)
+    width = 0.8 / len(series)
+    for number, (name, heights) in enumerate(series.items()):
+        places = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
+        axes.bar(places, heights, width, label=name)
+    axes.set_xticks(np.arange(len(groups)), groups)
+    if len(series) > 1:
+        axes.margins(y=0.25)  # room for the legend above the bars
+        axes.legend(loc="upper center", ncols=len(series))
+    return figure

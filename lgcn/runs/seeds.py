@@ -1,0 +1,168 @@
+"""``lgcn seeds``: one training with several seeds, for a score's mean and how far it is chance.
+
+Only what --seed_everything draws differs between the runs: first values, dropout, masking. The split has its own
+--data.seed, so all runs are judged on the same ratings.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import lgcn
+from lgcn.errors import InputError
+from lgcn.files import replacing
+from lgcn.runs.checkpointing import RunCheckpoints, is_rehearsal
+
+log = logging.getLogger(__name__)
+
+Command = Callable[[list[str]], LightningCLI]
+Row = dict[str, Any]
+
+DESCRIPTION = """\
+Run `lgcn fit` once for each seed, then print each run's best validation result, their mean, and their sample standard
+deviation (over n - 1). Each run has a folder of its own, as always; the table is written to seeds.json beside them,
+anew after each seed.
+
+Takes the options of `lgcn fit` besides (`lgcn fit --help`), except --seed_everything and --ckpt_path.
+"""
+LARGEST = 2**32 - 1  # numpy's
+RANKED = ("ranking_recall", "ranking_ndcg")
+TESTED = ("test/rmse", "test/mae", "test/recall@", "test/precision@")
+
+
+def train_seeds(args: list[str], command: Command) -> None:
+    """Train with each of --seeds, and test each if asked to.
+
+    Args:
+        args: the command line after ``lgcn seeds``.
+        command: runs ``lgcn fit`` or ``lgcn test`` with its arguments and returns it as it is at its end.
+
+    Raises:
+        InputError: there are no seeds, they are not different whole numbers, or an option excludes them.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lgcn seeds",
+        usage="lgcn seeds [--seeds N ...] [--test] [options of lgcn fit]",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="*",
+        default=["0", "1", "2", "3", "4"],
+        metavar="N",
+        help="what --seed_everything is to be in each run (default: 0 1 2 3 4)",
+    )
+    parser.add_argument("--test", action="store_true", help="also `lgcn test` each run's best checkpoint")
+    given, options = parser.parse_known_args(args)
+    seeds = _seeds(given.seeds)
+    for option in options:
+        if option.split("=")[0] in ("--seed_everything", "--ckpt_path"):
+            reason = "--seeds sets it" if "seed" in option else "each seed trains from the start"
+            raise InputError(f"lgcn seeds does not take {option.split('=')[0]}: {reason}")
+
+    rows: list[Row] = []
+    path = Path()
+    try:
+        for number, seed in enumerate(seeds, 1):
+            log.info("seed %d (%d of %d)", seed, number, len(seeds))
+            best, seconds = _fit(seed, options, command)
+            row: Row = {"seed": seed, "run": str(best.run), best.monitor: best.best_score}
+            row |= {"step": best.best_step, "seconds": seconds}
+            if given.test:
+                metrics = command(["test", "--ckpt_path", str(best.path("best"))]).trainer.callback_metrics
+                k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
+                names = [name for start in TESTED for name in metrics if name.startswith(start)]
+                names += [f"test/{name}@{k}" for name in RANKED if f"test/{name}@{k}" in metrics]
+                row |= {name: float(metrics[name]) for name in names}
+            rows.append(row)
+            path = Path(row["run"]).parent / "seeds.json"
+            _write(path, rows, {"options": options, "seeds": seeds, "monitor": best.monitor})
+    finally:  # of those before one that fails, too
+        if rows:
+            _show(path, rows)
+
+
+def _seeds(given: list[str]) -> list[int]:
+    if not given:
+        raise InputError("--seeds needs at least one number, as in --seeds 0 1 2 (got none)")
+    seeds = []
+    for word in given:
+        if not (word.isdecimal() and int(word) <= LARGEST):
+            raise InputError(f"--seeds must be whole numbers from 0 to {LARGEST}, as in --seeds 0 1 2 (got {word!r})")
+        if int(word) in seeds:
+            raise InputError(f"--seeds must be different numbers: {int(word)} is there twice, and would train twice")
+        seeds.append(int(word))
+    return seeds
+
+
+def _fit(seed: int, options: list[str], command: Command) -> tuple[RunCheckpoints, float]:
+    """One training: its run's checkpoints, and the seconds it took from its data to its summary."""
+    start = time.perf_counter()
+    trainer = command(["fit", *options, "--seed_everything", str(seed)]).trainer
+    seconds = time.perf_counter() - start
+    best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoints))
+    if best.best_score is None or best.run is None or is_rehearsal(trainer):
+        raise InputError(
+            f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
+            "--trainer.fast_dev_run, --trainer.limit_val_batches 0 or too few steps leave out"
+        )
+    return best, seconds
+
+
+def _spread(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
+    """Mean and sample standard deviation of each column of numbers; one row has no deviation."""
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("seed", "run")}
+    return {
+        name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+        for name, values in columns.items()
+    }
+
+
+@rank_zero_only
+def _write(path: Path, rows: list[Row], asked: dict[str, Any]) -> None:
+    spread = _spread(rows)
+    content = {
+        **asked,
+        "runs": rows,
+        "mean": {name: mean for name, (mean, _) in spread.items()},
+        "sample_std": {name: std for name, (_, std) in spread.items()},
+        "versions": {"lgcn": lgcn.__version__, "torch": torch.__version__},
+    }
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
+
+
+@rank_zero_only
+def _show(path: Path, rows: list[Row]) -> None:
+    """A table for 80 columns: headings and the last row break over lines, the folder is said once."""
+    digits = {"step": ",.0f", "seconds": ",.1f"}
+    spread = _spread(rows)
+    caption = "± std: sample standard deviation (n - 1)"
+    table = Table(box=box.SIMPLE, padding=0, show_footer=True, caption=caption)
+    table.add_column("seed", justify="right")
+    table.add_column("run", footer="mean\n± std")
+    for name, (mean, std) in spread.items():
+        form = digits.get(name, ".4f")
+        footer = f"{mean:{form}}" + ("" if std is None else f"\n± {std:{form}}")
+        table.add_column(name.replace("/", "\n").replace("@", "\n@"), footer=footer, justify="right")
+    for row in rows:
+        values = [f"{row[name]:{digits.get(name, '.4f')}}" for name in spread]
+        table.add_row(str(row["seed"]), Path(row["run"]).name, *values)
+    console = Console(highlight=False)
+    console.print(f"\n[bold]seeds[/]     {path.parent}", soft_wrap=True)
+    console.print(table)
+    console.print(f"written to {path}", soft_wrap=True)

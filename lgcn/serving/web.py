@@ -1,0 +1,369 @@
+"""A local page and a JSON API for a trained model: ``lgcn serve``.
+
+    GET  /                                   the page
+    GET  /api/model                          what the model is and knows
+    GET  /api/items?query=toy                items by title or id, the most rated first
+    GET  /api/items/{item}/similar
+    GET  /api/users?query=4                  users by id
+    GET  /api/users/{user}/ratings           what a user has rated
+    GET  /api/users/{user}/recommendations
+    POST /api/recommendations                for somebody new, from their ratings
+    GET  /openapi.json                       all of this in detail
+
+Everything is answered from memory. An error is a JSON object with one text, ``error``, and tells nothing of this
+machine.
+"""
+
+import ipaddress
+import json
+import logging
+import re
+import socket
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from lgcn import __version__
+from lgcn.errors import InputError
+from lgcn.serving.recommender import Exclude, Recommendation, Recommender, as_written
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Query, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from pydantic import BaseModel, Field
+    from starlette.exceptions import HTTPException as StarletteHTTPException
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise InputError(
+        f"lgcn serve needs FastAPI and uvicorn ({error}); make serve, or pip install 'lgcn[serve]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).with_name("page.html")
+LARGEST_BODY = 1 << 20  # bytes
+MOST = 1000  # items or ratings in one answer or question
+MOST_REASONS = 20  # for each item; more of both would keep everybody else waiting
+LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser asks for it
+# The page brings all it needs along; nothing is loaded from anywhere else, and nobody may put it into a frame.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+Count = Annotated[int, Query(ge=1, le=MOST)]
+Id = int | str
+
+
+class Rating(BaseModel):
+    """One of a new user's ratings."""
+
+    item: Id
+    rating: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+
+class Question(BaseModel):
+    """What somebody new has rated."""
+
+    ratings: Annotated[list[Rating], Field(min_length=1, max_length=MOST)]
+    k: Annotated[int, Field(ge=1, le=MOST)] = 10
+    because: Annotated[int, Field(ge=0, le=MOST_REASONS)] = 0
+    min_ratings: Annotated[int, Field(ge=0)] = 0
+
+
+class Reason(BaseModel):
+    """What one of the user's ratings did to a score."""
+
+    item: Id
+    title: str | None = None
+    rating: float
+    contribution: float
+
+
+class Because(BaseModel):
+    """A score in parts: base + own + others + the contributions."""
+
+    base: float
+    own: float
+    ratings: list[Reason]
+    others: float
+
+
+class Item(BaseModel):
+    """An item."""
+
+    item: Id
+    title: str | None = None
+    genres: str | None = None
+
+
+class Recommended(Item):
+    """An item for a user: score is what is ranked by, rating the prediction within the scale."""
+
+    score: float
+    rating: float | None = None
+    because: Because | None = None
+
+
+class Recommendations(BaseModel):
+    """The best first. ``unknown``: items of the question that are not in the data."""
+
+    user: Id | None = None
+    recommendations: list[Recommended]
+    unknown: list[Id] = []
+
+
+def application(recommender: Recommender, local: bool = True) -> FastAPI:
+    """The web application around a model.
+
+    Args:
+        recommender: the model.
+        local: whether only requests to this machine by its local names are answered, so that a page from elsewhere
+            cannot ask through a name of its own that points here.
+    """
+    app = FastAPI(
+        title="lgcn",
+        version=__version__,
+        description="Recommendations of a trained LightGCN.",
+        default_response_class=Json,
+        docs_url=None,  # these two load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, local=local)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    api = Api(recommender)
+    app.get("/", response_class=HTMLResponse, include_in_schema=False)(api.show)
+    app.get("/api/model")(api.model)
+    app.get("/api/items")(api.find_items)
+    app.get("/api/items/{item:path}/similar")(api.similar)
+    app.get("/api/users")(api.find_users)
+    app.get("/api/users/{user:path}/ratings")(api.ratings)
+    app.get("/api/users/{user:path}/recommendations", response_model=Recommendations)(api.recommend)
+    app.post("/api/recommendations", response_model=Recommendations)(api.recommend_new)
+    return app
+
+
+class Api:
+    """The answers. They are short and all made by one thread, which is faster than to change threads for each."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender, self.snapshot = recommender, recommender.snapshot
+        degree = self.snapshot.train.item_degree
+        self.degree, self.by_degree = degree.tolist(), degree.argsort(descending=True, stable=True).tolist()
+        self.lowered = [recommender.title(place).lower() for place in range(len(self.degree))]
+        self.page = PAGE.read_text(encoding="utf-8")
+        train = self.snapshot.train
+        values = [*map(as_written, train.rating.unique().tolist())]  # type: ignore[no-untyped-call]  # torch's
+        self.about = {
+            "ranks": recommender.ranks,
+            "implicit": self.snapshot.implicit,
+            "users": train.num_users,
+            "items": train.num_items,
+            "ratings": len(train),
+            "most_ratings": max(self.degree),
+            "titles": self.snapshot.titles is not None,
+            "scale": recommender.scale,
+            "values": values if len(values) <= 20 else None,
+            "own_embeddings": recommender.model.has_own_embeddings,
+        }
+        with suppress(InputError):  # so that the first new user waits no longer than the others
+            list(recommender.new_users({recommender.item_ids[self.by_degree[0]]: recommender.scale[1]}))
+
+    async def show(self) -> HTMLResponse:
+        """The page."""
+        return HTMLResponse(self.page, headers=HEADERS)
+
+    async def model(self) -> dict[str, Any]:
+        """What the model is and knows. ``values``: the ratings there are, if they are few."""
+        return self.about
+
+    async def find_items(
+        self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20
+    ) -> list[dict[str, Any]]:
+        """Items whose title has all words of the query, or whose id it is; the most rated first."""
+        words = query.lower().split()
+        exact = int(self.snapshot.items.encode([query])[0])
+        named = (
+            place for place in self.by_degree if place != exact and all(word in self.lowered[place] for word in words)
+        )
+        found = islice(chain([exact] if exact >= 0 else [], named), limit)
+        return [self._described(place) | {"ratings": self.degree[place]} for place in found]
+
+    async def similar(self, item: str, k: Count = 10) -> list[dict[str, Any]]:
+        """The nearest items."""
+        place = self._place("item", item)
+        if not self.recommender.model.graph.item_degree[place]:
+            raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
+        table = self.recommender.similar([self.recommender.item_ids[place]], min(k, len(self.degree)))
+        found: Any = table.drop(columns=["item", "rank"]).rename(columns={"similar": "item"}).astype(object)
+        return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+
+    async def find_users(self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
+        """Users whose id begins with the query."""
+        return list(islice((user for user in self.recommender.user_ids if str(user).startswith(query)), limit))
+
+    async def ratings(self, user: str, limit: Count = 100) -> list[dict[str, Any]]:
+        """What a user has rated in the training part, the highest first."""
+        rated = self.recommender.rated(self._place("user", user), limit)
+        return [self._described(place) | {"rating": rating} for place, rating in rated]
+
+    async def recommend(
+        self,
+        user: str,
+        k: Count = 10,
+        because: Annotated[int, Query(ge=0, le=MOST_REASONS)] = 0,
+        min_ratings: Annotated[int, Query(ge=0)] = 0,
+        exclude: Exclude = "rated",
+    ) -> "Json":
+        """The best items for a user of the data."""
+        raw = self.recommender.user_ids[self._place("user", user)]
+        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
+        ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
+        return self._answer(ones, user=raw)
+
+    async def recommend_new(self, asked: Question) -> "Json":
+        """The best items for somebody new."""
+        given = {one.item: one.rating for one in asked.ratings}
+        place = self.snapshot.items.encode(given if all(isinstance(item, int) for item in given) else map(str, given))
+        items = self.recommender.item_ids
+        known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
+        if not known:
+            raise HTTPException(404, "none of the items is in the data")
+        how: Any = {"min_ratings": asked.min_ratings, "because": asked.because}
+        ((_, ones),) = self.recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
+        unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
+        return self._answer(ones, **({"unknown": unknown} if unknown else {}))
+
+    def _answer(self, ones: list[Recommendation], **more: Any) -> "Json":
+        # A response is sent as it is: to have the model above check what was just made takes longer than to make it.
+        return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
+
+    def _described(self, place: int) -> dict[str, Any]:
+        content = {"item": self.recommender.item_ids[place]}
+        if self.snapshot.titles is not None and self.snapshot.genres is not None:
+            content |= {"title": self.snapshot.titles[place], "genres": self.snapshot.genres[place]}
+        return content
+
+    def _place(self, what: Literal["user", "item"], raw: str) -> int:
+        ids = self.snapshot.users if what == "user" else self.snapshot.items
+        place = int(ids.encode([raw])[0])
+        if place < 0:
+            raise HTTPException(404, f"there is no {what} {raw[:100]!r} in the data")
+        return place
+
+
+# -- errors ----------------------------------------------------------------------------------------------------
+
+
+class Json(JSONResponse):
+    """With letters beyond ASCII escaped, so that half a surrogate pair in a question can be given back."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _error(status: int, message: str) -> Json:
+    return Json({"error": message}, status)
+
+
+async def _http_error(request: Request, error: Any) -> Json:
+    return _error(error.status_code, str(error.detail))
+
+
+async def _wrong_form(request: Request, error: Any) -> Json:
+    """What is wrong and where; not what was sent, which may be long."""
+    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+    return _error(422, "; ".join(found))
+
+
+async def _bad_input(request: Request, error: Any) -> Json:
+    return _error(400, str(error))
+
+
+async def _failure(request: Request, error: Any) -> Json:
+    return _error(500, "something went wrong here")
+
+
+_HANDLERS: dict[Any, Any] = {
+    StarletteHTTPException: _http_error,
+    RequestValidationError: _wrong_form,
+    InputError: _bad_input,
+    Exception: _failure,
+}
+
+
+class Guard:
+    """Refuse a request for another host, and one of more than LARGEST_BODY bytes before it is read whole."""
+
+    def __init__(self, app: ASGIApp, local: bool) -> None:
+        self.app, self.local = app, local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self.local and re.fullmatch(LOCAL_HOST, host) is None:
+            await _error(400, "the request is for another host")(scope, receive, send)
+            return
+        refusal = _error(413, f"the request has more than {LARGEST_BODY:,} bytes")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > LARGEST_BODY:
+            await refusal(scope, receive, send)
+            return
+        chunks, size = [], 0
+        while True:  # what comes without a length is counted
+            message = await receive()
+            chunks.append(message)
+            size += len(message.get("body", b""))
+            if size > LARGEST_BODY:
+                await refusal(scope, receive, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+
+        async def replay() -> Message:
+            return chunks.pop(0) if chunks else await receive()
+
+        await self.app(scope, replay, send)
+
+
+# -- running ---------------------------------------------------------------------------------------------------
+
+
+def serve_at(recommender: Recommender, host: str, port: int) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        InputError: the address cannot be listened at.
+    """
+    if not host:
+        raise InputError("--host must be an address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (all of them)")
+    torch.set_num_threads(1)  # many requests at once instead of one in parts
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is said, for asyncio sends small packets at once (TCP_NODELAY) only where it sees TCP.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--host {host} --port {port} cannot be listened at: {reason}; try another") from error
+        address = listening.getsockname()
+        local = ipaddress.ip_address(address[0]).is_loopback
+        app = application(recommender, local)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        url = f"http://{f'[{address[0]}]' if ':' in host else address[0]}:{address[1]}"
+        log.info("serving at %s (Ctrl-C ends it)", url)
+        if not local:
+            log.warning("%s can be reached from other machines; there is no password", url)
+        server.run(sockets=[listening])

@@ -1,0 +1,66 @@
+"""Draws for training on pairs: mini-batches and negatives, each from a generator that a step is given.
+
+Shape letters: U users, I items, E pairs, B pairs or users of a batch, n negatives of each.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lgcn.graph.ops import EdgePattern
+
+
+def drawn_pairs(count: int, size: int | None, generator: torch.Generator) -> Tensor:
+    """[B] ascending numbers of pairs out of ``count``, drawn uniformly with replacement; all of them without a size.
+
+    The paper's code draws users uniformly and one pair of each instead, which trains more on users with few.
+    """
+    if size is None:
+        return torch.arange(count, device=generator.device)
+    return torch.randint(count, (size,), generator=generator, device=generator.device).sort().values
+
+
+def drawn_users(pattern: EdgePattern, size: int | None, generator: torch.Generator) -> Tensor:
+    """[B] ascending numbers of users who have pairs, drawn uniformly without replacement; all without a size."""
+    users = pattern.user_starts.diff().nonzero()[:, 0]
+    if size is None or size >= len(users):
+        return users
+    chosen = torch.randperm(len(users), generator=generator, device=generator.device)[:size]
+    return users.index_select(0, chosen.sort().values)
+
+
+class NegativeSampler:
+    """Draws uniformly among the items that a user has no pair with.
+
+    Exact and without a second try: with a user's items a_0 < a_1 < ..., the items that are not among them are those
+    below a_0, between a_0 and a_1, ...; item number r of them (from 0) is r + j, j being how many of the a_m have
+    a_m - m <= r.
+
+    Args:
+        pattern: the pairs to avoid; items ascending within a user.
+        num_items: I.
+    """
+
+    def __init__(self, pattern: EdgePattern, num_items: int) -> None:
+        self.pattern, self.num_items = pattern, num_items
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        """[E] ascending: user · (I + 1) + a_m - m."""
+        user, starts = self.pattern.user.long(), self.pattern.user_starts.long()
+        m = torch.arange(len(user), device=user.device) - starts[user]
+        return user * (self.num_items + 1) + self.pattern.item - m
+
+    @cached_property
+    def num_free(self) -> Tensor:
+        """[U] how many items each user has no pair with."""
+        return self.num_items - self.pattern.user_starts.diff().long()
+
+    def draw(self, user: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Negatives [B, n] of users [B], each of whom must have a free item."""
+        free = self.num_free[user][:, None]
+        share = torch.rand(len(user), count, generator=generator, device=generator.device, dtype=torch.double)
+        rank = (share * free).long().minimum(free - 1)
+        above = torch.searchsorted(self._keys, user[:, None] * (self.num_items + 1) + rank, right=True)
+        return rank + above - self.pattern.user_starts.long()[user][:, None]

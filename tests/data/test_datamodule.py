@@ -1,0 +1,584 @@
+"""From a source to split graphs: counts on real data, and the rules in between."""
+
+import logging
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+from pyarrow import parquet
+
+from lgcn.data import sources
+from lgcn.data.datamodule import PARTS, EdgeChunks, Edges, RatingsDataModule, UserChunks, drop_duplicates
+from lgcn.data.splits import leave_last_out_split, random_split, temporal_split
+from lgcn.errors import InputError
+from lgcn.graph.ratings import RatingGraph
+
+Triple = tuple[Any, Any, float]
+
+
+def triples(data: RatingsDataModule, *parts: Any) -> list[Triple]:
+    """The ratings of some parts (all, if none are given) by raw ids, sorted."""
+    found: list[Triple] = []
+    for graph in (data.graphs[part] for part in parts or PARTS):
+        found += zip(
+            data.users.decode(graph.user.numpy()).tolist(),
+            data.items.decode(graph.item.numpy()).tolist(),
+            graph.rating.tolist(),
+            strict=True,
+        )
+    return sorted(found)
+
+
+def write(path: Path, rows: Iterable[tuple[Any, ...]], header: str = "user,item,rating") -> str:
+    path.write_text(header + "\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    return str(path)
+
+
+def ratings_of(seed: int, num_users: int = 12, num_items: int = 15, share: float = 0.6) -> list[tuple[int, int, float]]:
+    """Some made-up ratings, in random order."""
+    random = np.random.default_rng(seed)
+    pairs = np.argwhere(random.random((num_users, num_items)) < share)
+    random.shuffle(pairs)
+    return [(100 + int(user), 1000 + int(item), float(random.integers(1, 11) / 2)) for user, item in pairs]
+
+
+# -- real data ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def latest_small(real_data: Path) -> RatingsDataModule:
+    return RatingsDataModule("ml-latest-small", str(real_data), min_rating=1)
+
+
+def test_the_notebooks_counts(latest_small: RatingsDataModule) -> None:
+    """As the notebook prints them, and as its data's README counts users and ratings."""
+    data = latest_small
+    assert (data.num_users, data.num_items) == (610, 9_724)
+    assert [len(data.graphs[part]) for part in PARTS] == [79_572, 9_947, 9_947]
+    assert sum(len(data.graphs[part]) for part in PARTS) == 99_466
+    train = data.graphs["train"]
+    assert len(set(train.user.tolist())) == 610
+    assert len(set(train.item.tolist())) == 8_898
+    # The notebook's adjacency has both directions of every rating.
+    assert [len(data.graphs[part].adjacency.col) for part in PARTS] == [159_144, 19_894, 19_894]
+    printed = "\n".join(data.summary())
+    for count in (
+        *("610 users", "9,724 items", "99,466 ratings", "79,572 / 9,947 / 9,947", "159,144 / 19,894 / 19,894"),
+        "covers 610 users and 8,898 items",
+    ):
+        assert count in printed
+
+
+def test_the_notebooks_edges(latest_small: RatingsDataModule, real_data: Path) -> None:
+    """The first and the last training edge are those that the notebook prints, before a graph sorts them."""
+    with zipfile.ZipFile(real_data / "ml-latest-small.zip") as archive:
+        table = pd.read_csv(archive.open("ml-latest-small/ratings.csv"))
+    table = table[table["rating"].astype(int) >= 1]
+    user = np.searchsorted(latest_small.users.decode(range(610)), table["userId"])
+    item = np.searchsorted(latest_small.items.decode(range(9_724)), table["movieId"])
+    split = random_split(len(table))
+    ends = [(int(user[row]), int(item[row])) for row in (split.train[0], split.train[-1])]
+    assert ends == [(239, 274), (609, 3867)]
+    for part in PARTS:
+        rows = getattr(split, part)
+        expected = RatingGraph.from_edges(
+            torch.from_numpy(user[rows]),
+            torch.from_numpy(item[rows]),
+            torch.from_numpy(table["rating"].to_numpy()[rows]),
+            num_users=610,
+            num_items=9_724,
+        )
+        assert latest_small.graphs[part].fingerprint == expected.fingerprint
+
+
+def test_titles_come_along(latest_small: RatingsDataModule) -> None:
+    assert latest_small.item_titles is not None
+    assert set(latest_small.items) <= set(latest_small.item_titles["item"])
+
+
+def test_the_counts_of_the_paper(gowalla: Path) -> None:
+    """Table 2 of the paper has 29,858 users, 40,981 items and 1,027,370 interactions."""
+    paths: dict[str, Any] = {"train_path": "train.txt", "test_path": "test.txt"}
+    data = RatingsDataModule("gowalla", str(gowalla), split="files", cache=None, **paths)
+    assert data.implicit
+    assert (data.num_users, data.num_items) == (29_858, 40_981)
+    assert [len(data.graphs[part]) for part in ("train", "val")] == [729_115, 81_013]  # of 810,128
+    assert len(data.graphs["test"]) == 217_242
+    assert 810_128 + 217_242 == 1_027_370
+    assert (data.graphs["test"].user_degree > 0).all()
+    assert list(data.users) == list(range(29_858))
+
+
+def test_the_root_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, movielens_files: Callable[[str], dict[str, bytes]]
+) -> None:
+    for name, content in movielens_files("ml-latest").items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv("LGCN_DATA", str(tmp_path))
+    assert RatingsDataModule("ml-latest").num_items == 5
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert RatingsDataModule("ml-latest", root=f"~/{tmp_path.name}").num_items == 5
+
+
+# -- what becomes of the rows ------------------------------------------------------------------------------------
+
+
+def test_every_rating_is_in_one_part(tmp_path: Path) -> None:
+    rows = ratings_of(0)
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows))
+    assert triples(data) == sorted(rows)
+    split = random_split(len(rows))
+    for part in PARTS:
+        assert triples(data, part) == sorted(rows[row] for row in getattr(split, part))
+    assert list(data.users) == sorted({user for user, _, _ in rows})
+    assert list(data.items) == sorted({item for _, item, _ in rows})
+
+
+@pytest.mark.parametrize("split", ["random", "temporal", "leave_last_out"])
+def test_splits_are_of_the_filtered_rows(split: Any, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = [(*row, int(random.integers(50))) for row in ratings_of(1)]
+    path = write(tmp_path / "r.csv", rows, "user,item,rating,time")
+    data = RatingsDataModule(path, timestamp_column="time", split=split, min_rating=2.5, val_fraction=0.2, seed=9)
+
+    kept = pd.DataFrame(
+        [row for row in rows if row[2] >= 2.5], columns=pd.Index(["user", "item", "rating", "timestamp"])
+    )
+    expected = {
+        "random": random_split(len(kept), 0.2, 0.1, seed=9),
+        "temporal": temporal_split(kept["timestamp"], 0.2, 0.1),
+        "leave_last_out": leave_last_out_split(kept["user"], kept["timestamp"]),
+    }[split]
+    for part in PARTS:
+        of_part = kept.iloc[getattr(expected, part)][["user", "item", "rating"]]
+        assert triples(data, part) == sorted(of_part.itertuples(index=False, name=None))
+
+
+def test_min_rating_keeps_the_vocabulary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [*ratings_of(2), (999, 1000, 0.5), (100, 9999, 0.5)]  # of user 999 and item 9999 nothing remains
+    path = write(tmp_path / "r.csv", rows)
+    whole, filtered = RatingsDataModule(path), RatingsDataModule(path, min_rating=1)
+    with caplog.at_level(logging.INFO):
+        assert (filtered.users, filtered.items) == (whole.users, whole.items)
+    assert triples(filtered) == sorted(row for row in rows if row[2] >= 1)
+    below = sum(row[2] < 1 for row in rows)
+    assert f"{below} of {len(rows)} ratings are below 1" in caplog.text
+    isolated = filtered.users.encode([999])[0]
+    assert all(isolated not in filtered.graphs[part].user for part in PARTS)
+
+
+def test_ids_keep_their_leading_zeros(tmp_path: Path) -> None:
+    rows = [(f"{user:03}", f"i{item}", 3.0) for user in (1, 2, 10) for item in range(4)]
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows))
+    assert triples(data) == sorted(rows)
+
+
+# -- duplicates --------------------------------------------------------------------------------------------------
+
+
+def test_the_last_of_a_pair_is_kept_by_hand(caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.DataFrame(
+        [
+            ("ann", "x", 1.0, 30),  # the latest of (ann, x)
+            ("ann", "x", 2.0, 10),
+            ("bob", "x", 3.0, 5),
+            ("ann", "y", 4.0, 7),
+            ("ann", "y", 5.0, 7),  # of one moment, the later row
+            ("ann", "x", 2.5, 20),
+        ],
+        columns=pd.Index(["user", "item", "rating", "timestamp"]),
+    )
+    before = table.copy()
+    with caplog.at_level(logging.WARNING):
+        by_time = drop_duplicates(table)
+        by_row = drop_duplicates(table.drop(columns="timestamp"))
+    assert by_time["rating"].tolist() == [1.0, 3.0, 5.0]
+    assert by_row["rating"].tolist() == [3.0, 5.0, 2.5]
+    assert [record.message.split()[0] for record in caplog.records] == ["3", "3"]
+    assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("with_times", [False, True])
+def test_the_last_of_a_pair_against_a_loop(with_times: bool, caplog: pytest.LogCaptureFixture) -> None:
+    random = np.random.default_rng(3)
+    table = pd.DataFrame(random.integers(8, size=(300, 4)), columns=pd.Index(["user", "item", "rating", "timestamp"]))
+    last: dict[tuple[int, int], int] = {}
+    for row, (user, item, _, time) in enumerate(table.itertuples(index=False, name=None)):
+        kept = last.get((user, item))
+        if kept is None or not with_times or time >= table["timestamp"][kept]:
+            last[user, item] = row
+    expected = table.iloc[sorted(last.values())].reset_index(drop=True)
+    columns = list(table) if with_times else ["user", "item", "rating"]
+    with caplog.at_level(logging.WARNING):
+        assert_frame_equal(drop_duplicates(table[columns]), expected[columns])
+    assert caplog.records[0].message.startswith(f"{300 - len(expected)} ratings")
+
+
+def test_no_duplicates_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "rating": [3.0, 3.0, 3.0]})
+    with caplog.at_level(logging.WARNING):
+        assert_frame_equal(drop_duplicates(table), table)
+    assert not caplog.records
+
+
+def test_a_graph_of_rated_again(tmp_path: Path) -> None:
+    rows = ratings_of(4)
+    again = [(user, item, 0.5) for user, item, _ in rows[:20]]
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows + again))
+    assert triples(data) == sorted(again + rows[20:])
+
+
+# -- predefined files --------------------------------------------------------------------------------------------
+
+
+def test_parts_of_an_edition(tmp_path: Path, movielens_files: Callable[[str], dict[str, bytes]]) -> None:
+    for name, content in movielens_files("ml-100k").items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    data = RatingsDataModule("ml-100k", str(tmp_path), split="files", train_path="u1.base", test_path="u1.test")
+    base, test = (
+        pd.read_csv(tmp_path / "ml-100k" / f"u1.{part}", sep="\t", header=None, usecols=[0, 1, 2])
+        for part in ("base", "test")
+    )
+    as_triples = [sorted(table.itertuples(index=False, name=None)) for table in (base, test)]
+    assert [triples(data, "train", "val"), triples(data, "test")] == as_triples
+    assert len(data.graphs["val"]) == 2  # a tenth of 13, rounded up
+    assert data.item_titles is not None
+    assert data.item_titles["title"][0] == "Toy Story (1995)"
+
+
+@pytest.mark.parametrize("with_val", [False, True])
+def test_parts_of_ones_own(with_val: bool, tmp_path: Path) -> None:
+    rows = ratings_of(5)
+    parts = {"train": rows[:60], "val": rows[60:75], "test": rows[75:]}
+    paths: dict[str, Any] = {f"{part}_path": write(tmp_path / f"{part}.csv", parts[part]) for part in PARTS}
+    if not with_val:
+        del paths["val_path"]
+
+    def make(seed: int) -> RatingsDataModule:
+        return RatingsDataModule(None, split="files", val_fraction=0.2, seed=seed, **paths)
+
+    data = make(1)
+    assert triples(data, "test") == sorted(parts["test"])
+    assert data.users.encode([row[0] for row in parts["test"]]).min() >= 0
+    if with_val:
+        assert triples(data, "train") == sorted(parts["train"])
+        assert triples(data, "val") == sorted(parts["val"])
+    else:
+        assert triples(data, "train", "val") == sorted(parts["train"])
+        assert len(data.graphs["val"]) == 12  # 0.2 of 60
+        assert triples(make(1), "val") == triples(data, "val")
+        assert triples(make(2), "val") != triples(data, "val")
+
+
+def test_a_pair_of_two_parts_is_of_the_later_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A rating to be predicted must not be trained on."""
+    rows = ratings_of(6)
+    train, test = rows[:50], [(*rows[0][:2], 0.5), *rows[50:]]
+    paths = {"train_path": write(tmp_path / "a.csv", train), "test_path": write(tmp_path / "b.csv", test)}
+    with caplog.at_level(logging.WARNING):
+        data = RatingsDataModule(None, split="files", **cast(Any, paths))
+        assert triples(data, "test") == sorted(test)
+    assert triples(data, "train", "val") == sorted(train[1:])
+    assert "1 ratings are of a (user, item) pair" in caplog.text
+
+
+def test_ids_that_look_like_numbers_in_one_file_only(tmp_path: Path) -> None:
+    """User 7 of the training file and user 7 of the test file are one user."""
+    train = [(user, item, 3.0) for user in ("7", "8", "ann") for item in range(4)]
+    test = [(user, 9, 4.0) for user in ("7", "8")]
+    paths = {"train_path": write(tmp_path / "a.csv", train), "test_path": write(tmp_path / "b.csv", test)}
+    data = RatingsDataModule(None, split="files", **cast(Any, paths))
+    assert list(data.users) == ["7", "8", "ann"]
+    assert list(data.items) == [0, 1, 2, 3, 9]
+    assert triples(data, "test") == sorted(test)
+
+
+# -- implicit data -----------------------------------------------------------------------------------------------
+
+
+def test_a_table_without_ratings_has_a_1_for_each_pair(tmp_path: Path) -> None:
+    rows = ratings_of(3)
+    path = write(tmp_path / "r.csv", rows)
+    explicit, data = RatingsDataModule(path), RatingsDataModule(path, rating_column=None)
+    assert (explicit.implicit, data.implicit) == (False, True)
+    for part in PARTS:
+        assert triples(data, part) == [(user, item, 1.0) for user, item, _ in triples(explicit, part)]
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_adjacency_lists_of_ones_own(placed: bool, tmp_path: Path) -> None:
+    """The names or positions of columns are for tables, and do not matter here."""
+    rows = ratings_of(4)
+    lists = {user: [item for u, item, _ in rows if u == user] for user, _, _ in rows}
+    lines = [" ".join(map(str, (user, *items))) + "\n" for user, items in lists.items()]
+    (tmp_path / "all.txt").write_text("".join(lines))
+    columns: dict[str, Any] = {"user_column": 0, "item_column": 1, "rating_column": 2} if placed else {}
+    data = RatingsDataModule(str(tmp_path / "all.txt"), format="adjacency", **columns)
+    assert data.implicit
+    assert triples(data) == sorted((user, item, 1.0) for user, item, _ in rows)
+
+    for name, chosen in (("a", lines[:8]), ("b", lines[8:])):
+        (tmp_path / f"{name}.txt").write_text("".join(chosen))
+    paths: dict[str, Any] = {"train_path": str(tmp_path / "a.txt"), "test_path": str(tmp_path / "b.txt")}
+    parts = RatingsDataModule(None, split="files", format="adjacency", **paths, **columns)
+    assert parts.implicit
+    users = list(lists)
+    assert triples(parts, "train", "val") == sorted((u, i, 1.0) for u, i, _ in rows if u in users[:8])
+    assert triples(parts, "test") == sorted((u, i, 1.0) for u, i, _ in rows if u in users[8:])
+
+
+def test_parts_of_a_data_set_of_the_paper(tmp_path: Path) -> None:
+    """Validation is drawn from train.txt; a test user without training pairs is there, too."""
+    (tmp_path / "yelp2018").mkdir()
+    train = {user: range(user, user + 5) for user in range(8)}
+    lines = [" ".join(map(str, (user, *items))) + " \n" for user, items in train.items()]
+    (tmp_path / "yelp2018" / "train.txt").write_text("".join(lines))
+    (tmp_path / "yelp2018" / "test.txt").write_text("0 11\n1 \n9 0 99\n")
+    paths: dict[str, Any] = {"train_path": "train.txt", "test_path": "test.txt"}
+    data = RatingsDataModule("yelp2018", str(tmp_path), split="files", val_fraction=0.25, **paths)
+    assert data.implicit
+    assert triples(data, "train", "val") == [(user, item, 1.0) for user, items in train.items() for item in items]
+    assert len(data.graphs["val"]) == 10
+    assert triples(data, "test") == [(0, 11, 1.0), (9, 0, 1.0), (9, 99, 1.0)]
+    assert list(data.users) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+    assert list(data.items) == [*range(12), 99]
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8, 150])
+def test_chunks_cover_every_edge_once(processes: int, size: int, tmp_path: Path) -> None:
+    data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(7)), val_fraction=0.8, eval_batch_size=size)
+    graph = data.graphs["val"]
+    chunks: list[Edges] = []
+    for rank in range(processes):
+        data.trainer = cast(Any, SimpleNamespace(global_rank=rank, world_size=processes))
+        share = cast(EdgeChunks, data.val_dataloader())
+        of_rank = list(share)
+        assert len(of_rank) == len(share)
+        assert all(1 <= len(chunk.user) <= size for chunk in of_rank)
+        assert abs(sum(len(chunk.user) for chunk in of_rank) - len(graph) / processes) < 1
+        assert [chunk.user.tolist() for chunk in share] == [chunk.user.tolist() for chunk in of_rank]  # once more
+        chunks += of_rank
+    for place, whole in enumerate((graph.user, graph.item, graph.rating)):
+        assert torch.cat([cast(torch.Tensor, chunk[place]) for chunk in chunks]).tolist() == whole.tolist()
+
+
+def test_chunks_of_the_test_part_and_without_ratings(tmp_path: Path) -> None:
+    data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(8)), eval_batch_size=3)
+    users = torch.cat([chunk.user for chunk in cast(EdgeChunks, data.test_dataloader())])
+    assert users.tolist() == data.graphs["test"].user.tolist()
+    pairs = EdgeChunks(Edges(torch.arange(5), torch.arange(5), None), size=2)
+    assert [(chunk.user.tolist(), chunk.rating) for chunk in pairs] == [([0, 1], None), ([2, 3], None), ([4], None)]
+
+
+@pytest.mark.parametrize("size", [1, 40, 10_000])
+@pytest.mark.parametrize("processes", [1, 2, 5, 30])
+def test_chunks_of_rankings_have_every_user_with_held_out_pairs_once(processes: int, size: int, tmp_path: Path) -> None:
+    """A chunk holds no more than `eval_batch_size` scores, or those of one user."""
+    rows = ratings_of(7, share=0.2)
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows), task="ranking", eval_batch_size=size)
+    for part, loader in (("val", data.val_dataloader), ("test", data.test_dataloader)):
+        found: list[int] = []
+        for rank in range(processes):
+            data.trainer = cast(Any, SimpleNamespace(global_rank=rank, world_size=processes))
+            share = cast(UserChunks, loader())
+            of_rank = [chunk.tolist() for chunk in share]
+            if any(of_rank):
+                assert len(of_rank) == len(share)
+            assert all(len(chunk) <= max(size // data.num_items, 1) for chunk in of_rank)
+            assert [chunk.tolist() for chunk in share] == of_rank  # once more
+            found += [user for chunk in of_rank for user in chunk]
+        users = set(data.graphs[cast(Any, part)].user.tolist())
+        assert len(users) < data.num_users
+        assert sorted(found) == sorted(users)
+
+
+def test_steps_are_numbered(tmp_path: Path) -> None:
+    steps = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(8)), steps_per_epoch=4).train_dataloader()
+    assert (list(steps), list(steps), len(steps)) == ([0, 1, 2, 3], [0, 1, 2, 3], 4)
+
+
+# -- pairs to predict --------------------------------------------------------------------------------------------
+
+
+def test_pairs_default_to_the_test_part(tmp_path: Path) -> None:
+    data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(9)))
+    assert list(data.predict_pairs.itertuples(index=False, name=None)) == triples(data, "test")
+    chunks = list(data.predict_dataloader())
+    assert torch.cat([chunk.user for chunk in chunks]).tolist() == data.graphs["test"].user.tolist()
+    assert all(chunk.rating is None for chunk in chunks)  # what is to be predicted is not shown
+
+
+def test_pairs_with_unknown_ids(tmp_path: Path) -> None:
+    data_path, rows = tmp_path / "r.csv", ratings_of(10)
+    (user, item, _), nobody = rows[0], 5
+    pairs = [(user, item), (nobody, item), (user, nobody), ("ann", item), (user, "")]
+    data = RatingsDataModule(
+        write(data_path, rows), predict_path=write(tmp_path / "pairs.csv", pairs, "user,item"), eval_batch_size=2
+    )
+    users, items = data.predict_indices
+    assert [index == -1 for index in users.tolist()] == [False, True, False, True, False]
+    assert [index == -1 for index in items.tolist()] == [False, False, True, False, True]
+    assert data.users.decode([users[0]])[0] == user
+    assert data.items.decode([items[0]])[0] == item
+    assert data.predict_pairs["user"].tolist() == [str(raw) for raw, _ in pairs]
+    chunks = list(data.predict_dataloader())
+    assert [len(chunk.user) for chunk in chunks] == [2, 2, 1]  # one prediction per row, known or not
+    assert torch.cat([chunk.user for chunk in chunks]).tolist() == users.tolist()
+    assert torch.cat([chunk.item for chunk in chunks]).tolist() == items.tolist()
+
+
+def test_pairs_by_uuid(tmp_path: Path) -> None:
+    """A type of its own in Parquet, text in CSV: one and the same id in both."""
+    users = [uuid.UUID(int=number << 90) for number in range(1, 5)]
+    rows = [(user, item, 3.0) for user in users for item in range(5)]
+    raw = pa.array([user.bytes for user, _, _ in rows], pa.uuid())
+    items, ratings = [row[1] for row in rows], [row[2] for row in rows]
+    parquet.write_table(pa.table({"user": raw, "item": items, "rating": ratings}), tmp_path / "r.parquet")
+    parquet.write_table(pa.table({"user": raw, "item": items}), tmp_path / "pairs.parquet")
+    write(tmp_path / "pairs.csv", rows)
+    for source, predict in (("r.parquet", "pairs.parquet"), ("r.parquet", "pairs.csv"), ("pairs.csv", "pairs.parquet")):
+        data = RatingsDataModule(str(tmp_path / source), predict_path=str(tmp_path / predict))
+        assert [data.users.decode([index])[0] for index in data.predict_indices[0]] == [str(row[0]) for row in rows]
+        assert data.predict_indices[1].tolist() == items
+
+
+def test_pairs_by_position(tmp_path: Path) -> None:
+    rows = ratings_of(11)
+    (tmp_path / "r.csv").write_text("".join(f"{user};{item};{rating}\n" for user, item, rating in rows))
+    (tmp_path / "pairs.csv").write_text("".join(f"{user};{item}\n" for user, item, _ in rows))
+    data = RatingsDataModule(
+        str(tmp_path / "r.csv"),
+        user_column=0,
+        item_column=1,
+        rating_column=2,
+        separator=";",
+        predict_path=str(tmp_path / "pairs.csv"),
+    )
+    users, items = data.predict_indices
+    assert data.users.decode(users).tolist() == [row[0] for row in rows]
+    assert data.items.decode(items).tolist() == [row[1] for row in rows]
+
+
+# -- the fingerprint ---------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_is_of_users_items_and_training_ratings(tmp_path: Path) -> None:
+    rows = ratings_of(12)
+    split = random_split(len(rows))
+
+    def fingerprint(changes: dict[int, tuple[int, int, float]], **settings: Any) -> str:
+        table = [changes.get(row, rating) for row, rating in enumerate(rows)]
+        return RatingsDataModule(write(tmp_path / "r.csv", table), **settings).fingerprint
+
+    same = fingerprint({})
+    assert fingerprint({}, eval_graph="split", eval_batch_size=3, steps_per_epoch=1) == same
+    others = {row: (user, item, rating + 0.25) for row, (user, item, rating) in enumerate(rows)}
+    for row in (*split.val, *split.test):
+        assert fingerprint({row: others[row]}) == same
+    for row in (split.train[0], split.train[-1]):
+        assert fingerprint({row: others[row]}) != same
+    assert fingerprint({}, seed=2) != same
+    assert fingerprint({}, add_self_loops=True) != same
+    # The same graph, of users with other names.
+    assert fingerprint({row: (user + 1, item, rating) for row, (user, item, rating) in enumerate(rows)}) != same
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    rows = ratings_of(13)
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows))
+    state = data.state_dict()
+    data.load_state_dict(state)
+    other = RatingsDataModule(write(tmp_path / "other.csv", rows[:-5]))
+    with pytest.raises(InputError, match=r"trained on other data than .*other\.csv.*--data"):
+        other.load_state_dict(state)
+
+
+# -- what a user can put right -----------------------------------------------------------------------------------
+
+WHOLE = ratings_of(14)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "words"),
+    [
+        ([(1, item, 3) for item in range(20)], {}, r"r\.csv has ratings of one user only \(1\)"),
+        ([(user, "x", 3) for user in range(20)], {}, r"r\.csv has ratings of one item only \(x\)"),
+        ([*WHOLE[:1], (1, 1, 1)], {}, r"--data\.split random leaves the \w+ part empty \(train / val / test:"),
+        (WHOLE[:4], {"split": "leave_last_out"}, r"--data\.split leave_last_out leaves the val part empty .*4 / 0 / 0"),
+        (WHOLE, {"min_rating": 6}, r"leaves the train part empty \(train / val / test: 0 / 0 / 0\)"),
+        (WHOLE, {"min_rating": 6, "split": "leave_last_out"}, r"leaves the train part empty"),
+        (
+            WHOLE,
+            {"split": "temporal"},
+            r"--data\.split temporal needs times.*r\.csv has none.*--data\.timestamp_column",
+        ),
+        (WHOLE, {"val_fraction": 0}, r"--data\.val_fraction must be between 0 and 1 \(got 0\)"),
+        (WHOLE, {"test_fraction": 0.95}, r"--data\.val_fraction and --data\.test_fraction"),
+        (WHOLE, {"user_column": "who"}, r"r\.csv has no column 'who'; it has 'user', 'item', 'rating'"),
+        (WHOLE, {"predict_path": "nowhere.csv"}, r"there is no file nowhere\.csv"),
+    ],
+)
+def test_bad_ratings(rows: list[tuple[Any, ...]], settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    data = RatingsDataModule(write(tmp_path / "r.csv", rows), **settings)
+    with pytest.raises(InputError, match=words):
+        data.predict_indices  # noqa: B018  # reads the source, then the pairs
+
+
+def test_no_moment_is_left_for_a_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", [(*row, 5) for row in WHOLE], "user,item,rating,time")
+    for settings in ({"min_rating": 6}, {}):
+        data = RatingsDataModule(path, timestamp_column="time", split="temporal", **cast(Any, settings))
+        with pytest.raises(InputError, match=r"--data\.split temporal leaves the train part empty"):
+            data.setup()
+
+
+@pytest.mark.parametrize("num_rows", [1, 2])
+def test_no_validation_part_can_be_drawn(num_rows: int, tmp_path: Path) -> None:
+    paths = {
+        "train_path": write(tmp_path / "a.csv", WHOLE[:num_rows]),
+        "test_path": write(tmp_path / "b.csv", WHOLE[5:]),
+    }
+    data = RatingsDataModule(None, split="files", val_fraction=0.9, **cast(Any, paths))
+    with pytest.raises(InputError, match=r"--data\.split files leaves the train part empty"):
+        data.setup()
+    data = RatingsDataModule(None, split="files", val_fraction=0, **cast(Any, paths))
+    with pytest.raises(InputError, match=r"--data\.val_fraction must be between 0 and 1 \(got 0\)"):
+        data.setup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"user_column": 0}, r"all columns by name or all by position \(got 0, 'item', 'rating'\)"),
+        ({"item_column": "user"}, r"each column can be one thing only \(got 'user', 'user', 'rating'\)"),
+        ({"split": "files", "train_path": "a.csv"}, r"--data\.train_path and --data\.test_path"),
+        ({"train_path": "a.csv", "test_path": "b.csv"}, r"--data\.split files goes together with"),
+        ({"source": None}, r"--data\.source is needed"),
+        ({"steps_per_epoch": 0}, r"--data\.steps_per_epoch must be at least 1 \(got 0\)"),
+        ({"eval_batch_size": -1}, r"--data\.eval_batch_size must be at least 1 \(got -1\)"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        RatingsDataModule(**settings)
+
+
+def test_parts_of_the_sample_do_not_exist() -> None:
+    data = RatingsDataModule(sources.SAMPLE, split="files", train_path="a.csv", test_path="b.csv")
+    with pytest.raises(InputError, match=r"sample has no files a\.csv, b\.csv .*--data\.source null"):
+        data.setup()

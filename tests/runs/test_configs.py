@@ -1,0 +1,88 @@
+"""Every shipped configuration is parsed, and run where its data can be had or made."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lgcn.__main__ import main
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.stem))
+def test_is_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(config), "--print_config"])
+    assert stop.value.code == 0
+    printed, written = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(config.read_text())
+    for section in ("data", "model"):
+        assert {key: printed[section][key] for key in written[section]} == written[section]
+
+
+def _learns(config: Path, runs: Path, *args: str) -> None:
+    """A short run ends, and its training loss has fallen."""
+    main(["fit", "--config", str(config), "--runs_dir", str(runs), "--trainer.log_every_n_steps=1", *BRIEF, *args])
+    loss = pd.read_csv(runs / config.stem / "version_0" / "metrics.csv")["train/loss"].dropna()
+    assert len(loss) == 20
+    assert loss.iloc[-1] < 0.98 * loss.iloc[0]
+
+
+def _made(num_users: int = 60, num_items: int = 40) -> pd.DataFrame:
+    draw = np.random.default_rng(3)
+    user, item = np.divmod(draw.permutation(num_users * num_items)[:1200], num_items)
+    rating = np.clip(np.round(3 + draw.normal(0, 1, num_users)[user] + draw.normal(0, 1, num_items)[item]), 1, 5)
+    return pd.DataFrame(
+        {"user": user + 1, "item": item + 1, "rating": rating.astype(int), "timestamp": np.arange(1200)}
+    )
+
+
+def test_quickstart_runs(tmp_path: Path) -> None:
+    _learns(CONFIGS[0].with_name("quickstart.yaml"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["notebook", "ml-latest-small"])
+def test_runs_on_real_data(name: str, real_data: Path, tmp_path: Path) -> None:
+    every = ["--lr_frequency=10"] if name == "notebook" else []  # the schedule must fit into the shorter epochs
+    _learns(CONFIGS[0].with_name(f"{name}.yaml"), tmp_path, "--data.root", str(real_data), *every)
+
+
+def test_csv_runs(tmp_path: Path) -> None:
+    _made().to_csv(tmp_path / "mine.csv", index=False)
+    _learns(CONFIGS[0].with_name("csv.yaml"), tmp_path, "--data.source", str(tmp_path / "mine.csv"))
+
+
+def test_ml_100k_runs(tmp_path: Path) -> None:
+    """On generated files in the edition's format, by their path."""
+    ratings = _made()
+    folder = tmp_path / "ml-100k"
+    folder.mkdir()
+    for name, part in (("u.data", ratings), ("u1.base", ratings[:1000]), ("u1.test", ratings[1000:])):
+        part.to_csv(folder / name, sep="\t", index=False, header=False)
+    _learns(CONFIGS[0].with_name("ml-100k.yaml"), tmp_path, "--data.root", str(tmp_path))
+    main(["test", "--config", str(CONFIGS[0].with_name("ml-100k.yaml")), "--runs_dir", str(tmp_path)])
+    judged = json.loads((tmp_path / "ml-100k" / "version_0" / "test_metrics.json").read_text())
+    assert judged["num_ratings"] == 200  # u1.test and nothing else
+    rmse = judged["test/rmse"]
+    assert sum(row["num_ratings"] * row["rmse"] ** 2 for row in judged["by_item_ratings"]) / 200 == pytest.approx(
+        rmse**2
+    )
+
+
+@pytest.mark.parametrize("name", ["ml-1m", "ml-25m"])
+def test_larger_editions_run(name: str, tmp_path: Path) -> None:
+    """On generated files in the edition's format; given by path, since a named edition's ratings are counted."""
+    ratings = _made()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if name == "ml-1m":
+        lines = ratings.astype(str).agg("::".join, axis=1)
+        (folder / "ratings.dat").write_text("\n".join(lines) + "\n")
+    else:
+        ratings.columns = pd.Index(["userId", "movieId", "rating", "timestamp"])
+        ratings.to_csv(folder / "ratings.csv", index=False)
+    _learns(CONFIGS[0].with_name(f"{name}.yaml"), tmp_path, "--data.source", str(folder))
