@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,7 @@ from lgcn.data.sources import Column, Columns, RatingTable
 from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
+from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
@@ -130,10 +132,9 @@ class RatingsDataModule(pl.LightningDataModule):
         seed: of the random split. The notebook's is 1.
         steps_per_epoch: training steps between validations. Each step is over the whole training graph, unless
             there is a --model.batch_size.
-        task: what the held-out pairs are for: ``rating``, their ratings are predicted, or ``ranking``, they are
-            looked for among all items. On the command line it follows from --model.objective.
-        eval_batch_size: how many pairs of a user and an item are predicted at a time outside training. Null is
-            2^18, or 2^24 for ``ranking``, which needs less memory a pair.
+        threshold: from which rating on a pair is positive: relevant, and for objectives that rank, to be found. Of
+            data without ratings every pair is.
+        eval_batch_size: how many rated pairs are predicted at a time outside training.
         cache: folder that keeps the split ratings of large sources (20 MB and more), named by their content and the
             settings above. ``auto`` is lgcn in the user's cache folder; null keeps nothing.
     """
@@ -161,8 +162,8 @@ class RatingsDataModule(pl.LightningDataModule):
         add_self_loops: bool = False,
         seed: int = 1,
         steps_per_epoch: int = 100,
-        task: Literal["rating", "ranking"] = "rating",
-        eval_batch_size: int | None = None,
+        threshold: float = 3.5,
+        eval_batch_size: int = 1 << 18,
         cache: str | None = "auto",
     ) -> None:
         super().__init__()
@@ -177,12 +178,21 @@ class RatingsDataModule(pl.LightningDataModule):
             raise InputError("--data.split files goes together with --data.train_path and --data.test_path")
         if split != "files" and source is None:
             raise InputError("--data.source is needed unless --data.split is files")
-        self.chunk_size = (1 << 24 if task == "ranking" else 1 << 18) if eval_batch_size is None else eval_batch_size
-        for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", self.chunk_size)):
+        for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{name} must be at least 1 (got {value})")
         self.eval_graph = eval_graph
+        self.ask()
         self._graphs: dict[Part, RatingGraph] | None = None
+
+    def ask(self, by_users: bool = False, times: bool = False) -> None:
+        """What a model needs; the module says so before it is trained or judged.
+
+        Args:
+            by_users: whether held-out batches are users, for rankings, or rated pairs.
+            times: whether a checkpoint keeps when the training ratings were given.
+        """
+        self._by_users, self._keeps_times = by_users, times
 
     # -- what others read ----------------------------------------------------------------------------------
 
@@ -266,16 +276,22 @@ class RatingsDataModule(pl.LightningDataModule):
         self._users, self._items = Vocabulary(content["users"]), Vocabulary(content["items"])
         titles, self.origin, self._implicit = content["titles"], content["origin"], content["implicit"]
         self._item_titles = None if titles is None else pd.DataFrame(titles)
-        sizes, loops = (len(self._users), len(self._items)), self.hparams["add_self_loops"]
-        graphs: dict[Any, RatingGraph] = {}
-        for part, (user, item, rating) in content["edges"].items():
-            graphs[part] = RatingGraph(user, item, rating, *sizes, add_self_loops=loops)
+        sizes = len(self._users), len(self._items)
+        graphs: dict[Any, RatingGraph] = {
+            part: RatingGraph(user, item, rating, *sizes, time=time, **self._kind(self._implicit))
+            for part, (user, item, rating, time) in content["edges"].items()
+        }
         if [graph.fingerprint for graph in graphs.values()] != content["fingerprints"]:
             log.warning("what the cache kept is damaged; the source is read instead")
             return False
         self._dropped = graphs.pop("dropped")
         self._graphs = graphs
         return True
+
+    def _kind(self, implicit: bool) -> dict[str, Any]:
+        """What every graph of the data is told."""
+        given = self.hparams
+        return {"add_self_loops": given["add_self_loops"], "threshold": given["threshold"], "implicit": implicit}
 
     def _cache(self) -> Cache | None:
         given = self.hparams
@@ -306,17 +322,21 @@ class RatingsDataModule(pl.LightningDataModule):
                     "there is nothing to learn from others with"
                 )
         user, item = users.encode(ratings["user"]), items.encode(ratings["item"])
-        rating = ratings["rating"].to_numpy(dtype=np.float32)
+        columns = [user, item, ratings["rating"].to_numpy(dtype=np.float32)]
+        time = ratings["timestamp"].to_numpy() if "timestamp" in ratings else None
         kept = self._kept(ratings["rating"].to_numpy())
         split = self._split(ratings if kept.all() else ratings[kept].reset_index(drop=True), origin)
         rows = np.flatnonzero(kept)
         edges, fingerprints = {}, []
         parts: dict[str, Rows] = {"train": rows[split.train], "val": rows[split.val], "test": rows[split.test]}
         for part, chosen in (parts | {"dropped": np.flatnonzero(~kept)}).items():
-            of_part = [torch.from_numpy(column[chosen]) for column in (user, item, rating)]
-            sizes, loops = (len(users), len(items)), self.hparams["add_self_loops"]
-            graph = RatingGraph.from_edges(of_part[0], of_part[1], of_part[2], *sizes, add_self_loops=loops)
-            edges[part] = [graph.user, graph.item, graph.rating]
+            of_part = [torch.from_numpy(column[chosen]) for column in columns]
+            times = None if time is None else torch.from_numpy(time[chosen])
+            sizes = len(users), len(items)
+            graph = RatingGraph.from_edges(
+                of_part[0], of_part[1], of_part[2], *sizes, time=times, **self._kind(implicit)
+            )
+            edges[part] = [graph.user, graph.item, graph.rating, graph.time]
             fingerprints.append(graph.fingerprint)
         return {
             "users": list(users),
@@ -422,18 +442,18 @@ class RatingsDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> EdgeChunks:
         user, item = self.predict_indices
         edges = Edges(torch.from_numpy(user), torch.from_numpy(item), None)
-        return EdgeChunks(edges, self.chunk_size)
+        return EdgeChunks(edges, self.hparams["eval_batch_size"])
 
     def _chunks(self, part: Part) -> EdgeChunks | UserChunks:
         """This process's share of a part's ratings, or of the users who have some."""
         graph = self.graphs[part]
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.hparams["task"] == "ranking":
+        if self._by_users:
             users = graph.user_degree.nonzero()[:, 0]
-            return UserChunks(users[rank::processes], max(self.chunk_size // self.num_items, 1))
+            return UserChunks(users[rank::processes], users_at_a_time(self.num_items))
         first, last = (len(graph) * process // processes for process in (rank, rank + 1))
         edges = Edges(graph.user, graph.item, graph.rating)
-        return EdgeChunks(edges, self.chunk_size, first, last)
+        return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Pairs go to where the model is; a training step's number stays, and nothing is searched for tensors."""
@@ -480,10 +500,9 @@ class RatingsDataModule(pl.LightningDataModule):
             self.users,
             self.items,
             *titles_of(self.item_titles, self.items),
-            train,
-            RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, train.add_self_loops),
+            train if self._keeps_times else replace(train, time=None),
+            RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, **self._kind(self.implicit)),
             self.hparams["min_rating"],
-            self.implicit,
             self.origin,
             list(self.columns),
         )

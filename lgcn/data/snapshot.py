@@ -7,22 +7,21 @@ Shape letters: U users, I items, E ratings (edges).
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
 
-log = logging.getLogger(__name__)
-
 Packed = dict[str, Any]
+
+#: What graphs are told besides their edges.
+KIND = ("add_self_loops", "threshold", "implicit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +35,13 @@ class Snapshot:
     train: RatingGraph
     others: RatingGraph  # validation, test, and what --data.min_rating left out
     min_rating: float | None  # --data.min_rating
-    implicit: bool
     origin: str  # where it was read from, for people
     columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.sources.Columns
+
+    @property
+    def implicit(self) -> bool:
+        """Whether there are pairs only, and no ratings."""
+        return self.train.implicit
 
     def packed(self) -> Packed:
         """Tensors and texts, small and quick to read again."""
@@ -49,9 +52,8 @@ class Snapshot:
             "titles": json.dumps([self.titles, self.genres]),
             "train": _packed_graph(self.train),
             "others": _packed_graph(self.others),
-            "add_self_loops": self.train.add_self_loops,
+            "kind": {name: getattr(self.train, name) for name in KIND},
             "min_rating": self.min_rating,
-            "implicit": self.implicit,
             "origin": self.origin,
             "columns": list(self.columns),
         }
@@ -62,9 +64,8 @@ class Snapshot:
         users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
         titles, genres = json.loads(content["titles"])
         sizes = len(users), len(items)
-        train, others = (
-            _unpacked_graph(content[name], *sizes, content["add_self_loops"]) for name in ("train", "others")
-        )
+        kind = {name: content["kind"][name] for name in KIND}
+        train, others = (_unpacked_graph(content[name], *sizes, kind) for name in ("train", "others"))
         return cls(
             users,
             items,
@@ -72,7 +73,7 @@ class Snapshot:
             genres,
             train,
             others,
-            *(content[n] for n in ("min_rating", "implicit", "origin", "columns")),
+            *(content[name] for name in ("min_rating", "origin", "columns")),
         )
 
 
@@ -90,21 +91,16 @@ def titles_of(
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:
-    """The data that a checkpoint keeps; of one that an earlier lgcn wrote, without them, read from their source.
+    """The data that a checkpoint keeps.
 
     Raises:
-        InputError: they do not fit together, or the source is not what it was.
+        InputError: it keeps none, or they are damaged.
     """
-    state = checkpoint.get("RatingsDataModule")
-    if not isinstance(state, dict) or "fingerprint" not in state:
-        raise InputError("the checkpoint is not one that `lgcn fit` wrote: it says nothing of its data")
-    if "snapshot" not in state:
-        from lgcn.data.datamodule import RatingsDataModule
-
-        log.info("the checkpoint was written by an earlier lgcn, without its data; they are read from their source")
-        data = RatingsDataModule(**yaml.safe_load(checkpoint["config"])["data"])
-        data.load_state_dict(state)
-        return data.snapshot
+    # Lightning files a datamodule's state under the name of its class, which may be a user's subclass.
+    states = (state for state in checkpoint.values() if isinstance(state, dict) and "snapshot" in state)
+    state = next(states, None)
+    if state is None:
+        raise InputError("the checkpoint keeps no data: it was trained without a RatingsDataModule")
     try:
         return Snapshot.unpacked(state["snapshot"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -122,16 +118,18 @@ def _unpacked_ids(packed: Tensor | str) -> Vocabulary:
 
 def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
     half = graph.rating.half()  # exact for stars, halves included
-    return {
+    packed = {
         "user_starts": graph.pattern.user_starts,
         "item": graph.item,
         "rating": half if torch.equal(half.float(), graph.rating) else graph.rating,
     }
+    return packed if graph.time is None else packed | {"time": graph.time}
 
 
-def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, add_self_loops: bool) -> RatingGraph:
+def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, kind: dict[str, Any]) -> RatingGraph:
     degree = packed["user_starts"].diff()
     user = torch.repeat_interleave(torch.arange(num_users, dtype=torch.int32), degree)
     # Copies, for the file may go while this is used.
     item, rating = packed["item"].clone(), packed["rating"].to(torch.float32, copy=True)
-    return RatingGraph(user, item, rating, num_users, num_items, add_self_loops)
+    time = packed["time"].clone() if "time" in packed else None
+    return RatingGraph(user, item, rating, num_users, num_items, time=time, **kind)

@@ -1,70 +1,149 @@
-"""Baselines to print beside a model's results."""
+"""Baselines: simple models that a model's results are printed beside.
 
-from dataclasses import dataclass
+A baseline is fitted to training ratings and judged on the same held-out pairs, by the same metrics, as the model.
+
+Shape letters: U users, I items, B users or pairs.
+"""
+
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lgcn.graph.ops import EdgePattern, csr, row_starts
+from lgcn.graph.biases import BiasBaseline
+from lgcn.graph.budget import users_at_a_time
+from lgcn.graph.ops import csr, row_starts
 from lgcn.graph.ratings import RatingGraph
 
 
-@dataclass(frozen=True, eq=False)
-class Popularity:
-    """Ranks items by how many pairs they have, alike for all users."""
+class Baseline(ABC):
+    """A baseline. Derive your own from :class:`RatingBaseline` or :class:`RankingBaseline` (docs/extending.md)."""
 
-    count: Tensor  # [I] float32
+    #: What it is called in tables and files.
+    title: ClassVar[str]
+    #: Whether it ranks items, or predicts ratings.
+    ranks: ClassVar[bool]
 
-    @classmethod
-    def fit(cls, graph: RatingGraph) -> "Popularity":
-        return cls(graph.item_degree.float())
+    def fits(self, graph: RatingGraph) -> bool:
+        """Whether a graph is small enough for it."""
+        return True
+
+    @abstractmethod
+    def fit(self, graph: RatingGraph) -> None:
+        """Fit to the training ratings; to rank, to the positive ones."""
+
+
+class RatingBaseline(Baseline):
+    """Predicts ratings."""
+
+    ranks = False
+
+    @abstractmethod
+    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+        """Predicted ratings of pairs given as two index tensors [B]; [B]."""
+
+
+class RankingBaseline(Baseline):
+    """Ranks items."""
+
+    ranks = True
+
+    @abstractmethod
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores of all items for users [B], [B, I], which the caller may change."""
+
+
+class UserItemBiases(RatingBaseline):
+    """Mean + user bias + item bias, within the scale (:class:`lgcn.graph.biases.BiasBaseline`).
+
+    Args:
+        user_reg: how many ratings of bias 0 are added to each user.
+        item_reg: likewise, to each item.
+
+    >>> from lgcn.examples import graph
+    >>> baseline = UserItemBiases()
+    >>> baseline.fit(graph)
+    >>> len(baseline.predict(graph.user, graph.item))
+    4
+    """
+
+    title = "user + item biases"
+
+    def __init__(self, user_reg: float = 3.0, item_reg: float = 2.0) -> None:
+        self.user_reg, self.item_reg = user_reg, item_reg
+
+    def fit(self, graph: RatingGraph) -> None:
+        self.biases = BiasBaseline.fit(graph, self.user_reg, self.item_reg)
+
+    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+        return self.biases.predict(user, item)
+
+
+class Popularity(RankingBaseline):
+    """Ranks items by how many pairs they have, alike for all users.
+
+    >>> from lgcn.examples import graph
+    >>> baseline = Popularity()
+    >>> baseline.fit(graph)
+    >>> baseline.scores(torch.tensor([0]))
+    tensor([[1., 2., 1.]])
+    """
+
+    title = "popularity"
+
+    def fit(self, graph: RatingGraph) -> None:
+        self.count = graph.item_degree.float()
 
     def scores(self, users: Tensor) -> Tensor:
-        """[B, I] for users [B]."""
         return self.count.repeat(len(users), 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Ease:
+class Ease(RankingBaseline):
     """Ranks items by a linear model of the pairs that a user has: X B, B the ridge regression of each item on all
     others. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8.
 
     With P = (XᵀX + λ)^-1, [I, I], B is 1 - P diag(P)^-1, so X B is X - X P diag(P)^-1; the X in front concerns items
     that a user has, which are not ranked, and is left out. As X P = (X Xᵀ + λ)^-1 X and P = (1 - Xᵀ X P) / λ, an
     inverse of the smaller of I x I and U x U is enough.
+
+    Args:
+        l2: λ.
+        largest: the most users or items, whichever are fewer, that it is fitted for. 10,000 take some ten seconds, and
+            800 MB, on two cores.
+
+    >>> from lgcn.examples import graph
+    >>> baseline = Ease()
+    >>> baseline.fit(graph)
+    >>> baseline.scores(torch.tensor([0, 1])).shape
+    torch.Size([2, 3])
     """
 
-    pattern: EdgePattern  # of X
-    inverse: Tensor  # P, or (X Xᵀ + λ)^-1 where there are fewer users than items
-    diagonal: Tensor  # [I] of P
+    title = "EASE"
 
-    #: Of the smaller of U and I: an inverse in some ten seconds, and 800 MB, on two cores.
-    LARGEST: ClassVar[int] = 10_000
+    def __init__(self, l2: float = 100.0, largest: int = 10_000) -> None:
+        self.l2, self.largest = l2, largest
 
-    @classmethod
-    def fits(cls, graph: RatingGraph) -> bool:
-        """Whether there is no need to wait for it."""
-        return min(graph.num_users, graph.num_items) <= cls.LARGEST
+    def fits(self, graph: RatingGraph) -> bool:
+        return min(graph.num_users, graph.num_items) <= self.largest
 
-    @classmethod
-    def fit(cls, graph: RatingGraph, l2: float = 100.0) -> "Ease":
-        """Fit to a graph's pairs; ``l2`` is λ."""
-        pattern, ones = graph.pattern, torch.ones_like(graph.rating)
-        by_user, by_item = pattern.by_users(ones), pattern.by_items(ones)
+    def fit(self, graph: RatingGraph) -> None:
+        self.pattern, ones = graph.pattern, torch.ones_like(graph.rating)
+        by_user, by_item = self.pattern.by_users(ones), self.pattern.by_items(ones)
         gram = (by_user @ by_item if graph.num_users < graph.num_items else by_item @ by_user).to_dense()
-        gram.diagonal().add_(l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        if len(inverse) == graph.num_items:
-            return cls(pattern, inverse, inverse.diagonal())
-        ease = cls(pattern, inverse, torch.ones(graph.num_items, device=graph.device))
-        share = torch.zeros_like(ease.diagonal)  # of Xᵀ X P, its diagonal
+        gram.diagonal().add_(self.l2)
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))  # P, or (X Xᵀ + λ)^-1 with fewer users
+        self.num_items = graph.num_items
+        if len(self.inverse) == graph.num_items:
+            self.diagonal = self.inverse.diagonal()  # [I] of P
+            return
+        share = torch.zeros(graph.num_items, device=graph.device)  # of Xᵀ X P, its diagonal
         everybody = torch.arange(graph.num_users, device=graph.device)
-        for users in torch.split(everybody, max((1 << 24) // graph.num_items, 1)):
-            place, edge = pattern.edges_of(users)
-            item = pattern.item[edge].long()
-            share.index_add_(0, item, ease._projected(users)[place, item])
-        return cls(pattern, inverse, (1 - share) / l2)
+        for users in torch.split(everybody, users_at_a_time(graph.num_items)):
+            place, edge = self.pattern.edges_of(users)
+            item = self.pattern.item[edge].long()
+            share.index_add_(0, item, self._projected(users)[place, item])
+        self.diagonal = (1 - share) / self.l2
 
     def scores(self, users: Tensor) -> Tensor:
         """[B, I] for users [B]; that of an item the user has is of no meaning."""
@@ -72,9 +151,18 @@ class Ease:
 
     def _projected(self, users: Tensor) -> Tensor:
         """[B, I]: the users' rows of X P."""
-        num_items, ones = len(self.diagonal), torch.ones_like(self.pattern.item, dtype=self.inverse.dtype)
-        if len(self.inverse) < num_items:
+        ones = torch.ones_like(self.pattern.item, dtype=self.inverse.dtype)
+        if len(self.inverse) < self.num_items:
             return (self.pattern.by_items(ones) @ self.inverse[:, users]).t()
         place, edge = self.pattern.edges_of(users)
         starts = row_starts(torch.bincount(place, minlength=len(users)))
-        return csr(starts, self.pattern.item[edge], ones[edge], (len(users), num_items)) @ self.inverse
+        return csr(starts, self.pattern.item[edge], ones[edge], (len(users), self.num_items)) @ self.inverse
+
+
+def usual_baselines(ranks: bool) -> list[Baseline]:
+    """The baselines that results are printed beside if nothing is said.
+
+    >>> [baseline.title for baseline in usual_baselines(ranks=True)]
+    ['popularity', 'EASE']
+    """
+    return [Popularity(), Ease()] if ranks else [UserItemBiases()]

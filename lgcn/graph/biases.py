@@ -1,4 +1,7 @@
-"""User and item biases: what one knows of a rating without knowing who likes what."""
+"""User and item biases: what one knows of a rating without knowing who likes what.
+
+Shape letters: U users, I items, E ratings (edges), B pairs.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,26 +9,31 @@ import torch
 from torch import Tensor
 
 from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import RatingScale
 
 
 @dataclass(frozen=True, eq=False)
 class BiasBaseline:
-    """r̂ = mean + b_u + b_i, within the training ratings' range: what one knows without knowing who likes what.
+    """r̂ = mean + b_u + b_i, within the training ratings' range.
 
     Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", TKDD 2010, section 2.1, with the
-    biases fitted by alternating least squares; ``user_reg`` and ``item_reg`` are ratings of bias 0 added to each.
+    biases fitted by alternating least squares. ``user_reg`` and ``item_reg`` are ratings of bias 0 added to each.
+
+    >>> from lgcn.examples import graph
+    >>> baseline = BiasBaseline.fit(graph)
+    >>> baseline.predict(torch.tensor([0]), torch.tensor([1])).shape
+    torch.Size([1])
     """
 
     mean: float
     user_bias: Tensor  # [U] float64
     item_bias: Tensor  # [I] float64
-    lowest: float
-    highest: float
+    scale: RatingScale
     user_reg: float = 3.0
 
     @classmethod
     def fit(cls, graph: RatingGraph, user_reg: float = 3.0, item_reg: float = 2.0, epochs: int = 10) -> "BiasBaseline":
-        """Fit to a graph's ratings, on its device; users and items without ratings get a bias of 0."""
+        """Fit to a graph's ratings, on its device. Users and items without ratings get a bias of 0."""
         pattern, rating = graph.pattern, graph.rating.double()
         mean = float(rating.mean())
         by_user, by_item = pattern.by_users(torch.ones_like(rating)), pattern.by_items(torch.ones_like(rating))
@@ -35,20 +43,24 @@ class BiasBaseline:
         for _ in range(epochs):
             item_bias = (item_sum - by_item @ user_bias) / (item_reg + graph.item_degree)
             user_bias = (user_sum - by_user @ item_bias) / (user_reg + graph.user_degree)
-        return cls(mean, user_bias, item_bias, float(graph.rating.min()), float(graph.rating.max()), user_reg)
+        return cls(mean, user_bias, item_bias, RatingScale.of(graph), user_reg)
 
     def for_users(self, graph: RatingGraph) -> "BiasBaseline":
-        """The same items, and biases fitted to the users of another graph over them; those of its own do not move."""
-        above = graph.pattern.by_users(graph.rating - self.mean - self.item_bias[graph.item.long()])
-        user_bias = (above @ torch.ones_like(self.item_bias)) / (self.user_reg + graph.user_degree)
-        return replace(self, user_bias=user_bias)
+        """The same items, and biases fitted to the users of a graph over them.
+
+        It is the last half-step of :meth:`fit`: for the graph that was fitted, nothing changes.
+        """
+        pattern, rating = graph.pattern, graph.rating.double()
+        user_sum = pattern.by_users(rating - self.mean) @ torch.ones_like(self.item_bias)
+        of_items = pattern.by_users(torch.ones_like(rating)) @ self.item_bias
+        return replace(self, user_bias=(user_sum - of_items) / (self.user_reg + graph.user_degree))
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
         """Predicted ratings of pairs given as two index tensors [B]; [B] float64."""
-        return self._unclamped(user, item).clamp(self.lowest, self.highest)
+        return self.scale.clamped(self._unclamped(user, item))
 
     def residual(self, graph: RatingGraph) -> Tensor:
-        """What mean and biases leave over of a graph's ratings, [E] float32."""
+        """A graph's ratings minus mean and biases, [E] float32."""
         return (graph.rating - self._unclamped(graph.user, graph.item)).float()
 
     def _unclamped(self, user: Tensor, item: Tensor) -> Tensor:

@@ -4,83 +4,131 @@ LightGCN's graph says who rated what and forgets the rating (He et al., SIGIR 20
 channel multiplies each edge by a value taken from its rating, so that what a user liked and what a user disliked
 arrive with opposite signs. Several channels side by side, each a propagation of its own, are added up.
 
-    binary    1, the paper's
-    rating    r
-    centered  r - mean
-    liked     r where it reaches a threshold, 0 below
-    residual  r - mean - b_u - b_i, what the damped user and item biases leave over (lgcn/evaluation/baselines.py)
-
-Means and biases are those of the graph that is given: of the edges that are propagated over, and of no others. So
+A channel takes its statistics (means, biases) from the graph that embeddings travel over, and from no other edge. So
 a rating that is hidden from the graph reaches no edge's weight.
 
-`binary` with `residual` is what Koren's asymmetric SVD knows of a user ("Factorization meets the neighborhood", KDD
-2008: the items rated, and by how much more or less than expected); here it is known of items, too. `centered` keeps
-in that what a user gives, and an item gets, in general.
+:class:`Binary` with :class:`Residual` is what Koren's asymmetric SVD knows of a user ("Factorization meets the
+neighborhood", KDD 2008: the items rated, and by how much more or less than expected); here it is known of items, too.
+:class:`Centered` keeps in that what a user gives, and an item gets, in general.
 
-Shape letters: N nodes, E ratings (edges).
+Shape letters: E ratings (edges).
 """
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lgcn.errors import InputError
 from lgcn.graph.biases import BiasBaseline
-from lgcn.graph.ops import Multipliable
-from lgcn.graph.ratings import PAPER, Normalisation, RatingGraph
-
-EdgeWeights = Literal["binary", "rating", "liked", "centered", "residual"]
+from lgcn.graph.ratings import RatingGraph
 
 
-def edge_value(
-    graph: RatingGraph, weights: EdgeWeights, threshold: float = 3.5, known: BiasBaseline | None = None
-) -> Tensor | None:
-    """[E] float32, the value of each edge in a channel; None where all are 1.
+class Channel(ABC):
+    """A channel: from ratings to the value of each edge.
 
-    Args:
-        graph: the ratings.
-        weights: the kind of value.
-        threshold: from which rating on an edge counts as ``liked``.
-        known: the mean and the biases of items, where they are not those of ``graph``, but of one with other users.
+    A channel of your own needs :meth:`value` alone (docs/extending.md).
 
-    Raises:
-        InputError: there is no such kind of weights.
+    >>> class Halved(Channel):
+    ...     def value(self, graph, statistics):
+    ...         return graph.rating / 2
     """
-    if weights == "binary":
+
+    #: Whether the value depends on an edge's rating. Data without ratings, and an evaluation that propagates over the
+    #: held-out pairs themselves, take only channels that do not.
+    uses_ratings: ClassVar[bool] = True
+    #: Whether the value depends on when an edge was rated, ``graph.time``.
+    uses_times: ClassVar[bool] = False
+
+    def fit(self, graph: RatingGraph) -> Any:
+        """Statistics of the training ratings. New users' ratings are weighed with them, too."""
         return None
-    if weights == "rating" or not len(graph):  # there is no mean of nothing
-        return graph.rating
-    if weights == "liked":
-        return graph.rating * (graph.rating >= threshold)
-    if weights == "centered":
-        return graph.rating - (graph.rating.mean() if known is None else known.mean)
-    if weights == "residual":
-        return (BiasBaseline.fit(graph) if known is None else known.for_users(graph)).residual(graph)
-    raise InputError(f"'edge_weights' must be of {', '.join(get_args(EdgeWeights))} (got {weights!r})")
+
+    @abstractmethod
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        """The value of each edge.
+
+        Args:
+            graph: the edges. After training they may be those of new users, with the same items.
+            statistics: what :meth:`fit` gave for the training ratings.
+
+        Returns:
+            [E] float32; None where all are 1.
+        """
 
 
-def channel_matrices(
-    graph: RatingGraph,
-    channels: Sequence[EdgeWeights],
-    normalisation: Normalisation = PAPER,
-    engine: str = "csr",
-    factor: Tensor | None = None,
-    threshold: float = 3.5,
-) -> list[Multipliable]:
-    """The propagation matrix [N, N] of each channel.
+@dataclass(frozen=True)
+class Binary(Channel):
+    """Every edge weighs 1, as in the paper.
 
-    Args:
-        graph: what to propagate over.
-        channels: the kind of each one's edge weights.
-        normalisation, engine: as for :meth:`lgcn.graph.ratings.RatingGraph.propagation_matrix`.
-        factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
-        threshold: as for :func:`edge_value`.
+    >>> from lgcn.examples import graph
+    >>> Binary().value(graph, None) is None
+    True
     """
-    matrices = []
-    for weights in channels:
-        value = edge_value(graph, weights, threshold)
-        if factor is not None:
-            value = factor if value is None else value * factor
-        matrices.append(graph.propagation_matrix(engine, value, normalisation))
-    return matrices
+
+    uses_ratings = False
+
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Rating(Channel):
+    """The rating itself.
+
+    >>> from lgcn.examples import graph
+    >>> Rating().value(graph, None)
+    tensor([5., 3., 4., 1.])
+    """
+
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        return graph.rating
+
+
+@dataclass(frozen=True)
+class Liked(Channel):
+    """The rating of a positive (``graph.positive``), 0 of others.
+
+    >>> from lgcn.examples import graph
+    >>> Liked().value(graph, None)
+    tensor([5., 0., 4., 0.])
+    """
+
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        return graph.rating * graph.positive
+
+
+@dataclass(frozen=True)
+class Centered(Channel):
+    """The rating minus the mean of the training ratings.
+
+    >>> from lgcn.examples import graph
+    >>> Centered().value(graph, Centered().fit(graph))
+    tensor([ 1.7500, -0.2500,  0.7500, -2.2500])
+    """
+
+    def fit(self, graph: RatingGraph) -> Tensor:
+        return graph.rating.mean() if len(graph) else graph.rating.sum()  # there is no mean of nothing
+
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        value: Tensor = graph.rating - statistics
+        return value
+
+
+@dataclass(frozen=True)
+class Residual(Channel):
+    """The rating minus mean and damped biases of its user and item (:class:`lgcn.graph.biases.BiasBaseline`).
+
+    >>> from lgcn.examples import graph
+    >>> Residual().value(graph, Residual().fit(graph)).shape
+    torch.Size([4])
+    """
+
+    def fit(self, graph: RatingGraph) -> BiasBaseline | None:
+        return BiasBaseline.fit(graph) if len(graph) else None
+
+    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+        if statistics is None:
+            return graph.rating
+        value: Tensor = statistics.for_users(graph).residual(graph)
+        return value

@@ -15,19 +15,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from lgcn.errors import InputError
 from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
-
-if TYPE_CHECKING:
-    from torch_geometric.data import HeteroData
-    from torch_sparse import SparseTensor
+from lgcn.graph.torch_sparse import sparse_tensor
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
 # tests/test_ops.py, so the label says nothing to someone who trains a model.
@@ -59,7 +55,7 @@ class Adjacency(NamedTuple):
 
 
 class RatingSums(NamedTuple):
-    """What the squared error of predictions x_u + y_i needs to know of the ratings; see :mod:`lgcn.training.objectives`."""
+    """What the squared error of predictions x_u + y_i needs to know of the ratings (:mod:`lgcn.training.losses`)."""
 
     pairs: BipartiteMatrix  # 1 for each rated pair
     user_count: Tensor  # [U] ratings of each user
@@ -77,6 +73,15 @@ class RatingGraph:
     Edges are sorted by user, then item, whatever their order in the file. Everything derived (adjacency,
     patterns for the sampled product) is built at first use and kept; memory is linear in E. Indices are int32,
     so 2 E + N is below 2^31.
+
+    What counts as positive is decided here and nowhere else: a rating from ``threshold`` on, or any pair of
+    ``implicit`` data.
+
+    >>> graph = RatingGraph.from_edges(
+    ...     torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.tensor([5.0, 3.0, 4.0]), num_users=2, num_items=2
+    ... )
+    >>> len(graph), graph.item_degree.tolist(), graph.positive.tolist()
+    (3, [1, 2], [True, False, True])
     """
 
     user: Tensor  # [E] int32 in 0..U-1, ascending
@@ -85,6 +90,9 @@ class RatingGraph:
     num_users: int
     num_items: int
     add_self_loops: bool = False
+    threshold: float = 3.5  # from which rating on a pair is positive
+    implicit: bool = False  # whether there are pairs only; every rating is 1 then, and every pair positive
+    time: Tensor | None = None  # [E] int64, seconds since 1970; None where they are not known
 
     @classmethod
     def from_edges(
@@ -95,6 +103,10 @@ class RatingGraph:
         num_users: int,
         num_items: int,
         add_self_loops: bool = False,
+        *,
+        threshold: float = 3.5,
+        implicit: bool = False,
+        time: Tensor | None = None,
     ) -> "RatingGraph":
         """Sort edges into a graph.
 
@@ -105,12 +117,15 @@ class RatingGraph:
             num_users: U, isolated users included.
             num_items: I, isolated items included.
             add_self_loops: whether every node is its own neighbour, too.
+            threshold: from which rating on a pair is positive.
+            implicit: whether there are pairs only, and no ratings.
+            time: [E] seconds since 1970, where they are known.
 
         Raises:
             ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
                 too many edges and nodes.
         """
-        if not len(user) == len(item) == len(rating):
+        if not len(user) == len(item) == len(rating) == len(rating if time is None else time):
             raise ValueError(f"user, item and rating differ in length: {len(user)}, {len(item)}, {len(rating)}")
         for name, index, size in (("user", user, num_users), ("item", item, num_items)):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
@@ -130,6 +145,9 @@ class RatingGraph:
             num_users=num_users,
             num_items=num_items,
             add_self_loops=add_self_loops,
+            threshold=threshold,
+            implicit=implicit,
+            time=None if time is None else time.cpu()[by_user].to(torch.int64),
         )
 
     def __len__(self) -> int:
@@ -150,7 +168,8 @@ class RatingGraph:
         if torch.device(device) == self.device:
             return self
         pattern = EdgePattern(*(part.to(device) for part in self.pattern))
-        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device))
+        time = None if self.time is None else self.time.to(device)
+        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device), time=time)
         vars(moved)["pattern"] = pattern
         return moved
 
@@ -163,6 +182,19 @@ class RatingGraph:
     def item_degree(self) -> Tensor:
         """[I] ratings per item."""
         return torch.bincount(self.item, minlength=self.num_items)
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """[E] bool, which pairs are positive."""
+        return torch.ones_like(self.rating, dtype=torch.bool) if self.implicit else self.rating >= self.threshold
+
+    def positives(self) -> "RatingGraph":
+        """The graph of the positive pairs; itself where all are."""
+        return self if bool(self.positive.all()) else self._positive_part
+
+    @cached_property
+    def _positive_part(self) -> "RatingGraph":
+        return self.part(self.positive)
 
     def sums(self, dtype: torch.dtype) -> RatingSums:
         """The ratings, summed up by user and by item; kept for the next time."""
@@ -303,6 +335,7 @@ class RatingGraph:
             user=self.user.index_select(0, edge),
             item=self.item.index_select(0, edge),
             rating=self.rating.index_select(0, edge),
+            time=None if self.time is None else self.time.index_select(0, edge),
         )
         user_starts = before.index_select(0, whole.user_starts)
         item_starts = before_by_item.index_select(0, whole.item_starts)
@@ -346,77 +379,6 @@ class RatingGraph:
         by_item = by_user.tocsc()
         order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
         return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
-
-    # -- to and from other libraries -----------------------------------------------------------------------
-
-    def to_sparse_tensor(self) -> "SparseTensor":
-        """The ratings as a ``torch_sparse.SparseTensor`` [U, I]; its values are the ratings.
-
-        Raises:
-            InputError: torch-sparse is not installed.
-        """
-        return sparse_tensor(self.pattern.user_starts, self.item, self.rating, (self.num_users, self.num_items))
-
-    @classmethod
-    def from_sparse_tensor(cls, ratings: "SparseTensor", add_self_loops: bool = False) -> "RatingGraph":
-        """A graph from a ``torch_sparse.SparseTensor`` [U, I] whose values are ratings.
-
-        Raises:
-            ValueError: the matrix has no values.
-        """
-        user, item, rating = ratings.coo()
-        if rating is None:
-            raise ValueError("the SparseTensor has no values; ratings are needed")
-        return cls.from_edges(user, item, rating, ratings.size(0), ratings.size(1), add_self_loops)
-
-    def to_data(self) -> "HeteroData":
-        """The graph as PyG data: node types ``user`` and ``item``, edge type ``(user, rates, item)``.
-
-        ``edge_index`` is [2, E] (users, items), ``edge_label`` [E] the ratings. ``.to_homogeneous()`` and
-        ``T.ToUndirected()`` give PyG's other forms.
-        """
-        from torch_geometric.data import HeteroData
-
-        data = HeteroData()
-        data["user"].num_nodes, data["item"].num_nodes = self.num_users, self.num_items
-        data["user", "rates", "item"].edge_index = torch.stack([self.user, self.item]).long()
-        data["user", "rates", "item"].edge_label = self.rating
-        return data
-
-    @classmethod
-    def from_data(cls, data: "HeteroData", add_self_loops: bool = False) -> "RatingGraph":
-        """A graph from PyG data in the form that :meth:`to_data` gives."""
-        edges = data["user", "rates", "item"]
-        user, item = edges.edge_index
-        return cls.from_edges(
-            user, item, edges.edge_label, data["user"].num_nodes, data["item"].num_nodes, add_self_loops
-        )
-
-
-def require_torch_sparse() -> None:
-    """Check that torch-sparse can be used.
-
-    Raises:
-        InputError: it is not installed, or was built for another torch.
-    """
-    try:
-        import torch_sparse  # noqa: F401
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"engine 'sparse_tensor' needs torch-sparse, which cannot be imported ({error}); build it with "
-            "`make sparse` (or `pip install --no-build-isolation lgcn[sparse]`), or use engine 'csr'"
-        ) from error
-
-
-def sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> "SparseTensor":
-    """A ``torch_sparse.SparseTensor`` from compressed rows; raises InputError where torch-sparse is missing."""
-    require_torch_sparse()
-    from torch_sparse import SparseTensor
-
-    # torch-sparse knows int64 indices only.
-    return SparseTensor(
-        rowptr=crow.long(), col=col.long(), value=value, sparse_sizes=shape, is_sorted=True, trust_data=True
-    )
 
 
 def _count_before(chosen: Tensor) -> Tensor:

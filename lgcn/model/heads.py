@@ -1,50 +1,88 @@
-"""Heads: from propagated embeddings to a rating.
-
-Whatever the head, a rating is an inner product of two rows, a bias on either side and a constant,
-r̂(u, i) = p(u) · q(i) + b(u) + b(i) + offset. Training can therefore use one sampled product over the rated pairs,
-ranking one matrix product, and export two tables.
+"""Heads: from propagated embeddings to the factors of a score (:mod:`lgcn.model.factors`).
 
 Shape letters: U users, I items, N = U + I nodes, D embedding columns, C propagated columns, F factor columns.
 """
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lgcn.graph.ops import full_precision, own_precision
+from lgcn.graph.ops import BipartiteMatrix, Multipliable, full_precision, one_sided_polynomial, own_precision
+from lgcn.model.factors import Factors
 
-Terms = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]
 
+class Head(nn.Module, ABC):
+    """A head: what travels over the graph, and what to make of it.
 
-class Head(nn.Module):
-    """What a head must do: say what travels over the graph, then what to make of it."""
+    A head of your own needs :meth:`forward`, and :meth:`build` if it has parameters (docs/extending.md).
+
+    >>> class Halved(Head):
+    ...     def forward(self, user, item):
+    ...         return Factors(user / 2, item, None, None, torch.zeros(()))
+    """
+
+    #: Whether different users can be given items in different orders. Objectives that rank need it.
+    personal: ClassVar[bool] = True
+    #: Whether a user's bias is made of propagated columns, and not learned for each user.
+    propagates_biases: ClassVar[bool] = False
+
+    def build(self, num_users: int, num_items: int, embedding_dim: int) -> None:
+        """Make the parameters, once it is known how many users, items and embedding columns there are."""
 
     def project(self, embedding: Tensor) -> Tensor:
         """From the embedding table [N, D] to what is propagated, [N, C].
 
         Propagation is linear, so any linear map may be applied before it instead of after.
         """
-        raise NotImplementedError
+        return embedding
 
-    def forward(self, user: Tensor, item: Tensor) -> Terms:
-        """From propagated users [U, C] and items [I, C] to p [U, F], q [I, F], biases [U] and [I], and the offset."""
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, user: Tensor, item: Tensor) -> Factors:
+        """From propagated users [U, C] and items [I, C] to factors. Either may have no rows."""
+
+    def shortcut(
+        self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
+    ) -> Factors | None:
+        """The factors by a way that computes less than propagation and :meth:`forward`; None where there is none.
+
+        Args:
+            matrices: [N, N] of each channel.
+            tables: [N, D] of each channel.
+            weights: of the layers, K + 1 numbers.
+        """
+        return None
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         """What a user's propagated columns [C] are multiplied by in the score of each item [k, F]; [k, C].
 
-        A user's columns are a sum over what the user rated, so this tells what each rating did to a score.
+        A user's columns are a sum over the user's ratings, so this gives each rating's part in a score. It is the
+        derivative of the score, exact where factors are linear in the columns.
         """
-        raise NotImplementedError
+
+        def factors(columns: Tensor) -> Tensor:
+            given: Factors = self(columns[None], columns.new_empty(0, len(columns)))
+            return given.user[0]
+
+        derivative: Tensor = torch.autograd.functional.jacobian(factors, user)  # type: ignore[no-untyped-call]
+        return item @ derivative
 
     def fit_mean(self, mean: float) -> None:
         """Take note of the mean training rating, before training starts."""
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """Rows [n, ...] of users or items, factors or biases, and one more at the end, [n + 1, ...], for any user or
-        item that is not in the data: the mean of the rows that are ``known`` from training ratings, [n] bool.
+        """Rows for users or items without training ratings.
 
-        The other rows stay as they are, which is what the notebook has there.
+        Args:
+            rows: [n, ...] of users or items, factors or biases.
+            known: [n] bool, whether there are training ratings.
+
+        Returns:
+            [n + 1, ...]: the rows as they are, and their mean over ``known`` for anybody who is not in the data.
         """
         return torch.cat([rows, rows[known].mean(dim=0, keepdim=True)])
 
@@ -52,20 +90,20 @@ class Head(nn.Module):
 class LinearHead(Head):
     """The notebook's head: a linear layer on the user's and the item's embedding side by side.
 
-    It is additive, r̂ = w_u · e_u + w_i · e_i + b, so it ranks items alike for every user. Only the two columns
-    E w_u and E w_i are sent over the graph, not all D, the first to be read at users and the second at items, and they
-    are all that is left: F is 0.
+    It is additive, r̂ = w_u · e_u + w_i · e_i + b, so it ranks items alike for every user. Only the two columns E w_u
+    and E w_i are sent over the graph, not all D: users read the first, items the second. F is 0.
     """
 
-    def __init__(self, embedding_dim: int) -> None:
-        super().__init__()
-        self.embedding_dim = embedding_dim
+    personal = False
+    propagates_biases = True
+
+    def build(self, num_users: int, num_items: int, embedding_dim: int) -> None:
         self.out = nn.Linear(2 * embedding_dim, 1)
 
     @property
     def readout(self) -> Tensor:
         """w_u and w_i, [2, D]."""
-        return self.out.weight.view(2, self.embedding_dim)
+        return self.out.weight.view(2, -1)
 
     def project(self, embedding: Tensor) -> Tensor:
         # Two long rows instead of two columns in the table's own orientation.
@@ -73,12 +111,25 @@ class LinearHead(Head):
         with own_precision(embedding):
             return (self.readout.to(embedding.dtype) @ embedding.t()).t()
 
-    def forward(self, user: Tensor, item: Tensor) -> Terms:
-        return self.terms(user[:, 0], item[:, 1])
+    def forward(self, user: Tensor, item: Tensor) -> Factors:
+        return self._factors(user[:, 0], item[:, 1])
 
-    def terms(self, user: Tensor, item: Tensor) -> Terms:
-        """What :meth:`forward` gives, from all that it reads: users' first column [U] and items' second [I]."""
-        return user.new_empty(len(user), 0), item.new_empty(len(item), 0), user, item, self.out.bias.view(())
+    def shortcut(
+        self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
+    ) -> Factors | None:
+        """Without the users' second and the items' first column, which nobody reads: half of the work."""
+        halves = [matrix for matrix in matrices if isinstance(matrix, BipartiteMatrix) and matrix.diagonal is None]
+        if len(halves) < len(matrices):
+            return None
+        channels = (
+            one_sided_polynomial(matrix, table, self.readout, weights)
+            for matrix, table in zip(halves, tables, strict=True)
+        )
+        return self._factors(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True)))
+
+    def _factors(self, user: Tensor, item: Tensor) -> Factors:
+        """From users' first column [U] and items' second [I]."""
+        return Factors(user.new_empty(len(user), 0), item.new_empty(len(item), 0), user, item, self.out.bias.view(()))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         return user.new_tensor([1.0, 0.0]).expand(len(item), 2)
@@ -87,31 +138,38 @@ class LinearHead(Head):
 class DotHead(Head):
     """The paper's head (LightGCN, equation 5): the inner product r̂ = e_u · e_i.
 
-    With ``biases``, r̂ = mean + b_u + b_i + e_u · e_i (Koren et al., "Matrix factorization techniques for
-    recommender systems", 2009, equation 4); mean is that of the training ratings and is not learned.
+    Args:
+        biases: r̂ = mean + b_u + b_i + e_u · e_i instead (Koren et al., "Matrix factorization techniques for
+            recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. In
+            rankings the item's bias is all that counts.
+
+    >>> head = DotHead(biases=True)
+    >>> head.build(num_users=2, num_items=3, embedding_dim=4)
+    >>> head(torch.ones(2, 4), torch.ones(3, 4)).predict(torch.tensor([0]), torch.tensor([2])).item()
+    4.0
     """
 
     offset: Tensor
     user_bias: nn.Parameter | None
     item_bias: nn.Parameter | None
 
-    def __init__(self, num_users: int, num_items: int, biases: bool = False) -> None:
+    def __init__(self, biases: bool = False) -> None:
         super().__init__()
-        self.user_bias = nn.Parameter(torch.zeros(num_users)) if biases else None
-        self.item_bias = nn.Parameter(torch.zeros(num_items)) if biases else None
+        self.biases = biases
+
+    def build(self, num_users: int, num_items: int, embedding_dim: int) -> None:
+        self.user_bias = nn.Parameter(torch.zeros(num_users)) if self.biases else None
+        self.item_bias = nn.Parameter(torch.zeros(num_items)) if self.biases else None
         self.register_buffer("offset", torch.zeros(()))
 
-    def project(self, embedding: Tensor) -> Tensor:
-        return embedding
-
-    def forward(self, user: Tensor, item: Tensor) -> Terms:
-        return user, item, self.user_bias, self.item_bias, self.offset
+    def forward(self, user: Tensor, item: Tensor) -> Factors:
+        return Factors(user, item, self.user_bias, self.item_bias, self.offset)
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         return item
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """As for every head; and rows that are not known are that last row, too.
+        """As for every head; rows that are not known are that last row, too.
 
         With biases it is 0, so that a prediction falls back on the other side's bias and the mean. (The mean row is
         worse: on the items without training ratings of ml-latest-small's validation part RMSE .907 instead of .853.)
@@ -123,15 +181,18 @@ class DotHead(Head):
         return torch.cat([whole[:-1].where(known[:, None], whole[-1:]), whole[-1:]])
 
     def fit_mean(self, mean: float) -> None:
-        if self.user_bias is not None:
+        if self.biases:
             self.offset.fill_(mean)
 
 
 class CosineHead(DotHead):
-    """The cosine of user and item, cos(e_u, e_i), with the biases of :class:`DotHead`: how far an embedding is from
-    the origin, which grows with the number of ratings, plays no part. An embedding of 0 has cosine 0 with all."""
+    """The cosine of user and item, cos(e_u, e_i), with the biases of :class:`DotHead`.
 
-    def forward(self, user: Tensor, item: Tensor) -> Terms:
+    The length of an embedding grows with the number of ratings; here it plays no part. An embedding of 0 has cosine 0
+    with all.
+    """
+
+    def forward(self, user: Tensor, item: Tensor) -> Factors:
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:

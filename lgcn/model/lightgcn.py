@@ -7,78 +7,32 @@ https://arxiv.org/abs/2002.02126. With E⁰ the embedding table and Ã = D^-1/2 
     E = α_0 E⁰ + α_1 E¹ + ... + α_K Eᴷ    (equation 8)
 
 Departures: the layer weights α may be learned or leave the embeddings themselves (layer 0) out, the head may be
-something other than the inner product (see :mod:`lgcn.model.heads`), edges can be left out of the propagation while training,
-and there may be several channels c, each with its own Ã_c (see :mod:`lgcn.graph.channels`): E = Σ_c Σ_k α_k Ã_cᵏ E⁰_c.
+something other than the inner product (see :mod:`lgcn.model.heads`), edges can be left out of the propagation in
+training, and there may be several channels c, each with its own Ã_c (see :mod:`lgcn.graph.channels`):
+E = Σ_c Σ_k α_k Ã_cᵏ E⁰_c.
 
 Shape letters: U users, I items, N = U + I nodes, E ratings (edges), D embedding columns, K layers,
 C propagated columns, F factor columns.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lgcn.choices import made
 from lgcn.errors import InputError
-from lgcn.graph.ops import (
-    BipartiteMatrix,
-    Multipliable,
-    edge_scores,
-    one_sided_polynomial,
-    sparse_matmul,
-    sparse_polynomial,
-)
+from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
-from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead
-
-HEADS: dict[str, Any] = {"linear": LinearHead, "dot": DotHead, "cosine": CosineHead}
+from lgcn.model.factors import Factors
+from lgcn.model.heads import Head, LinearHead
+from lgcn.model.initialisation import Initialisation, Normal
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
-
-
-class Factors(NamedTuple):
-    """A trained model as tables: r̂(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset."""
-
-    user: Tensor  # [U, F], F may be 0
-    item: Tensor  # [I, F]
-    user_bias: Tensor | None  # [U]
-    item_bias: Tensor | None  # [I]
-    offset: Tensor  # []
-
-    def without_last(self) -> "Factors":
-        """Of :meth:`LightGCN.completed` factors, without the rows of whoever is not in the data."""
-        user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
-        return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
-
-    def of_items(self, count: int) -> "Factors":
-        """All users', and the first ``count`` items': of completed factors, those of the catalogue."""
-        bias = self.item_bias
-        return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
-
-    def predict(self, user: Tensor, item: Tensor) -> Tensor:
-        """Predicted ratings of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
-
-        Index -1 is for :meth:`LightGCN.completed` factors only: a user or item that is not in the data.
-        """
-        scores = (self.user[user] * self.item[item]).sum(dim=1) + self.offset
-        for bias, index in ((self.user_bias, user), (self.item_bias, item)):
-            if bias is not None:
-                scores = scores + bias[index]
-        return scores
-
-    def scores(self, users: Tensor) -> Tensor:
-        """Scores of all items for some users [B], [B, I], to rank by; without what is the same for all items."""
-        scores = self.user[users] @ self.item.t()
-        return scores if self.item_bias is None else scores.add_(self.item_bias)
-
-    def predict_edges(self, graph: RatingGraph) -> Tensor:
-        """Predicted ratings of all of a graph's edges, [E], without a copy of a row per edge."""
-        # U additions of the offset instead of E.
-        bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
-        return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
 
 
 class LightGCN(nn.Module):
@@ -95,12 +49,16 @@ class LightGCN(nn.Module):
             ``learned`` are over layers 1 to K, and a node's factors are made of its neighbours alone.
         num_channels: how many propagation matrices a call is given.
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
-        head: ``linear``, ``dot`` or ``cosine``, see :mod:`lgcn.model.heads`.
-        biases: for ``dot`` and ``cosine``: add the mean rating and a learned bias per user and item.
-        init_std: standard deviation of the embeddings' first values; their mean is 0.
+        head: see :mod:`lgcn.model.heads`; None is LinearHead. The model keeps a copy.
+        init: the embeddings' first values; None is Normal.
 
     Raises:
         InputError: an argument is out of its range, with its name and value.
+
+    >>> from lgcn.examples import graph
+    >>> model = LightGCN(num_users=3, num_items=3, embedding_dim=4, head="DotHead")
+    >>> model(graph.propagation_matrix()).user.shape
+    torch.Size([3, 4])
     """
 
     def __init__(
@@ -110,21 +68,17 @@ class LightGCN(nn.Module):
         embedding_dim: int = 64,
         num_layers: int = 3,
         layer_weights: LayerWeights = "uniform",
-        head: Literal["linear", "dot", "cosine"] = "linear",
-        biases: bool = False,
-        init_std: float = 0.1,
         ego_layer: bool = True,
-        num_channels: int = 1,
         channel_embeddings: Literal["own", "shared"] = "own",
+        head: Head | None = None,
+        init: Initialisation | None = None,
+        num_channels: int = 1,
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
         _check("num_items", num_items, num_items >= 1, "at least 1")
         _check("embedding_dim", embedding_dim, embedding_dim >= 1, "at least 1")
         _check("num_layers", num_layers, num_layers >= 0, "0 or more")
-        _check("init_std", init_std, init_std >= 0, "0 or more")
-        _check("head", head, head in HEADS, "'linear', 'dot' or 'cosine'")
-        _check("biases", biases, not (biases and head == "linear"), "false with head 'linear', which has its own")
         _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
         _check("num_channels", num_channels, num_channels >= 1, "at least 1")
         known = channel_embeddings in ("own", "shared")
@@ -134,7 +88,8 @@ class LightGCN(nn.Module):
         tables = num_channels if channel_embeddings == "own" else 1
         # One table a channel, below each other, and in each users first: propagation multiplies all of it at once.
         self.embedding = nn.Embedding(tables * (num_users + num_items), embedding_dim)
-        nn.init.normal_(self.embedding.weight, std=init_std)
+        self.init: Initialisation = made(Initialisation, Normal() if init is None else init, "init")
+        self.init.draw(self.embedding.weight)
         weighted = num_layers + ego_layer
         self.layer_logits = nn.Parameter(torch.zeros(weighted)) if layer_weights == "learned" else None
         if isinstance(layer_weights, str):
@@ -143,21 +98,18 @@ class LightGCN(nn.Module):
             fixed = [0.0] * (not ego_layer) + [1 / weighted] * weighted
         else:
             fixed = [float(weight) for weight in layer_weights]
-            _check(
-                "layer_weights",
-                fixed,
-                len(fixed) == num_layers + 1,
-                f"num_layers + 1 = {num_layers + 1} numbers",
-            )
+            enough = len(fixed) == num_layers + 1
+            _check("layer_weights", fixed, enough, f"num_layers + 1 = {num_layers + 1} numbers")
             _check("ego_layer", ego_layer, ego_layer, "true with a list of layer_weights; give 0 as the first of them")
         self.fixed_layer_weights = fixed
-        self.head: Head = LinearHead(embedding_dim) if head == "linear" else HEADS[head](num_users, num_items, biases)
+        self.head: Head = copy.deepcopy(made(Head, LinearHead() if head is None else head, "head"))
+        self.head.build(num_users, num_items, embedding_dim)
 
     @classmethod
     def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
         """The model that a :class:`lgcn.training.module.LightGCNModule` of these hyper-parameters trains."""
         names = inspect.signature(cls).parameters.keys() - {"num_channels"}
-        return cls(**{name: given[name] for name in names}, num_channels=len(given["edge_weights"]))
+        return cls(**{name: given[name] for name in names}, num_channels=len(given["propagation"]["channels"]))
 
     @property
     def layer_weights(self) -> Tensor | list[float]:
@@ -202,19 +154,14 @@ class LightGCN(nn.Module):
         if len(matrices) != self.num_channels:
             raise ValueError(f"one matrix for each of {self.num_channels} channels is needed (got {len(matrices)})")
         weights = self.layer_weights
-        halves = [matrix for matrix in matrices if isinstance(matrix, BipartiteMatrix) and matrix.diagonal is None]
-        if isinstance(self.head, LinearHead) and not isinstance(weights, Tensor) and len(halves) == len(matrices):
-            # What this head does not read is not computed.
-            readout = self.head.readout
-            channels = (
-                one_sided_polynomial(matrix, table, readout, weights)
-                for matrix, table in zip(halves, self.tables(), strict=True)
-            )
-            return Factors(*self.head.terms(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True))))
+        if not isinstance(weights, Tensor):
+            factors = self.head.shortcut(matrices, self.tables(), weights)
+            if factors is not None:
+                return factors
         propagated = (self.propagate(*channel) for channel in zip(matrices, self.projected(), strict=True))
         combined = reduce(torch.add, propagated)
         user, item = torch.split(combined, [self.num_users, self.num_items])
-        return Factors(*self.head(user, item))
+        return self.head(user, item)  # type: ignore[no-any-return]
 
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors to predict any pair with: index -1 is a user or item that is not in the data.

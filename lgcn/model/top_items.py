@@ -13,7 +13,7 @@ from lgcn.graph.ops import EdgePattern
 
 
 class Scorer(Protocol):
-    """Anything that scores all items for some users: [B] int64 to [B, I], which may be changed by who asked."""
+    """Anything that scores all items for some users: [B] int64 to [B, I], a tensor that the caller may change."""
 
     def scores(self, users: Tensor) -> Tensor: ...
 
@@ -34,6 +34,11 @@ def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int
         seen: the pairs to leave out.
         k: how many items.
         hidden: [I] bool, items to leave out for everybody.
+
+    >>> from lgcn.model.factors import Factors
+    >>> factors = Factors(torch.ones(1, 1), torch.tensor([[1.0], [3.0], [2.0]]), None, None, torch.zeros(()))
+    >>> top_items(factors, torch.tensor([0]), seen=[], k=2).item
+    tensor([[1, 2]])
     """
     scores = scorer.scores(users)
     num_items = scores.shape[1]

@@ -1,166 +1,349 @@
-"""What is minimised.
+"""Objectives: what is minimised, and what a model is for.
 
-    mse      mean over ratings of (r̂ - r)²; the notebook's
-    bpr      mean over positives i and drawn negatives j of -ln σ(s_ui - s_uj): Rendle et al., "BPR: Bayesian
-             Personalized Ranking from Implicit Feedback", UAI 2009, and the paper's equation 15
-    softmax  mean over positives of -ln(exp(s_ui / τ) / Σ_j exp(s_uj / τ)), j over all items, or over drawn ones that
-             stand for all: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2024
+    SquaredError  mean over ratings of (r̂ - r)²; the notebook's
+    Bpr           mean over positives i and drawn negatives j of -ln σ(s_ui - s_uj): Rendle et al., "BPR: Bayesian
+                  Personalized Ranking from Implicit Feedback", UAI 2009, and the LightGCN paper's equation 15
+    Softmax       mean over positives of -ln(exp(s_ui / τ) / Σ_j exp(s_uj / τ)), j over all items, or over drawn ones
+                  that stand for all: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item
+                  Recommendation", TOIS 2024
+    ClosedForm    nothing: the model is its initialisation, fitted to the training ratings in closed form
 
 The first predicts ratings, the others rank. Departure: the softmax is over the items that the user may be recommended.
-Those that the user has and that are not asked for in this step (see `edge_masking` in :mod:`lgcn.training.module`) are left out.
+The user's other items, which this step does not ask for, are left out.
 
-Shape letters: U users, I items, E ratings, F factor columns, B users of a batch, P pairs, n negatives.
+An objective of your own is a subclass: of :class:`RatingObjective` with :meth:`RatingObjective.error`, or of
+:class:`RankingObjective` with :meth:`RankingObjective.rank` (docs/extending.md).
+
+Shape letters: U users, I items, E ratings (edges), B users or pairs of a batch, P pairs, n negatives.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss, softplus
+from torch.nn.functional import mse_loss
+from torchmetrics import Metric
 
-from lgcn.graph.ops import full_precision, own_precision
-from lgcn.graph.ratings import RatingGraph, RatingSums
+from lgcn.errors import InputError
+from lgcn.evaluation.judges import Judge, Part, RankingJudge, RatingJudge
+from lgcn.graph.budget import SCORES
+from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import RatingScale
+from lgcn.model.factors import Factors
+from lgcn.training.losses import Pairs, additive_mse, bpr, sampled_softmax, softmax
+from lgcn.training.sampling import NegativeSampler, drawn_pairs, drawn_users
 
-Objective = Callable[[Tensor, Tensor], Tensor]
-
-#: By name: a function of predictions [E] and ratings [E] to a scalar, the mean over the ratings.
-RATING_OBJECTIVES: dict[str, Objective] = {"mse": mse_loss}
-
-RANKING_OBJECTIVES = ("bpr", "softmax")
-
-#: Scores held at a time, 64 MB.
-CHUNK = 1 << 24
+Graphs = Mapping[str, RatingGraph]
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
-    """The mean of -ln σ(positive - negative).
+class Step(NamedTuple):
+    """A training step's loss, and the pairs that it was about, where they were drawn."""
+
+    loss: Tensor  # scalar
+    users: Tensor | None = None  # [P] user of each positive
+    items: Tensor | None = None  # [n] item of each positive and of each negative
+
+
+class Objective(ABC):
+    """What both kinds of objective can do."""
+
+    #: Whether items are ranked, or ratings predicted.
+    ranks: ClassVar[bool]
+    #: Whether a step draws anything. To seed a generator takes 15 µs, a hundredth of a small step.
+    draws: ClassVar[bool] = False
+    #: Whether there is anything to train.
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def prepare(self, train: RatingGraph, travelling: RatingGraph) -> None:
+        """Take note of the data before training starts.
+
+        Args:
+            train: the training ratings.
+            travelling: those of them that embeddings travel over.
+
+        Raises:
+            InputError: the data are none that this objective can be trained on.
+        """
+
+    @abstractmethod
+    def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
+        """A training step.
+
+        Args:
+            factors: of all users and items.
+            predicted: the edges that this step may ask for.
+            generator: of what the step draws; None is enough for an objective that draws nothing.
+        """
+
+    @abstractmethod
+    def judge(
+        self,
+        part: Part,
+        graphs: Mapping[str, RatingGraph],
+        ks: Sequence[int],
+        scale: RatingScale,
+        own: Sequence[Metric],
+    ) -> Judge:
+        """The judge of a held-out part.
+
+        Args:
+            part: ``val`` or ``test``.
+            graphs: of the parts ``train``, ``val`` and ``test``, where the model is.
+            ks: how many items the metrics look at; the first counts most.
+            scale: of the training ratings.
+            own: the user's metrics.
+        """
+
+
+class RatingObjective(Objective):
+    """Predicts ratings. A subclass says what an error costs.
+
+    >>> class AbsoluteError(RatingObjective):
+    ...     def error(self, preds, target):
+    ...         return (preds - target).abs().mean()
+    """
+
+    ranks = False
+
+    @abstractmethod
+    def error(self, preds: Tensor, target: Tensor) -> Tensor:
+        """The loss of predictions [B] of ratings [B], a scalar: the mean over the ratings."""
+
+    def prepare(self, train: RatingGraph, travelling: RatingGraph) -> None:
+        if train.implicit:
+            raise InputError(
+                f"--model.objective {type(self).__name__} predicts ratings, and the data has none; choose Bpr or "
+                "Softmax, or name the column of ratings with --data.rating_column"
+            )
+
+    def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
+        return Step(self.error(factors.predict_edges(predicted), predicted.rating))
+
+    def judge(
+        self,
+        part: Part,
+        graphs: Mapping[str, RatingGraph],
+        ks: Sequence[int],
+        scale: RatingScale,
+        own: Sequence[Metric],
+    ) -> Judge:
+        return RatingJudge(part, graphs[part], ks[0], scale, self.error, own)
+
+
+class SquaredError(RatingObjective):
+    """The mean squared error of the training ratings, as in the notebook.
+
+    >>> SquaredError().error(torch.tensor([3.0, 5.0]), torch.tensor([4.0, 5.0]))
+    tensor(0.5000)
+    """
+
+    def error(self, preds: Tensor, target: Tensor) -> Tensor:
+        return mse_loss(preds, target)
+
+    def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
+        user, item = factors.user_bias, factors.item_bias
+        if factors.user.shape[1] == 0 and user is not None and item is not None:
+            return Step(additive_mse(predicted, user, item, factors.offset))
+        return super().step(factors, predicted, generator)
+
+
+class RankingObjective(Objective):
+    """Ranks items: those that a user has and likes above all others. A subclass says how positives are compared.
+
+    Positives (``graph.positive``) are trained on and looked for. Items that a user has in training, liked or not, are
+    neither negatives nor recommended.
 
     Args:
-        positive: [P] scores.
-        negative: [P, n] scores of each one's negatives.
+        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
+            the validation part either.
+
+    >>> class Hinge(RankingObjective):
+    ...     def rank(self, factors, positives, generator):
+    ...         user, item = positives.user.long(), positives.item.long()
+    ...         negative = self.negatives.draw(user, 1, generator)[:, 0]
+    ...         difference = factors.pair_scores(user, item) - factors.pair_scores(user, negative)
+    ...         return Step((1 - difference).clamp(min=0).mean(), user, torch.cat([item, negative]))
     """
-    return softplus(negative - positive[:, None]).mean()
+
+    ranks = True
+    draws = True
+    #: Whether a positive can be compared only where its user lacks an item.
+    needs_negatives: ClassVar[bool] = True
+
+    #: The training pairs.
+    train: RatingGraph
+    #: Draws items that a user has no training pair with.
+    negatives: NegativeSampler
+
+    def __init__(self, mask_validation: bool = True) -> None:
+        self.mask_validation = mask_validation
+
+    @abstractmethod
+    def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        """A training step on some positives, at least one."""
+
+    def prepare(self, train: RatingGraph, travelling: RatingGraph) -> None:
+        self.train, self.negatives = train, NegativeSampler(train.pattern, train.num_items)
+        self._whole, self._asked = travelling, self._askable(_positives(train, "train"))
+        if not len(self._asked):
+            raise InputError("every user with a positive has every item in training: there is nothing to rank")
+
+    def _askable(self, graph: RatingGraph) -> RatingGraph:
+        """The edges of a graph that a step may ask for."""
+        asked = graph.positive
+        if self.needs_negatives:
+            asked = asked & (self.negatives.num_free[graph.user.long()] > 0)
+        return graph if bool(asked.all()) else graph.part(asked)
+
+    def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
+        assert generator is not None
+        asked = self._asked if predicted is self._whole else self._askable(predicted)
+        return self.rank(factors, asked if len(asked) else self._asked, generator)  # of very few, all may be visible
+
+    def judge(
+        self,
+        part: Part,
+        graphs: Mapping[str, RatingGraph],
+        ks: Sequence[int],
+        scale: RatingScale,
+        own: Sequence[Metric],
+    ) -> Judge:
+        seen = [graphs["train"].pattern]
+        if part == "test" and self.mask_validation and "val" in graphs:
+            seen.append(graphs["val"].pattern)
+        return RankingJudge(part, _positives(graphs[part], part), seen, ks, own)
 
 
-class _AdditiveMse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
-        # What items have in common goes to the users, where the mean rating has gone: large numbers that cancel out
-        # would take their digits along.
-        shift = torch.dot(sums.item_count, item) / count
-        user, item = user + (shift + (offset - sums.mean)), item - shift
-        # Errors e, summed up by node; the total is that of e² = e x_u + e y_i - e r, and of e r = x_u r + y_i r - r².
-        of_users = torch.addmv(sums.user_sum, sums.pairs.by_user, item, beta=-1.0).addcmul_(sums.user_count, user)
-        of_items = torch.addmv(sums.item_sum, sums.pairs.by_item, user, beta=-1.0).addcmul_(sums.item_count, item)
-        ctx.count = count
-        ctx.save_for_backward(of_users, of_items)
-        total = torch.dot(user, of_users - sums.user_sum) + torch.dot(item, of_items - sums.item_sum)
-        return (total + sums.square_sum) / count
+def _positives(graph: RatingGraph, part: str) -> RatingGraph:
+    """A part's positives.
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor, Tensor]:
-        scale = grads[0] * (2 / ctx.count)
-        of_users, of_items = (errors * scale for errors in ctx.saved_tensors)
-        return None, None, of_users, of_items, of_users.sum()
+    Raises:
+        InputError: there are none.
+    """
+    positives = graph.positives()
+    if not len(positives):
+        highest = f"the highest is {float(graph.rating.max()):g}" if len(graph) else "there are none"
+        raise InputError(f"no {part} rating reaches --data.threshold {graph.threshold:g} ({highest}); give a lower one")
+    return positives
 
 
-def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
-    """The mean over a graph's ratings of (x_u + y_i + c - r)², without a prediction of any of them.
+def _at_least_one(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise InputError(f"'{name}' must be at least 1 (got {size})")
 
-    Its gradient is made of errors summed up by user and by item, and those are products with the matrix of pairs: with
-    P, [U, I], 1 for each rated pair, users' are n_u (x_u + c) + (P y)_u less the sum of their ratings, and items'
-    likewise. There are no second derivatives.
+
+class Bpr(RankingObjective):
+    """Positives against drawn negatives, that the user has no training pair with.
 
     Args:
-        graph: the ratings, at least one.
-        user: [U], x.
-        item: [I], y.
-        offset: [], c.
+        batch_size: positives in a step, drawn with replacement; null is all.
+        num_negatives: negatives drawn for each positive.
+        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
+            the validation part either.
 
-    Returns:
-        A scalar; float64 where ``user`` is, else float32.
+    Raises:
+        InputError: a size is below 1.
+
+    >>> Bpr(batch_size=2048).ranks
+    True
     """
-    dtype = full_precision(user).dtype
-    given = (part.to(dtype).contiguous() for part in (user, item, offset))
-    with own_precision(user):
-        return _AdditiveMse.apply(graph.sums(dtype), len(graph), *given)  # type: ignore[no-any-return, no-untyped-call]
+
+    def __init__(self, batch_size: int | None = None, num_negatives: int = 1, mask_validation: bool = True) -> None:
+        super().__init__(mask_validation)
+        _at_least_one(batch_size=batch_size, num_negatives=num_negatives)
+        self.batch_size, self.num_negatives = batch_size, num_negatives
+
+    def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        count = self.num_negatives
+        pair = drawn_pairs(len(positives), self.batch_size, generator)
+        user, item = positives.user[pair].long(), positives.item[pair].long()
+        negative = self.negatives.draw(user, count, generator)
+        wanted = factors.pair_scores(user, item)
+        others = factors.pair_scores(user.repeat_interleave(count), negative.flatten())
+        return Step(bpr(wanted, others.view(-1, count)), user, torch.cat([item, negative.flatten()]))
 
 
-class Pairs(NamedTuple):
-    """Pairs of the users of a batch with items."""
-
-    place: Tensor  # [P] int64, of the user in the batch, ascending
-    item: Tensor  # [P] int64
-
-    def rows(self, first: int, last: int) -> "Pairs":
-        """Those of the users in first..last-1, with places from 0."""
-        bounds = torch.tensor([first, last], device=self.place.device)
-        start, stop = torch.searchsorted(self.place, bounds).tolist()
-        return Pairs(self.place[start:stop] - first, self.item[start:stop])
-
-
-def softmax(user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temperature: float) -> Tensor:
-    """The softmax objective over all items.
-
-    Scores are held a chunk of users at a time, so memory is bounded whatever B and I are; what the backward pass
-    needs is computed along the way.
+class Softmax(RankingObjective):
+    """Positives against all items that their user does not have.
 
     Args:
-        user: [B, F] factors of the batch's users.
-        item: [I, F] factors of all items.
-        positive: the pairs to predict, each there once.
-        left_out: pairs that are no alternative to them; what is positive, too, stays.
-        temperature: τ, above 0.
+        temperature: what scores are divided by.
+        batch_size: users in a step; null is all.
+        num_negatives: items drawn to stand for all in a step; null takes all.
+        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
+            the validation part either.
+
+    Raises:
+        InputError: a size is below 1, or the temperature is not above 0.
+
+    >>> Softmax(temperature=0.15).temperature
+    0.15
     """
-    with own_precision(user):
-        return _Softmax.apply(user.float(), item.float(), positive, left_out, temperature)  # type: ignore[no-any-return, no-untyped-call]
+
+    needs_negatives = False
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        num_negatives: int | None = None,
+        mask_validation: bool = True,
+    ) -> None:
+        super().__init__(mask_validation)
+        _at_least_one(batch_size=batch_size, num_negatives=num_negatives)
+        if not temperature > 0:
+            raise InputError(f"'temperature' must be above 0 (got {temperature})")
+        self.temperature, self.batch_size, self.num_negatives = temperature, batch_size, num_negatives
+
+    def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        users, num_items = drawn_users(positives.pattern, self.batch_size, generator), positives.num_items
+        wanted = Pairs.of_users(positives.pattern, users)
+        theirs = Pairs.of_users(self.train.pattern, users)
+        of_pairs = users[wanted.place]
+        if self.num_negatives is None or self.num_negatives >= num_items:
+            loss = softmax(*factors.as_rows(users), wanted, theirs, self.temperature)
+            return Step(loss, of_pairs, wanted.item)
+        drawn = torch.randperm(num_items, generator=generator, device=users.device)[: self.num_negatives]
+        if len(users) * len(drawn) > SCORES:
+            raise InputError(
+                f"{len(users):,} users and 'num_negatives' {len(drawn):,} are more than {SCORES:,} scores a step; give "
+                "a 'batch_size', or leave 'num_negatives' out: over all items the softmax is computed in parts"
+            )
+        user, item = factors.as_rows(users)
+        with torch.autocast(user.device.type, enabled=False):
+            scores = user.float() @ item.float().index_select(0, drawn).t()
+        # Finite, so that a user who has all of them gets a gradient of 0 and not of nan.
+        scores = scores.masked_fill(_has(theirs, drawn, len(users), num_items), -1e9)
+        scored = factors.pair_scores(of_pairs, wanted.item)
+        loss = sampled_softmax(scored, wanted.place, scores, num_items / len(drawn), self.temperature)
+        return Step(loss, of_pairs, torch.cat([wanted.item, drawn]))
 
 
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temperature: float) -> Tensor:
-        loss, user_grad, item_grad = user.new_zeros(()), torch.empty_like(user), torch.zeros_like(item)
-        size, weight = max(CHUNK // len(item), 1), 1 / len(positive.place)
-        for first in range(0, len(user), size):
-            rows = user[first : first + size]
-            place, target = positive.rows(first, first + len(rows))
-            scores = (rows @ item.t()).div_(temperature)
-            wanted = scores[place, target]
-            scores[left_out.rows(first, first + len(rows))] = -torch.inf
-            scores[place, target] = wanted
-            total = scores.logsumexp(dim=1)
-            loss += (total[place] - wanted).sum() * weight
-            count = torch.bincount(place, minlength=len(rows))
-            grad = scores.sub_(total[:, None]).exp_().mul_((count * weight)[:, None])
-            grad[place, target] -= weight
-            user_grad[first : first + size] = (grad @ item).div_(temperature)
-            item_grad.addmm_(grad.t(), rows, alpha=1 / temperature)
-        ctx.save_for_backward(user_grad, item_grad)
-        return loss
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        user_grad, item_grad = ctx.saved_tensors
-        return user_grad * grads[0], item_grad * grads[0], None, None, None
+def _has(pairs: Pairs, items: Tensor, num_users: int, num_items: int) -> Tensor:
+    """[B, n] bool: which of some distinct items [n] each user of a batch has a pair with."""
+    column = torch.full((num_items,), -1, device=items.device)
+    column[items] = torch.arange(len(items), device=items.device)
+    found = column[pairs.item] >= 0
+    has = torch.zeros(num_users, len(items), dtype=torch.bool, device=items.device)
+    has[pairs.place[found], column[pairs.item[found]]] = True
+    return has
 
 
-def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, weight: float, temperature: float) -> Tensor:
-    """The softmax objective, with the sum over all items estimated from some.
+class ClosedForm(RankingObjective):
+    """Ranks with the initialisation, which is fitted to the training ratings; nothing is trained.
 
-    Σ_j exp(s_uj / τ) is taken as the positive's own term and those of n items drawn uniformly, each of which stands
-    for as many (Jean et al., "On Using Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
+    It needs an initialisation that is made of the training ratings (Spectral).
 
-    Args:
-        positive: [P] scores of the positives.
-        place: [P] row of each one's user in ``negative``.
-        negative: [B, n] scores of the drawn items, far below 0 where one is not to count (with -inf, a
-            user of whom none counts would make the gradient nan).
-        weight: for how many items each drawn one stands.
-        temperature: τ, above 0.
+    >>> ClosedForm().trains
+    False
     """
-    others = (negative / temperature).logsumexp(dim=1) + math.log(weight)
-    return softplus(others[place] - positive / temperature).mean()
+
+    trains = False
+    needs_negatives = False
+
+    def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        raise NotImplementedError("a closed form is fitted, not trained")

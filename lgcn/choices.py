@@ -1,0 +1,115 @@
+"""Choices: what a user chooses is an object, and a checkpoint keeps it as plain values.
+
+Objectives, heads, channels, initialisations, maskings and baselines are choices. The rule is scikit-learn's: a choice
+keeps each argument of its constructor as an attribute of the same name. A checkpoint then holds the name of its class
+and its arguments, and :func:`made` turns them back into an object. Nothing is imported on the way: a name in a
+checkpoint that is neither ours nor imported already is an error.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lgcn.errors import InputError
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def described(choice: object) -> dict[str, Any]:
+    """The class of an object and its constructor's arguments, as plain values.
+
+    Raises:
+        InputError: the object does not keep an argument as an attribute, or one is not a plain value.
+
+    >>> from lgcn.graph.channels import Liked
+    >>> described(Liked())
+    {'class_path': 'lgcn.graph.channels.Liked', 'init_args': {}}
+    """
+    kind = type(choice)
+    values = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(choice, name):
+            raise InputError(
+                f"{kind.__name__} must keep its argument '{name}' as an attribute: self.{name} = {name}. A checkpoint "
+                "is made of these"
+            )
+        values[name] = plain(getattr(choice, name), f"{kind.__name__}.{name}")
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": values}
+
+
+def plain(value: Any, name: str = "value") -> Any:
+    """A value as a checkpoint can hold it: numbers, texts, lists, dictionaries, and choices as dictionaries.
+
+    >>> plain((0.5, 1))
+    [0.5, 1]
+    """
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(one, f"{name}.{key}") for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one, name) for one in value]
+    if type(value).__module__ in ("builtins", "numpy", "torch"):
+        raise InputError(f"{name} is a {type(value).__name__}; a checkpoint keeps numbers, texts and lists of them")
+    return described(value)
+
+
+def made(kind: type[Any], given: Any, what: str) -> Any:
+    """The object that a user or a checkpoint chose.
+
+    Args:
+        kind: the base class of what may be chosen.
+        given: an object of that kind, the name of a class, or what :func:`described` gave. A name is short for our own
+            classes and those imported already (``DotHead``), or has its module in front (``mine.MyHead``).
+        what: the argument's name, for errors.
+
+    Raises:
+        InputError: there is no such class, it is of another kind, or its arguments are wrong.
+
+    >>> from lgcn.graph.channels import Channel
+    >>> made(Channel, "Centered", "channels")
+    Centered()
+    """
+    if isinstance(given, kind):
+        return given
+    content: Any = {"class_path": given} if isinstance(given, str) else given
+    if not isinstance(content, Mapping) or not isinstance(content.get("class_path"), str):
+        raise InputError(f"'{what}' must be a {kind.__name__} or the name of one (got {given!r})")
+    found = _class(kind, content["class_path"], what)
+    try:
+        return found(**(content.get("init_args") or {}))
+    except TypeError as error:
+        raise InputError(f"'{what}': {error}") from error
+
+
+def known(kind: type[Any]) -> Iterator[type[Any]]:
+    """The classes of a kind that are imported and can be made.
+
+    >>> from lgcn.model.heads import Head
+    >>> sorted(one.__name__ for one in known(Head) if one.__module__ == "lgcn.model.heads")
+    ['CosineHead', 'DotHead', 'LinearHead']
+    """
+    for one in kind.__subclasses__():
+        if not inspect.isabstract(one):
+            yield one
+        yield from known(one)
+
+
+def _class(kind: type[Any], name: str, what: str) -> type[Any]:
+    module, _, short = name.rpartition(".")
+    if not module:
+        found: Any = next((one for one in known(kind) if one.__name__ == short), None)
+    elif module in sys.modules:
+        found = getattr(sys.modules[module], short, None)
+    else:
+        raise InputError(
+            f"'{what}' is {name}, and {module} is not imported. A checkpoint imports nothing: import the file first "
+            f"(import {module}, or --import {module} on the command line)"
+        )
+    if not (isinstance(found, type) and issubclass(found, kind)) or inspect.isabstract(found):
+        names = ", ".join(sorted({one.__name__ for one in known(kind)}))
+        raise InputError(f"'{what}' must be one of {names}, or the full name of a {kind.__name__} (got {name!r})")
+    return found

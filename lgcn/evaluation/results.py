@@ -1,0 +1,51 @@
+"""Results: a model's metrics on one part beside those of its baselines, for terminal, JSON, report and seeds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass
+class Results:
+    """Metrics by the names that are logged, such as ``val/rmse``.
+
+    >>> results = Results("10 val ratings", {"val/rmse": 0.8}, {"user + item biases": {"val/rmse": 1.0}})
+    >>> results.against("val/rmse", 0.8)
+    ', user + item biases 1.0000 (20.0% below it)'
+    """
+
+    title: str  # what was judged, in words
+    model: dict[str, float]
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)  # by title
+
+    def against(self, name: str, value: float) -> str:
+        """In words: each baseline's value of a metric, and how far the model's ``value`` is from it."""
+        words = ""
+        for title, theirs in self.baselines.items():
+            other = theirs.get(name)
+            if other:
+                change = value / other - 1
+                words += f", {title} {other:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
+        return words
+
+    def rows(self) -> list[list[str]]:
+        """For each of the model's metrics its name, the model's value and each baseline's, "" where it has none."""
+        found = []
+        for name, value in self.model.items():
+            theirs = [results.get(name) for results in self.baselines.values()]
+            found.append([name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in theirs)])
+        return found
+
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title)
+        for heading in ("", "model", *self.baselines):
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in self.rows():
+            table.add_row(*row)
+        return table
+
+    def content(self) -> dict[str, Any]:
+        """For JSON: the model's metrics, and under ``baselines`` those of each baseline."""
+        return {**self.model, "baselines": self.baselines}

@@ -1,0 +1,34 @@
+"""The scale of ratings, and keeping predictions within it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lgcn.graph.ratings import RatingGraph
+
+
+class RatingScale(NamedTuple):
+    """The lowest and the highest training rating.
+
+    >>> from lgcn.examples import graph
+    >>> RatingScale.of(graph)
+    RatingScale(lowest=1.0, highest=5.0, clamps=True)
+    """
+
+    lowest: float
+    highest: float
+    clamps: bool = True  # whether predictions are kept within
+
+    @classmethod
+    def of(cls, graph: RatingGraph, clamps: bool = True) -> "RatingScale":
+        """The scale of a graph's ratings, of which there must be one at least."""
+        return cls(float(graph.rating.min()), float(graph.rating.max()), clamps)
+
+    def clamped(self, scores: Tensor) -> Tensor:
+        """Predictions within the scale, if they are kept within.
+
+        >>> import torch
+        >>> RatingScale(1.0, 5.0).clamped(torch.tensor([0.5, 4.0]))
+        tensor([1., 4.])
+        """
+        return scores.clamp(self.lowest, self.highest) if self.clamps else scores

@@ -1,0 +1,90 @@
+"""Factors: a model's only output, and how a score is put together from it.
+
+Whatever the head, score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset. Training can therefore use
+one sampled product over the rated pairs, ranking one matrix product, and export two tables.
+
+Shape letters: U users, I items, E ratings (edges), F factor columns, B users or pairs of a batch, k items.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lgcn.graph.ops import EdgePattern, edge_scores
+from lgcn.graph.ratings import RatingGraph
+
+
+class Factors(NamedTuple):
+    """A model as tables: score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset.
+
+    >>> factors = Factors(torch.ones(2, 1), torch.tensor([[1.0], [2.0]]), None, None, torch.tensor(3.0))
+    >>> factors.predict(torch.tensor([0]), torch.tensor([1]))
+    tensor([5.])
+    """
+
+    user: Tensor  # [U, F], F may be 0
+    item: Tensor  # [I, F]
+    user_bias: Tensor | None  # [U]
+    item_bias: Tensor | None  # [I]
+    offset: Tensor  # []
+
+    # -- parts of the tables -------------------------------------------------------------------------------
+
+    def without_last(self) -> "Factors":
+        """Of :meth:`lgcn.model.lightgcn.LightGCN.completed` factors, without the rows of anybody not in the data."""
+        user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
+        return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
+
+    def of_items(self, count: int) -> "Factors":
+        """All users', and the first ``count`` items': of completed factors, those of the catalogue."""
+        bias = self.item_bias
+        return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
+
+    # -- scores --------------------------------------------------------------------------------------------
+
+    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+        """Scores of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
+
+        Index -1 is for completed factors only: a user or item that is not in the data.
+        """
+        scores = (self.user[user] * self.item[item]).sum(dim=1) + self.offset
+        for bias, index in ((self.user_bias, user), (self.item_bias, item)):
+            if bias is not None:
+                scores = scores + bias[index]
+        return scores
+
+    def predict_edges(self, graph: RatingGraph) -> Tensor:
+        """Scores of all of a graph's edges, [E], without a copy of a row per edge."""
+        # U additions of the offset instead of E.
+        bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
+        return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores of all items for some users [B], [B, I], to rank by; without what is the same for all items."""
+        scores = self.user[users] @ self.item.t()
+        return scores if self.item_bias is None else scores.add_(self.item_bias)
+
+    def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
+        """As :meth:`scores`, of pairs given as two index tensors [B], users ascending; [B], and fit to train with."""
+        pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
+        return edge_scores(pattern, self.user, self.item, None, self.item_bias)
+
+    def whole(self, scores: Tensor, users: Tensor) -> Tensor:
+        """From :meth:`scores` of some users, [B] or [B, k], to what :meth:`predict` gives."""
+        scores = scores + self.offset
+        if self.user_bias is None:
+            return scores
+        bias = self.user_bias[users]
+        return scores + (bias if scores.dim() == 1 else bias[:, None])
+
+    def as_rows(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows whose inner products are :meth:`scores`: of users [B, F + 1] (None is all), and of items [I, F + 1].
+
+        The item's bias is one more column, in which every user has 1. Without biases the tables are given as they are.
+        """
+        user = self.user if users is None else self.user.index_select(0, users)
+        if self.item_bias is None:
+            return user, self.item
+        ones = torch.ones_like(user[:, :1]) if user.shape[1] else user.new_ones(len(user), 1)
+        return torch.cat([user, ones], dim=1), torch.cat([self.item, self.item_bias[:, None]], dim=1)

@@ -1,0 +1,89 @@
+"""Initialisations: the first values of the embeddings.
+
+Shape letters: U users, I items, N = U + I nodes, D embedding columns.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from lgcn.errors import InputError
+from lgcn.graph.ops import BipartiteMatrix
+from lgcn.model.spectral import spectral_table
+
+
+class Initialisation(ABC):
+    """How embeddings start: without data when the model is made, or from the training graph."""
+
+    #: Whether the start is made of the training ratings. Such a start is a model of its own (objective ``ClosedForm``).
+    fits: ClassVar[bool] = False
+
+    def draw(self, table: Tensor) -> None:
+        """Fill the table [n, D] when the model is made, with torch's generator."""
+        nn.init.normal_(table, std=0.1)
+
+    @abstractmethod
+    def fit(self, table: Tensor, matrix: BipartiteMatrix, seed: int) -> None:
+        """Fill a table [N, D] from the propagation matrix [N, N], where ``fits`` is set."""
+
+
+@dataclass(frozen=True)
+class Normal(Initialisation):
+    """Normal draws with mean 0.
+
+    Args:
+        std: their standard deviation.
+
+    Raises:
+        InputError: it is below 0.
+
+    >>> Normal(std=0.01)
+    Normal(std=0.01)
+    """
+
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.std >= 0:
+            raise InputError(f"'std' of the initialisation must be 0 or more (got {self.std})")
+
+    def draw(self, table: Tensor) -> None:
+        nn.init.normal_(table, std=self.std)
+
+    def fit(self, table: Tensor, matrix: BipartiteMatrix, seed: int) -> None:
+        raise NotImplementedError("normal draws need no data")
+
+
+@dataclass(frozen=True)
+class Spectral(Initialisation):
+    """The leading singular vectors of the half of the propagation matrix that sends to users.
+
+    There are no more of them than users or items (:mod:`lgcn.model.spectral`).
+
+    Args:
+        power: of the singular value σ that each vector is multiplied by.
+        ridge: λ, as a share of the largest σ²; each vector is multiplied by (σ² / (σ² + λ))^(1/2), too. With power
+            -0.5, one layer and no ego layer, this is the ridge regression of items on items, but for a factor an item
+            if item_degree_exponents differ.
+
+    Raises:
+        InputError: the ridge is below 0.
+
+    >>> Spectral(power=0.25).fits
+    True
+    """
+
+    fits = True
+
+    power: float = 0.0
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.ridge >= 0:
+            raise InputError(f"'ridge' of the initialisation must be 0 or more (got {self.ridge})")
+
+    def fit(self, table: Tensor, matrix: BipartiteMatrix, seed: int) -> None:
+        halves = matrix.by_user, matrix.t().by_item
+        table.copy_(spectral_table(*halves, table.shape[1], self.power, seed, self.ridge))

@@ -1,0 +1,108 @@
+"""L2 penalties on embeddings and biases.
+
+Shape letters: U users, I items, N = U + I nodes, D embedding columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lgcn.errors import InputError
+from lgcn.graph.ratings import RatingGraph
+from lgcn.model.lightgcn import LightGCN
+from lgcn.training.objectives import Step
+
+
+class Penalised(NamedTuple):
+    """A parameter and its λ: a number, or one for each row."""
+
+    parameter: Tensor
+    strength: float | Tensor
+
+
+@dataclass(frozen=True)
+class L2:
+    """λ / 2 |x|² of embeddings and biases. The loss that is logged is the objective alone.
+
+    Args:
+        embeddings: λ of the embeddings.
+        biases: λ of the biases of users and items, where the head learns some.
+        per: ``node`` (every user and item alike), ``rating`` (each rating penalises its user and its item, and the
+            mean over ratings counts) or ``batch`` (the paper's: so does each positive and negative of a step, for the
+            objectives that draw them).
+
+    Raises:
+        InputError: a λ is below 0, or there is no such ``per``.
+
+    >>> L2(embeddings=2e-5).per
+    'node'
+    """
+
+    embeddings: float = 0.0
+    biases: float = 0.0
+    per: Literal["node", "rating", "batch"] = "node"
+
+    def __post_init__(self) -> None:
+        for name in ("embeddings", "biases"):
+            if not (strength := getattr(self, name)) >= 0:
+                raise InputError(f"'l2.{name}' must be 0 or more (got {strength})")
+        if self.per not in ("node", "rating", "batch"):
+            raise InputError(f"'l2.per' must be 'node', 'rating' or 'batch' (got {self.per!r})")
+
+    def of(self, model: LightGCN, graph: RatingGraph, step: Step | None = None) -> list[Penalised]:
+        """Each penalised parameter and its λ.
+
+        Args:
+            model: whose parameters they are.
+            graph: what embeddings travel over.
+            step: what was drawn; needed per ``batch``.
+        """
+        if not (self.embeddings or self.biases):
+            return []
+        users, items = self._shares(graph, step)
+        nodes, table, head = torch.cat([users, items]), model.embedding.weight, model.head
+        candidates: list[tuple[Any, float, Tensor]] = [
+            (table, self.embeddings, nodes.repeat(len(table) // len(nodes))[:, None]),
+            (getattr(head, "user_bias", None), self.biases, users),
+            (getattr(head, "item_bias", None), self.biases, items),
+        ]
+        return [
+            Penalised(parameter, strength if self.per == "node" else strength * share)
+            for parameter, strength, share in candidates
+            if strength and isinstance(parameter, Tensor) and parameter.requires_grad
+        ]
+
+    def _shares(self, graph: RatingGraph, step: Step | None) -> tuple[Tensor, Tensor]:
+        """How often each user [U] and each item [I] counts."""
+        if self.per != "batch":
+            return graph.user_degree / len(graph), graph.item_degree / len(graph)
+        if step is None or step.users is None or step.items is None:
+            raise InputError("'l2.per' batch needs an objective that draws pairs, such as Bpr; use node or rating")
+        users = torch.bincount(step.users, minlength=graph.num_users)
+        items = torch.bincount(step.items, minlength=graph.num_items)
+        return users / len(step.users), items / len(step.users)
+
+
+class _WithPenalties(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, strengths: Sequence[float | Tensor], *parameters: Tensor) -> Tensor:
+        ctx.strengths = strengths
+        ctx.save_for_backward(*parameters)
+        return loss.view_as(loss)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.strengths, strict=True)
+        return grads[0], None, *(parameter * (strength * grads[0]) for parameter, strength in pairs)
+
+
+def with_penalties(loss: Tensor, penalised: Sequence[Penalised]) -> Tensor:
+    """The same loss, whose gradient is that of the loss plus Σ λ / 2 |x|²."""
+    if not penalised:
+        return loss
+    parameters, strengths = zip(*penalised, strict=True)
+    return _WithPenalties.apply(loss, strengths, *parameters)  # type: ignore[no-any-return, no-untyped-call]
