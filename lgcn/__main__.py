@@ -1,17 +1,16 @@
 """``lgcn``, and ``python -m lgcn``: the command line, which imports what a command needs and nothing else."""
 
 import gc
-import os
 import sys
 
-from lgcn import __version__
+from lgcn import __version__, speed
 from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_command
 
 
 def main(args: list[str] | None = None) -> None:
     """Run ``lgcn`` with arguments (those of the process if None); leave with status 2 and one line on bad input."""
     args = sys.argv[1:] if args is None else args
-    share_cores()
+    speed.share_cores()
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(overview())
     elif args[0] == "--version":
@@ -25,18 +24,6 @@ def main(args: list[str] | None = None) -> None:
             from lgcn.serving.commands import run
 
             run(args)
-
-
-def share_cores() -> None:
-    """Let torch's threads wait for each other awake for about a millisecond, and then asleep.
-
-    GCC's OpenMP, which torch for Linux brings along, has them spin for many milliseconds, which keeps the thread that
-    works from a core where another program has the other one. A millisecond is between what is best there and where all
-    cores are free (README, "Speed"). Other OpenMPs do not know the variable; GOMP_SPINCOUNT or OMP_WAIT_POLICY in the
-    environment win. It is read when torch is loaded.
-    """
-    if "torch" not in sys.modules and not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
 def train(args: list[str]) -> None:

@@ -38,8 +38,6 @@ class Judge(nn.Module, ABC):
 
     #: Whether rankings are judged, or predicted ratings.
     ranks: ClassVar[bool]
-    #: The value that tells the best checkpoint, without the part, and which is better.
-    monitor: tuple[str, Literal["min", "max"]]
     #: The held-out pairs that are judged.
     relevant: EdgePattern
 
@@ -85,7 +83,6 @@ class RatingJudge(Judge):
     ) -> None:
         super().__init__()
         self.part, self.graph, self.scale, self.loss = part, graph, scale, loss
-        self.monitor = ("rmse", "min")
         self.relevant = graph.pattern
         self.metrics = MetricCollection(
             {
@@ -157,7 +154,6 @@ class RankingJudge(Judge):
 
         super().__init__()
         self.part, self.graph, self.seen, self.ks, self.more = part, graph, list(seen), list(ks), list(metrics)
-        self.monitor = (f"ranking_ndcg@{ks[0]}", "max")
         self.relevant = graph.pattern
         self.metrics = RankingMetrics(ks, graph.num_items, metrics)
 

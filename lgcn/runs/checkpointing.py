@@ -1,43 +1,25 @@
-"""Callbacks: checkpoints and how they are written, the run's configuration, progress, predictions.
-
-What a run came to is in lgcn/runs/summary.py, what it has to show in lgcn/runs/plots.py and lgcn/runs/report.py.
-"""
+"""Callbacks that keep a run: its checkpoints, how they are written, and its configuration."""
 
 import logging
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
-import pandas as pd
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from torch import Tensor
 
+from lgcn.checkpoints import CHECKPOINTS
 from lgcn.errors import InputError
-from lgcn.files import check_output, duplicate, replacing
-from lgcn.runs.folders import CHECKPOINTS
-from lgcn.runs.resume import ChangedSettings, settle_progress
+from lgcn.files import duplicate, replacing
+from lgcn.runs.folders import is_rehearsal, run_folder
+from lgcn.runs.lightning_internals import count_steps, settle_progress
+from lgcn.runs.resume import ChangedSettings
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
-
-
-def run_folder(trainer: pl.Trainer) -> Path | None:
-    """Where the run's files go. All processes must ask, for Lightning has them agree on it."""
-    log_dir = trainer.log_dir
-    return None if log_dir is None else Path(log_dir)
-
-
-def is_rehearsal(trainer: pl.Trainer) -> bool:
-    """Whether this is --trainer.fast_dev_run, which leaves no files."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------
@@ -64,7 +46,7 @@ class RunCheckpoints(Checkpoint):
     when ``best`` did not change, and forgets the best score when a path is written another way.)
 
     Args:
-        monitor: the logged value to judge by. Null is val/rmse, or for the ranking objectives val/ranking_ndcg@k.
+        monitor: the logged value to judge by. Null is val/rmse, or for objectives that rank val/ranking_ndcg@k.
         mode: ``min`` or ``max``, which is better. Needed with another monitor.
     """
 
@@ -89,7 +71,7 @@ class RunCheckpoints(Checkpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody asked for another
             trainer.strategy.checkpoint_io = DirectCheckpointIO()
         if not self.monitor and isinstance(pl_module, LightGCNModule):
-            self.monitor, self.mode = pl_module.task.monitor
+            self.monitor, self.mode = pl_module.monitor
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step  # nothing new to save yet
@@ -121,7 +103,7 @@ class RunCheckpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if is_rehearsal(trainer) or trainer.global_step == self.saved_step:
+        if is_rehearsal(trainer) or (trainer.global_step == self.saved_step and not self._best_is_due):
             return
         self.saved_step = trainer.global_step
         trainer.save_checkpoint(self.path("last"), weights_only=False)
@@ -200,77 +182,4 @@ class RunConfig(SaveConfigCallback):
                 callback.wait_count = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning counts the step it was stopped at once more, right after this.
-        loop = trainer.fit_loop.epoch_loop
-        loop._batches_that_stepped = trainer.global_step - loop.restarting
-
-
-# -- progress --------------------------------------------------------------------------------------------------
-
-
-class RunProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn ten times a second (a step may take less than a redraw, or minutes), without its
-    version."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn = 0.0
-
-    def _should_update(self, current: int, total: int | float) -> bool:
-        now = time.monotonic()
-        if not self.is_enabled or (current < total and now < self._drawn + 0.1):
-            return False
-        self._drawn = now
-        return True
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items
-
-
-# -- predictions -----------------------------------------------------------------------------------------------
-
-
-class PredictionWriter(Callback):
-    """Write predicted ratings with raw ids to a CSV or Parquet file.
-
-    Args:
-        output: the file; its ending, .csv or .parquet, says what to write.
-
-    Raises:
-        InputError: another ending.
-    """
-
-    def __init__(self, output: str) -> None:
-        self.output = Path(output)
-        self.chunks: list[Tensor] = []
-        check_output(self.output, (".csv", ".parquet"))
-
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any
-    ) -> None:
-        self.chunks.append(outputs.cpu())
-
-    @rank_zero_only
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        table: pd.DataFrame = data.predict_pairs
-        user, item = data.predict_indices
-        values = torch.cat(self.chunks).numpy().astype(np.float64)
-        for name, index in (("user", user), ("item", item)):
-            unknown = table[name][index < 0].fillna("no id")
-            if len(unknown):
-                shown = ", ".join(map(str, unknown.unique()[:5]))
-                log.warning(
-                    "%s pairs have a%s %s that is not in the data (%s%s); they are predicted from the other side alone",
-                    *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
-                    ", ..." if unknown.nunique() > 5 else "",
-                )
-        table["prediction"] = values
-        with replacing(self.output) as part:
-            if self.output.suffix == ".csv":
-                table.to_csv(part, index=False, float_format="%.6g")
-            else:
-                table.to_parquet(part, index=False)
-        Console(highlight=False).print(f"{len(table):,} predictions written to {self.output}", soft_wrap=True)
+        count_steps(trainer)

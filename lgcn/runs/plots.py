@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lgcn.runs.checkpointing import is_rehearsal, run_folder
-from lgcn.training.objectives import RANKING_OBJECTIVES
+from lgcn.runs.folders import is_rehearsal, run_folder
+from lgcn.training.module import LightGCNModule
 
 if TYPE_CHECKING:  # importing it takes half a second, so that is done when there is something to draw
     from matplotlib.axes import Axes
@@ -47,12 +47,12 @@ class Plots(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.run is None or is_rehearsal(trainer) or not self.curve:
+        if self.run is None or is_rehearsal(trainer) or not self.curve or not isinstance(pl_module, LightGCNModule):
             return
-        k, objective = pl_module.hparams["k"], pl_module.hparams["objective"]
-        ranks = objective in RANKING_OBJECTIVES
-        label = f"loss ({objective if ranks else 'mean squared error'})"
-        figures = {"loss": self._figure({"train/loss": "training", "val/loss": "validation"}, label)}
+        k, ranks, figures = pl_module.ks[0], pl_module.objective.ranks, {}
+        if pl_module.objective.trains:
+            label = f"loss ({type(pl_module.objective).__name__})"
+            figures["loss"] = self._figure({"train/loss": "training", "val/loss": "validation"}, label)
         for name in (f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",):
             figures[name] = self._figure({f"val/{name}": f"validation, {name}"}, name)
         save(figures, self.run, trainer)

@@ -24,18 +24,20 @@ from rich.console import Console
 from rich.markup import escape
 
 import lgcn
+from lgcn.checkpoints import CHECKPOINTS
 from lgcn.errors import InputError
 from lgcn.evaluation.bootstrap import by_training_ratings, groups_of
 from lgcn.evaluation.rating_metrics import error_sums
+from lgcn.evaluation.results import Results
 from lgcn.files import replacing
 from lgcn.graph.biases import BiasBaseline
+from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.top_items import top_items
-from lgcn.runs.checkpointing import is_rehearsal, run_folder
-from lgcn.runs.folders import CHECKPOINTS
+from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.runs.plots import FOLDER, bars, predicted_against_true, save
 from lgcn.runs.projector import write_projector
-from lgcn.serving.recommender import SCORES, Recommender
+from lgcn.serving.recommender import Recommender
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
     if recommender.ranks and len(val):
         drawn["found_by_popularity"] = _found_by_popularity(recommender, val)
     elif len(val):
-        preds = recommender.model.clamped(recommender.model.factors.without_last().predict_edges(val))
+        preds = recommender.model.scale.clamped(recommender.model.factors.without_last().predict_edges(val))
         drawn["predicted_against_true"] = predicted_against_true(preds, val.rating)
         baseline = BiasBaseline.fit(recommender.snapshot.train).predict(val.user, val.item)
         ours, theirs = (
@@ -112,14 +114,13 @@ def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
 
 def _found_by_popularity(recommender: Recommender, val: RatingGraph) -> Any:
     """Of users' validation positives, how many are among their first k, by how often the item was rated in training."""
-    settings, snapshot = recommender.model.settings, recommender.snapshot
-    k = settings["k"]
-    relevant = val if snapshot.implicit else val.part(val.rating >= settings["threshold"])
+    snapshot, k = recommender.snapshot, recommender.model.settings["k"][0]
+    relevant = val.positives()
     users = relevant.user_degree.nonzero()[:, 0][:USERS]
     place, edge = relevant.pattern.edges_of(users)
     item = relevant.item[edge].long()
     found = [torch.zeros(0, dtype=torch.bool)]
-    for part in torch.split(torch.arange(len(users)), max(SCORES // val.num_items, 1)):
+    for part in torch.split(torch.arange(len(users)), users_at_a_time(val.num_items)):
         best = top_items(recommender.model.known.factors, users[part], [snapshot.train.pattern], k).item
         mine = (place >= part[0]) & (place <= part[-1])
         found.append((best[place[mine] - part[0]] == item[mine, None]).any(dim=1))
@@ -180,20 +181,15 @@ def _results(fit: dict[str, Any], test: dict[str, Any]) -> str:
         parts.append(f"<p>Best {html.escape(best['metric'])}: <b>{best['value']:.4f}</b> at step {best['step']:,}.</p>")
         parts.append(_against(f"validation, after step {fit['last']['step']:,}", fit["last"], baselines, "val/"))
     if test:
-        baselines = test.get("baselines", {"user + item biases": test.get("baseline", {})})
-        parts.append(_against("test", test, baselines, "test/"))
+        parts.append(_against("test", test, test["baselines"], "test/"))
     else:
         parts.append("<p>Not tested yet: <code>lgcn test</code> adds the test part.</p>")
     return "".join(parts)
 
 
-def _against(title: str, metrics: dict[str, Any], baselines: dict[str, dict[str, float]], start: str) -> str:
-    rows = []
-    for name, value in metrics.items():
-        if name.startswith(start):
-            theirs = (results.get(name) for results in baselines.values())
-            rows.append([name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in theirs)])
-    return _table([title, "model", *baselines], rows)
+def _against(title: str, content: dict[str, Any], baselines: dict[str, dict[str, float]], start: str) -> str:
+    model = {name: value for name, value in content.items() if name.startswith(start)}
+    return _table([title, "model", *baselines], Results(title, model, baselines).rows())
 
 
 def _image_order(path: Path) -> tuple[bool, bool, str]:

@@ -91,23 +91,6 @@ class ChangedSettings:
         return any(isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs)
 
 
-def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
-    """Set the counters of Lightning's loops in a checkpoint to those of a run that has just made its last step.
-
-    Lightning would otherwise end the epoch a second time, without the metrics that its callbacks ask for. A step
-    depends on its number alone, so where in an epoch the run goes on follows from the number of steps.
-    """
-    step = checkpoint["global_step"]
-    epochs, batches = divmod(step, steps_per_epoch)
-    loop = checkpoint["loops"]["fit_loop"]
-    begun = epochs + (batches > 0)
-    for span in ("current", "total"):
-        loop["epoch_progress"][span] |= {"ready": begun, "started": begun, "processed": epochs, "completed": epochs}
-        done = step if span == "total" else batches
-        loop["epoch_loop.batch_progress"][span] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
-    loop["epoch_loop.batch_progress"]["is_last_batch"] = False
-
-
 def _changes(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
     """The values that differ in two nests of dicts, by dotted name."""
     if not isinstance(before, dict) or not isinstance(now, dict):

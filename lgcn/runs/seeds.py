@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,7 +24,9 @@ from rich.table import Table
 import lgcn
 from lgcn.errors import InputError
 from lgcn.files import replacing
-from lgcn.runs.checkpointing import RunCheckpoints, is_rehearsal
+from lgcn.runs.checkpointing import RunCheckpoints
+from lgcn.runs.folders import is_rehearsal
+from lgcn.runs.summary import RunSummary
 
 log = logging.getLogger(__name__)
 
@@ -75,25 +78,28 @@ def train_seeds(args: list[str], command: Command) -> None:
             raise InputError(f"lgcn seeds does not take {option.split('=')[0]}: {reason}")
 
     rows: list[Row] = []
+    baselines: dict[str, dict[str, float]] = {}
     path = Path()
     try:
         for number, seed in enumerate(seeds, 1):
             log.info("seed %d (%d of %d)", seed, number, len(seeds))
-            best, seconds = _fit(seed, options, command)
+            trainer, best, seconds = _fit(seed, options, command)
+            _note_baselines(trainer, baselines)
             row: Row = {"seed": seed, "run": str(best.run), best.monitor: best.best_score}
             row |= {"step": best.best_step, "seconds": seconds}
             if given.test:
-                metrics = command(["test", "--ckpt_path", str(best.path("best"))]).trainer.callback_metrics
+                trainer = command(["test", *_imports(options), "--ckpt_path", str(best.path("best"))]).trainer
+                metrics = trainer.callback_metrics
+                _note_baselines(trainer, baselines)
                 k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
-                names = [name for start in TESTED for name in metrics if name.startswith(start)]
-                names += [f"test/{name}@{k}" for name in RANKED if f"test/{name}@{k}" in metrics]
-                row |= {name: float(metrics[name]) for name in names}
+                wanted = (*TESTED, *(f"test/{name}@{k}" for name in RANKED))
+                row |= {name: float(value) for name, value in metrics.items() if name.startswith(wanted)}
             rows.append(row)
             path = Path(row["run"]).parent / "seeds.json"
-            _write(path, rows, {"options": options, "seeds": seeds, "monitor": best.monitor})
+            _write(path, rows, {"options": options, "seeds": seeds, "monitor": best.monitor}, baselines)
     finally:  # of those before one that fails, too
         if rows:
-            _show(path, rows)
+            _show(path, rows, baselines)
 
 
 def _seeds(given: list[str]) -> list[int]:
@@ -109,8 +115,21 @@ def _seeds(given: list[str]) -> list[int]:
     return seeds
 
 
-def _fit(seed: int, options: list[str], command: Command) -> tuple[RunCheckpoints, float]:
-    """One training: its run's checkpoints, and the seconds it took from its data to its summary."""
+def _imports(options: list[str]) -> list[str]:
+    """The options that import the user's own modules, which a test needs, too."""
+    places = [place for place, option in enumerate(options) if option.split("=")[0] == "--import"]
+    return [word for place in places for word in options[place : place + (1 if "=" in options[place] else 2)]]
+
+
+def _note_baselines(trainer: pl.Trainer, baselines: dict[str, dict[str, float]]) -> None:
+    """Add what a run printed its model beside. The data are the same in all runs, and so are the baselines."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for title, values in callback.judged.items() if isinstance(callback, RunSummary) else ():
+            baselines.setdefault(title, {}).update(values)
+
+
+def _fit(seed: int, options: list[str], command: Command) -> tuple[pl.Trainer, RunCheckpoints, float]:
+    """One training: its trainer, its run's checkpoints, and the seconds it took from its data to its summary."""
     start = time.perf_counter()
     trainer = command(["fit", *options, "--seed_everything", str(seed)]).trainer
     seconds = time.perf_counter() - start
@@ -120,7 +139,7 @@ def _fit(seed: int, options: list[str], command: Command) -> tuple[RunCheckpoint
             f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
             "--trainer.fast_dev_run, --trainer.limit_val_batches 0 or too few steps leave out"
         )
-    return best, seconds
+    return trainer, best, seconds
 
 
 def _spread(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
@@ -133,13 +152,14 @@ def _spread(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
 
 
 @rank_zero_only
-def _write(path: Path, rows: list[Row], asked: dict[str, Any]) -> None:
+def _write(path: Path, rows: list[Row], asked: dict[str, Any], baselines: dict[str, dict[str, float]]) -> None:
     spread = _spread(rows)
     content = {
         **asked,
         "runs": rows,
         "mean": {name: mean for name, (mean, _) in spread.items()},
         "sample_std": {name: std for name, (_, std) in spread.items()},
+        "baselines": baselines,
         "versions": {"lgcn": lgcn.__version__, "torch": torch.__version__},
     }
     with replacing(path) as part:
@@ -147,7 +167,7 @@ def _write(path: Path, rows: list[Row], asked: dict[str, Any]) -> None:
 
 
 @rank_zero_only
-def _show(path: Path, rows: list[Row]) -> None:
+def _show(path: Path, rows: list[Row], baselines: dict[str, dict[str, float]]) -> None:
     """A table for 80 columns: headings and the last row break over lines, the folder is said once."""
     digits = {"step": ",.0f", "seconds": ",.1f"}
     spread = _spread(rows)
@@ -165,4 +185,7 @@ def _show(path: Path, rows: list[Row]) -> None:
     console = Console(highlight=False)
     console.print(f"\n[bold]seeds[/]     {path.parent}", soft_wrap=True)
     console.print(table)
+    for title, results in baselines.items():
+        shown = ", ".join(f"{name} {results[name]:.4f}" for name in spread if name in results)
+        console.print(f"{title}: {shown}", soft_wrap=True)
     console.print(f"written to {path}", soft_wrap=True)

@@ -7,6 +7,7 @@ step does depends on the parameters, the seed and the step's number alone, so a 
 Shape letters: U users, I items, N = U + I nodes, B pairs of a batch.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar
@@ -162,10 +163,8 @@ class LightGCNModule(pl.LightningModule):
 
     @property
     def monitor(self) -> tuple[str, Literal["min", "max"]]:
-        """The logged value that tells the best checkpoint, and which is better; after :meth:`setup`."""
-        judge: Any = next(iter(self.judges.values()))
-        name, better = judge.monitor
-        return f"val/{name}", better
+        """The logged value that tells the best checkpoint, and which is better."""
+        return (f"val/ranking_ndcg@{self.ks[0]}", "max") if self.objective.ranks else ("val/rmse", "min")
 
     def judge(self, part: Part) -> Judge:
         """The judge of a held-out part of the current stage."""
@@ -272,7 +271,11 @@ class LightGCNModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam with the paper's learning rate (section 4.1.2), unless the command line says otherwise."""
-        return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True) if self.objective.trains else None
+        if self.objective.trains:
+            return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+        # Lightning warns of what is meant here.
+        warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer")
+        return None
 
     # -- what a small step would otherwise spend on Lightning ------------------------------------------------
 

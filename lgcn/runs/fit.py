@@ -1,0 +1,83 @@
+"""fit: train from Python in one call."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lgcn import speed
+from lgcn.errors import InputError
+from lgcn.runs.checkpointing import RunCheckpoints
+from lgcn.runs.cli import LgcnCLI
+from lgcn.serving.recommender import Recommender
+
+RECIPE = "ratings"
+
+
+class Fitted:
+    """A trained model: what :func:`fit` gives.
+
+    Attributes:
+        run: the run's folder.
+        metrics: the metrics of the last validation, and ``best``, the value that told the best checkpoint.
+    """
+
+    def __init__(self, cli: LgcnCLI) -> None:
+        self._cli = cli
+        callbacks = cli.trainer.checkpoint_callbacks
+        best = next(callback for callback in callbacks if isinstance(callback, RunCheckpoints))
+        if best.run is None or best.best_score is None:
+            raise InputError("nothing was validated, so there is no best model: give more steps or epochs")
+        self.run: Path = best.run
+        self.checkpoint = best.path("best")
+        logged = cli.trainer.callback_metrics.items()
+        self.metrics: dict[str, float] = {name: float(value) for name, value in logged}
+        self.metrics["best"] = best.best_score
+
+    def __repr__(self) -> str:
+        return f"Fitted({str(self.run)!r}, best {self.metrics['best']:.4f})"
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The best model at work."""
+        return Recommender.from_checkpoint(self.checkpoint)
+
+    def test(self) -> dict[str, float]:
+        """The metrics of the test part, of the best model. They are printed beside the baselines', too."""
+        cli = self._cli
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(self.checkpoint), verbose=False)
+        return {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("test/")}
+
+
+def fit(
+    source: pd.DataFrame | str | Path, config: str | Path | None = None, runs_dir: str | Path = "runs", **settings: Any
+) -> Fitted:
+    """Train a model on a table of ratings.
+
+    Args:
+        source: a DataFrame, a file, or the name of a data set, as for
+            :class:`lgcn.data.datamodule.RatingsDataModule`.
+        config: a configuration, a path or the name of a shipped one; None is the recipe ``ratings``.
+        runs_dir: where the run's folder goes.
+        settings: what differs from the configuration: dictionaries by section, as in YAML.
+
+    Returns:
+        The trained model, its metrics and its run's folder.
+
+    Raises:
+        InputError: the data or a setting cannot be used.
+
+    >>> import lgcn
+    >>> fitted = lgcn.fit("sample", data={"steps_per_epoch": 5}, trainer={"max_steps": 10})  # doctest: +SKIP
+    >>> fitted.recommender.recommend([1], k=3)  # doctest: +SKIP
+    """
+    speed.settle()
+    own = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+    data = own.setdefault("data", {})
+    frame = source if isinstance(source, pd.DataFrame) else None
+    data["source"] = "DataFrame" if frame is not None else str(source)
+    args = ["fit", "--config", str(config or RECIPE), "--config", yaml.safe_dump(own), "--runs_dir", str(runs_dir)]
+    return Fitted(LgcnCLI(args, frame))

@@ -1,0 +1,167 @@
+"""The private API of Lightning and jsonargparse that we use, each use with its reason, and nothing else.
+
+``tests/runs/test_lightning_internals.py`` fails loudly if a release changes one of these.
+"""
+
+import logging
+import time
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.profilers import PassThroughProfiler
+
+from lgcn.errors import InputError
+from lgcn.files import replacing
+
+# -- the command line ------------------------------------------------------------------------------------------
+
+
+class OneCommandCLI(LightningCLI):
+    """LightningCLI that prepares the options of the command that was asked for, and of no other.
+
+    Args:
+        args: the command line.
+        asked: the command in it; None if there is none.
+        more: as for LightningCLI.
+    """
+
+    def __init__(self, *more: Any, asked: str | None, **named: Any) -> None:
+        self.asked = asked
+        super().__init__(*more, **named)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # Lightning prepares all four commands, which takes two seconds of a start. Of the others the names are enough.
+        if subcommand == self.asked:
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        return self.init_parser(**kwargs)
+
+    def parser_of_command(self) -> LightningArgumentParser | None:
+        """The parser of the command that was asked for. Lightning has no public way to it."""
+        return None if self.asked is None else self._subcommand_parsers[self.asked]
+
+    def given(self, key: str, made: bool = False) -> Any:
+        """A setting of this command, or what was made of it. Lightning has no public way to a command's settings."""
+        return self._get(self.config_init if made else self.config, key)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets a checkpoint win over the command line; ours puts it below already."""
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        # torch complains about an optimiser's or schedule's arguments in here, which ends in a traceback otherwise.
+        try:
+            super()._add_configure_optimizers_method_to_model(subcommand)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"--optimizer or --lr_scheduler: {error}") from error
+
+
+def quieten() -> None:
+    """Silence what Lightning says to nobody's use."""
+    # Lightning advertises other products there.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
+
+
+# -- the loops -------------------------------------------------------------------------------------------------
+
+
+def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
+    """Set the counters of Lightning's loops in a checkpoint to those of a run that has just made its last step.
+
+    Lightning would otherwise end the epoch a second time, without the metrics that its callbacks ask for. A step
+    depends on its number alone, so where in an epoch the run goes on follows from the number of steps.
+    """
+    step = checkpoint["global_step"]
+    epochs, batches = divmod(step, steps_per_epoch)
+    loop = checkpoint["loops"]["fit_loop"]
+    begun = epochs + (batches > 0)
+    for span in ("current", "total"):
+        loop["epoch_progress"][span] |= {"ready": begun, "started": begun, "processed": epochs, "completed": epochs}
+        done = step if span == "total" else batches
+        loop["epoch_loop.batch_progress"][span] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
+    loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+
+
+def count_steps(trainer: pl.Trainer) -> None:
+    """Set how many batches have stepped, at the start of an epoch.
+
+    Lightning counts the step that a run was stopped at once more, right after this.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped = trainer.global_step - loop.restarting
+
+
+# -- progress and loggers --------------------------------------------------------------------------------------
+
+
+class RunProgressBar(TQDMProgressBar):
+    """Lightning's bar, redrawn ten times a second (a step may take less than a redraw, or minutes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def _should_update(self, current: int, total: int | float) -> bool:
+        now = time.monotonic()
+        if not self.is_enabled or (current < total and now < self._drawn + 0.1):
+            return False
+        self._drawn = now
+        return True
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The logged values, without the run's version."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning asks its profiler some sixty times a step, and the one that does nothing takes its time over it."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
+        return self.nothing
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """CSVLogger that adds to the metrics.csv already there, from ``first_step`` on, where Lightning's deletes it."""
+
+    def __init__(self, *args: Any, first_step: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._first_step = first_step
+
+    @property
+    def experiment(self) -> Any:
+        """What writes the file."""
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _ContinuedWriter(self.log_dir, self._first_step)
+        return self._experiment
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, first_step: int) -> None:
+        self._first_step = first_step
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep the rows before the first step; those after it were written by a run that went on and was killed."""
+        import pandas as pd
+
+        path = Path(self.metrics_file_path)
+        if not path.is_file() or path.stat().st_size == 0:
+            return
+        rows = pd.read_csv(path)
+        self.metrics_keys = list(rows.columns)
+        kept = rows[rows["step"] < self._first_step]
+        if len(kept) < len(rows):
+            with replacing(path) as part:
+                kept.to_csv(part, index=False)

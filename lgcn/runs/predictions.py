@@ -1,0 +1,62 @@
+"""PredictionWriter: what ``lgcn predict`` writes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from torch import Tensor
+
+from lgcn.files import check_output, replacing
+
+log = logging.getLogger(__name__)
+
+
+class PredictionWriter(Callback):
+    """Write predicted ratings with raw ids to a CSV or Parquet file.
+
+    Args:
+        output: the file; its ending, .csv or .parquet, says what to write.
+
+    Raises:
+        InputError: another ending.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.output = Path(output)
+        self.chunks: list[Tensor] = []
+        check_output(self.output, (".csv", ".parquet"))
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any
+    ) -> None:
+        self.chunks.append(outputs.cpu())
+
+    @rank_zero_only
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        table: pd.DataFrame = data.predict_pairs
+        user, item = data.predict_indices
+        values = torch.cat(self.chunks).numpy().astype(np.float64)
+        for name, index in (("user", user), ("item", item)):
+            unknown = table[name][index < 0].fillna("no id")
+            if len(unknown):
+                shown = ", ".join(map(str, unknown.unique()[:5]))
+                log.warning(
+                    "%s pairs have a%s %s that is not in the data (%s%s); they are predicted from the other side alone",
+                    *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
+                    ", ..." if unknown.nunique() > 5 else "",
+                )
+        table["prediction"] = values
+        with replacing(self.output) as part:
+            if self.output.suffix == ".csv":
+                table.to_csv(part, index=False, float_format="%.6g")
+            else:
+                table.to_parquet(part, index=False)
+        Console(highlight=False).print(f"{len(table):,} predictions written to {self.output}", soft_wrap=True)
