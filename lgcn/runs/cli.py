@@ -277,8 +277,8 @@ def resolve(args: list[str]) -> Invocation:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-c", "--config", action="append", default=[])
     peek.add_argument("--import", action="append", default=[], dest="imports")
-    for name in ("run_name", "runs_dir", "ckpt_path"):
-        peek.add_argument(f"--{name}")
+    for option in ("run_name", "runs_dir", "ckpt_path"):
+        peek.add_argument(f"--{option}")
     given, rest = peek.parse_known_args(args[1:])
     checkpoints.import_modules(given.imports)
     if not args or args[0] not in LgcnCLI.subcommands() or {"-h", "--help"} & set(rest):
@@ -286,22 +286,23 @@ def resolve(args: list[str]) -> Invocation:
 
     settings.check_names(settings.options(rest), "the command line")
     files: list[str] = []  # as YAML, in their order
-    name, runs_dir = given.run_name, given.runs_dir
+    said: dict[str, Any] = {}
     for config in given.config:
         path = settings.find(config)
-        for content in [] if path is None else settings.load(path):
-            files.append(yaml.safe_dump(content, sort_keys=False))
-            name, runs_dir = given.run_name or content.get("run_name") or name, runs_dir or content.get("runs_dir")
-        if path is None:
-            files.append(config)
-        elif not given.run_name:
-            name = name or path.stem
-    folder_of_runs = Path(runs_dir or "runs")
+        contents = [] if path is None else settings.load(path)
+        if path is not None:
+            said["stem"] = path.stem
+        for one in contents:
+            said |= {key: one[key] for key in ("run_name", "runs_dir") if one.get(key)}
+        files += [config] if path is None else [yaml.safe_dump(one, sort_keys=False) for one in contents]
+    name: str | None = given.run_name or said.get("run_name") or said.get("stem")
+    folder_of_runs = Path(given.runs_dir or said.get("runs_dir") or "runs")
     wanted = given.ckpt_path
     if wanted is None and args[0] != "fit":
         wanted = "best"  # a model that was never trained has nothing to show
     base: list[str] = []
-    checkpoint, content = None, {}
+    checkpoint: Path | None = None
+    content: dict[str, Any] = {}
     if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
         checkpoint = checkpoints.find_checkpoint(wanted, folder_of_runs, name)
         content = checkpoints.read_checkpoint(checkpoint)
@@ -312,7 +313,7 @@ def resolve(args: list[str]) -> Invocation:
         if folder is not None and not given.runs_dir:
             folder_of_runs = folder.parent.parent
         Console(highlight=False).print(f"checkpoint {checkpoint} (step {content['global_step']:,})", soft_wrap=True)
-    name = name or "lgcn"
+    name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest]
     resolved += ["--run_name", name, "--runs_dir", str(folder_of_runs)]
