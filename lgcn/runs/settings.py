@@ -5,6 +5,7 @@ it, or a shipped one. Shipped ones are found by name from any folder (``--config
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,23 @@ def options(args: list[str]) -> Settings:
             after = args[place + 1] if place + 1 < len(args) else ""
             found[name] = value or ("" if after.startswith("--") else after)
     return found
+
+
+def modules_here(texts: Iterable[str]) -> list[str]:
+    """The modules in the current folder whose classes a user names, as in ``class_path: mine.Huber``.
+
+    They are found whether or not Python looks into the current folder, and no other file of it is imported.
+
+    >>> modules_here(["--model.objective=not_here.Huber"])
+    []
+    """
+    found = re.findall(r"(?<![\w.])([A-Za-z_]\w*)((?:\.[a-z_]\w*)*)\.[A-Z]\w*", "\n".join(texts))
+    named = dict.fromkeys(first + rest for first, rest in found if _is_here(first))
+    return list(named)
+
+
+def _is_here(module: str) -> bool:
+    return Path(f"{module}.py").is_file() or Path(module, "__init__.py").is_file()
 
 
 # -- settings in a checkpoint ----------------------------------------------------------------------------------
