@@ -1,7 +1,6 @@
 """The commands that use a trained model: ``lgcn recommend | similar | export | serve``.
 
-They need a checkpoint and neither Lightning nor the source of its data (but for a checkpoint of an earlier lgcn), so
-they start in a fraction of the time.
+They need a checkpoint and neither Lightning nor the source of its data, so they start in a fraction of the time.
 """
 
 import argparse
@@ -19,9 +18,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from lgcn.checkpoints import find_checkpoint, import_modules
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
-from lgcn.runs.folders import find_checkpoint
 from lgcn.serving.recommender import Explanation, Recommendation, Recommender
 from lgcn.terminal import USING, set_up_logging
 
@@ -49,6 +48,14 @@ def run(args: list[str]) -> None:
         help="a checkpoint that lgcn fit wrote, or best or last of the newest run in --runs_dir (default: best)",
     )
     parser.add_argument("--runs_dir", default="runs", help="folder of the runs' folders (default: runs)")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own whose classes the checkpoint names; may be given more than once",
+    )
     command: Callable[[argparse.ArgumentParser, list[str]], None] = {
         "recommend": recommend,
         "similar": similar,
@@ -67,6 +74,7 @@ def _file(text: str) -> Path:
 
 
 def _recommender(given: argparse.Namespace) -> tuple[Recommender, Path]:
+    import_modules(given.imports)
     path = find_checkpoint(given.ckpt_path, Path(given.runs_dir), None)
     return Recommender.from_checkpoint(path), path
 

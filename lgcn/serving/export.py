@@ -6,8 +6,9 @@
     scorer.pt2                     a torch.export program from row numbers to predictions
     README.md                      how to use them
 
-Whatever the model, score(u, i) = p(u) · q(i) + b(u) + b(i) + offset (:mod:`lgcn.model.heads`), so these tables are all of it.
-The index holds (q(i), b(i)), to be asked with (p(u), 1): what is the same for all of a user's items is left out.
+Whatever the model, score(u, i) = p(u) · q(i) + b(u) + b(i) + offset (:mod:`lgcn.model.factors`), so these tables are
+all of it. The index holds (q(i), b(i)), to be asked with (p(u), 1): what is the same for all of a user's items is left
+out.
 
 Shape letters: U users, I items, F factor columns, B pairs.
 """
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 
 from lgcn.errors import InputError
 from lgcn.files import replacing
-from lgcn.model.lightgcn import Factors
+from lgcn.graph.scale import RatingScale
+from lgcn.model.factors import Factors
 from lgcn.serving.recommender import Recommender
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ scores, rows = faiss.read_index("items.faiss").search(query, 10)  # plus user bi
 class Scorer(nn.Module):
     """Predictions of pairs, given as rows [B] and [B] int64 of users and items; -1 is one that is not in the data."""
 
-    def __init__(self, factors: Factors, scale: tuple[float, float] | None) -> None:
+    def __init__(self, factors: Factors, scale: RatingScale) -> None:
         super().__init__()
         self.scale = scale
         self.biased = [factors.user_bias is not None, factors.item_bias is not None]
@@ -79,7 +81,7 @@ class Scorer(nn.Module):
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         factors: Any = Factors(self.user, self.item, self.user_bias, self.item_bias, self.offset)  # type: ignore[arg-type]
         scores: Tensor = factors.predict(user, item)
-        return scores if self.scale is None else scores.clamp(*self.scale)
+        return self.scale.clamped(scores)
 
 
 def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[Path]:
@@ -131,7 +133,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         else:
             write("items.faiss", lambda path: _index(path, known))
         write("scorer.pt2", lambda path: _scorer(path, recommender))
-        clamps, (lowest, highest) = recommender.model.clamps, recommender.model.rating_range
+        lowest, highest, clamps = recommender.model.scale
         text = README.format(
             origin=snapshot.origin,
             checkpoint=checkpoint.name,
@@ -190,7 +192,8 @@ def _tensors(path: Path, known: Factors) -> None:
 def _index(path: Path, known: Factors) -> None:
     import faiss
 
-    vectors: NDArray[np.float32] = torch.cat([known.item, _bias(known.item_bias, len(known.item))[:, None]], 1).numpy()
+    biased = known._replace(item_bias=_bias(known.item_bias, len(known.item)))
+    vectors: NDArray[np.float32] = biased.as_rows()[1].numpy()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     faiss.write_index(index, str(path))
@@ -198,7 +201,7 @@ def _index(path: Path, known: Factors) -> None:
 
 def _scorer(path: Path, recommender: Recommender) -> None:
     model = recommender.model
-    scorer = Scorer(model.factors, model.rating_range if model.clamps else None).eval()
+    scorer = Scorer(model.factors, model.scale).eval()
     pairs = torch.export.Dim("pairs")
     example = (torch.tensor([0, 1]), torch.tensor([0, 1]))
     program = torch.export.export(scorer, example, dynamic_shapes=({0: pairs}, {0: pairs}))

@@ -1,12 +1,11 @@
 """Recommender: a trained model at work, by raw ids and titles.
 
-    Recommender.from_checkpoint(path).recommend([1, 2], k=5)
-
-What users are to the model, and how new ones come in, is in :mod:`lgcn.serving.trained`.
+How the model sees known and new users is in :mod:`lgcn.serving.trained`.
 
 Shape letters: I items, B users of a chunk, C propagated columns, F factor columns.
 """
 
+import copy
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -20,14 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.checkpoints import read_checkpoint
+from lgcn.data.snapshot import KIND, Snapshot, snapshot_of
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
+from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ops import EdgePattern
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
-from lgcn.runs.folders import read_checkpoint
 from lgcn.serving.trained import Population, TrainedModel
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Exclude = Literal["rated", "training", "none"]
 NewRatings = pd.DataFrame | Mapping[Hashable, float]
 
-SCORES = 1 << 22  # that are held at a time
+KNOWN_COLUMNS = ("user", "item", "rating", "timestamp")
 RATINGS = 1 << 14  # of new users that are folded in at a time
 
 
@@ -84,18 +84,24 @@ class Users(NamedTuple):
 
 
 class Recommender:
-    """A trained model at work, on the CPU. Nothing that is asked of it changes it, and many threads may ask at once.
+    """A trained model at work, on the CPU. No question changes it, and many threads may ask at once.
 
-    Make one with :meth:`from_checkpoint`:
+    Make one with :meth:`from_checkpoint` or :meth:`from_module`. Users and items are named by their raw ids: those of
+    the ratings file, integers or texts.
 
-        recommender = Recommender.from_checkpoint("runs/quickstart/version_0/checkpoints/best.ckpt")
-        recommender.recommend([1, 2], k=5)
+    Args:
+        model: what was trained.
+        snapshot: its data.
 
-    Users and items are named by their raw ids: those of the ratings file, integers or texts.
+    >>> from lgcn import LightGCNModule, RatingsDataModule
+    >>> data = RatingsDataModule("sample")
+    >>> module = LightGCNModule(data.num_users, data.num_items, head="DotHead")  # not trained, for the example
+    >>> recommender = Recommender.from_module(module, data)
+    >>> len(recommender.recommend([1, 2], k=5))
+    10
     """
 
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
-        """Args: model: what was trained; snapshot: its data."""
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
         train, others = snapshot.train.pattern, snapshot.others.pattern
@@ -105,8 +111,9 @@ class Recommender:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
-        """The model of a checkpoint that ``lgcn fit`` wrote; nothing else is needed, but for one that an earlier lgcn
-        wrote, whose data are read from their source.
+        """The model of a checkpoint, by ``lgcn fit`` or by a Trainer of your own. Nothing else is needed.
+
+        A head or channel of your own must be imported already; nothing is imported because a checkpoint says so.
 
         Args:
             path: the checkpoint.
@@ -129,12 +136,24 @@ class Recommender:
             with torch.random.fork_rng(devices=[]):  # the first values are drawn in vain
                 model = LightGCN.of_settings(settings)
             model.load_state_dict(state)
-            trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train, snapshot.implicit)
-        except (KeyError, RuntimeError) as error:
-            raise InputError(
-                f"{path} cannot be used: it is damaged, or of an earlier lgcn with other settings ({error}); train anew"
-            ) from error
+            trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
         return cls(trained, snapshot)
+
+    @classmethod
+    def from_module(cls, module: Any, data: Any) -> "Recommender":
+        """The model of a LightGCNModule as it is now, without a file.
+
+        Args:
+            module: the :class:`lgcn.training.module.LightGCNModule`. It may be trained on; this keeps a copy.
+            data: the :class:`lgcn.data.datamodule.RatingsDataModule` that it was trained on.
+
+        Raises:
+            InputError: there is nothing to propagate over.
+        """
+        model = copy.deepcopy(module.model).cpu().float().requires_grad_(False)
+        return cls(TrainedModel(model, dict(module.hparams), data.snapshot.train), data.snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------
 
@@ -236,12 +255,10 @@ class Recommender:
         self, users: Users, rows: Tensor, k: int, exclude: Exclude, hidden: Tensor | None, because: int
     ) -> Iterator[tuple[Any, list[Recommendation]]]:
         factors, titles, genres = users.population.factors, self.snapshot.titles, self.snapshot.genres
-        for chunk in torch.split(rows, max(SCORES // len(self.item_ids), 1)):
+        for chunk in torch.split(rows, users_at_a_time(len(self.item_ids))):
             top = top_items(factors, chunk, users.seen[exclude], k, hidden)
-            scores = top.score + factors.offset
-            if factors.user_bias is not None:
-                scores = scores + factors.user_bias[chunk, None]
-            predicted = self.model.clamped(scores).tolist()
+            scores = factors.whole(top.score, chunk)
+            predicted = self.model.scale.clamped(scores).tolist()
             for row, items, of_items, rating in zip(
                 chunk.tolist(), top.item.tolist(), scores.tolist(), predicted, strict=True
             ):
@@ -321,9 +338,10 @@ class Recommender:
         """Users that the model has never seen, from their ratings, without training; some at a time.
 
         Args:
-            ratings: a table with columns item, rating (not of implicit data), and user, without which all are one
-                user's; or one user's ratings by item. Items that are not in the data are left out, with a warning, and
-                so are users who are left without any. Of a pair that is there twice the last counts.
+            ratings: a table with columns item, rating (not of implicit data), user, without which all are one
+                user's, and timestamp (seconds since 1970) where there are times; or one user's ratings by item. Items
+                that are not in the data are left out, with a warning, and so are users who are left without any. Of a
+                pair that is there twice the last counts.
 
         Raises:
             InputError: nothing is left, a rating is not a number or outside the scale, or the model is one without
@@ -339,29 +357,32 @@ class Recommender:
             )
         return self._folded_in(*self._checked(ratings))
 
-    def _folded_in(self, ids: list[Any], user: Tensor, item: Tensor, rating: Tensor) -> Iterator[Users]:
+    def _folded_in(
+        self, ids: list[Any], user: Tensor, item: Tensor, rating: Tensor, time: Tensor | None
+    ) -> Iterator[Users]:
         """As many users at a time as have RATINGS ratings, or one; given :meth:`_checked` ratings."""
-        loops, lowest = self.snapshot.train.add_self_loops, self.snapshot.min_rating
+        lowest, kind = self.snapshot.min_rating, {name: getattr(self.snapshot.train, name) for name in KIND}
         if lowest is not None and (low := int((rating < lowest).sum())):
             log.warning("left out %s below %g, as in training", _counted(low, "rating"), lowest)
-        whole = RatingGraph.from_edges(user, item, rating, len(ids), len(self.item_ids), loops)
+        whole = RatingGraph.from_edges(user, item, rating, len(ids), len(self.item_ids), time=time, **kind)
         first, starts = 0, whole.pattern.user_starts
         while first < len(ids):
             last = max(int(torch.searchsorted(starts, starts[first] + RATINGS, right=True)) - 1, first + 1)
             edges = slice(int(starts[first]), int(starts[last]))
             columns = whole.user[edges] - first, whole.item[edges], whole.rating[edges]
-            part = RatingGraph(*columns, last - first, whole.num_items, loops)
+            times = None if whole.time is None else whole.time[edges]
+            part = RatingGraph(*columns, last - first, whole.num_items, time=times, **kind)
             seen: Seen = {"rated": [part.pattern], "training": [part.pattern], "none": []}
             kept = part if lowest is None else part.part(part.rating >= lowest)
             yield Users(ids[first:last], self.model.new(kept), seen)
             first = last
 
-    def _checked(self, ratings: NewRatings) -> tuple[list[Any], Tensor, Tensor, Tensor]:
-        """Raw ids of the users; of each rating that can be used, the place of its user in them, its item, its value."""
+    def _checked(self, ratings: NewRatings) -> tuple[list[Any], Tensor, Tensor, Tensor, Tensor | None]:
+        """Raw ids of the users. Of each rating that can be used: its user's place in them, item, value, and time."""
         if isinstance(ratings, Mapping):
             columns: dict[str, list[Any]] = {"item": list(ratings), "rating": list(ratings.values())}
         else:
-            columns = {str(name): ratings[name].tolist() for name in ratings if name in ("user", "item", "rating")}
+            columns = {str(name): ratings[name].tolist() for name in ratings if name in KNOWN_COLUMNS}
         for name in ("item",) if self.snapshot.implicit else ("item", "rating"):
             if name not in columns:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, ratings))})")
@@ -388,8 +409,11 @@ class Recommender:
             raise InputError("no rating is left: none of the items is in the data that the model was trained on")
         present, place = np.unique(user[usable], return_inverse=True)
         _name_unknown("user", ids.delete(present).tolist(), "user", "without a known item")
+        time = None
+        if "timestamp" in columns:
+            time = torch.from_numpy(np.asarray(columns["timestamp"], dtype=np.int64)[usable])
         used = torch.from_numpy(place), torch.from_numpy(item[usable]), torch.from_numpy(rating[usable])
-        return ids[present].tolist(), *used
+        return ids[present].tolist(), *used, time
 
     # -- predictions and neighbours ------------------------------------------------------------------------
 
@@ -412,9 +436,8 @@ class Recommender:
         ]
         if len(indices[0]) != len(indices[1]):
             raise InputError(f"'users' and 'items' differ in length: {len(indices[0])} and {len(indices[1])}")
-        predicted: np.ndarray[Any, np.dtype[np.float32]] = self.model.clamped(
-            self.model.factors.predict(*indices)
-        ).numpy()
+        scores = self.model.scale.clamped(self.model.factors.predict(*indices))
+        predicted: np.ndarray[Any, np.dtype[np.float32]] = scores.numpy()
         return predicted
 
     def predict_new(
@@ -432,7 +455,7 @@ class Recommender:
             asked = (rows >= 0).nonzero()[:, 0]
             of_both = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
             predicted[asked] = of_both.predict(rows[asked], place[asked])
-        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.clamped(predicted).numpy()
+        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.scale.clamped(predicted).numpy()
         return values
 
     def similar(self, items: Iterable[Hashable], k: int = 10) -> pd.DataFrame:
@@ -457,7 +480,7 @@ class Recommender:
         if not len(places):
             raise InputError("none of the items has a training rating")
         rows, titles, genres = [], self.snapshot.titles, self.snapshot.genres
-        for chunk in torch.split(places, max(SCORES // len(self.item_ids), 1)):
+        for chunk in torch.split(places, users_at_a_time(len(self.item_ids))):
             cosine = self._directions[chunk] @ self._directions.t()
             cosine[:, self.model.graph.item_degree == 0] = -torch.inf
             cosine[torch.arange(len(chunk)), chunk] = -torch.inf
