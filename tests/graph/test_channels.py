@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
-from lgcn.graph.channels import EdgeWeights, channel_matrices, edge_value
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.model.lightgcn import LayerWeights, LightGCN
+from lgcn.model.lightgcn import LayerWeights
+from tests.made import channel_matrices, edge_value, light_gcn
 
 USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
-KINDS: list[EdgeWeights] = ["binary", "rating", "liked", "centered", "residual"]
+KINDS = ["binary", "rating", "liked", "centered", "residual"]
 
 
 def made_graph(add_self_loops: bool = False) -> RatingGraph:
@@ -62,7 +62,7 @@ def residuals(graph: RatingGraph) -> Tensor:
     return torch.from_numpy((table - of_user[:, None] - of_item)[user, item])
 
 
-VALUES: dict[EdgeWeights, Callable[[RatingGraph], Tensor]] = {
+VALUES: dict[str, Callable[[RatingGraph], Tensor]] = {
     "liked": lambda graph: torch.tensor([r if r >= 3.5 else 0.0 for r in graph.rating.tolist()], dtype=torch.float64),
     "binary": lambda graph: torch.ones(len(graph)),
     "rating": lambda graph: graph.rating,
@@ -164,7 +164,7 @@ def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisatio
     graph = made_graph(True)
     expected = dense_directions(graph, torch.ones(EDGES), normalisation)
     torch.manual_seed(0)
-    model = LightGCN(USERS, ITEMS, 3, num_layers=2, head="dot", init_std=1.0).double()
+    model = light_gcn(USERS, ITEMS, 3, num_layers=2, head="dot", init_std=1.0).double()
     ego = model.embedding.weight
     dense = (ego + expected @ ego + expected @ (expected @ ego)) / 3
     factors = model(graph.propagation_matrix(engine, normalisation=normalisation))
@@ -197,7 +197,7 @@ def test_edge_values_by_hand() -> None:
         "centered": [1, -1],
         "residual": [1 - 1 / 3, -1 + 1 / 3],
     }.items():
-        value = edge_value(graph, kind)  # type: ignore[arg-type]
+        value = edge_value(graph, kind)
         assert value is not None
         assert value.dtype == torch.float32
         assert value.tolist() == pytest.approx(expected, rel=1e-6)
@@ -210,7 +210,7 @@ def test_residuals_are_those_of_the_slow_fit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["centered", "residual"])
-def test_edge_values_of_a_part_know_nothing_of_the_rest(kind: EdgeWeights) -> None:
+def test_edge_values_of_a_part_know_nothing_of_the_rest(kind: str) -> None:
     graph = made_graph()
     visible = torch.rand(EDGES, generator=torch.Generator().manual_seed(3)) < 0.6
     other = with_ratings(graph, graph.rating.where(visible, 5.5 - graph.rating))
@@ -224,7 +224,7 @@ def test_edge_values_of_a_part_know_nothing_of_the_rest(kind: EdgeWeights) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_ratings_nothing_travels(kind: EdgeWeights) -> None:
+def test_without_ratings_nothing_travels(kind: str) -> None:
     none = made_graph(add_self_loops=True).part(torch.zeros(EDGES, dtype=torch.bool))
     (matrix,) = channel_matrices(none, [kind])
     assert torch.equal(matrix @ torch.eye(USERS + ITEMS), torch.eye(USERS + ITEMS))
@@ -255,7 +255,7 @@ def test_channels_are_added_up(
     """Predictions and every gradient against Σ_c Σ_k α_k Ã_cᵏ X_c, written with dense matrices."""
     graph, kinds, exponents = made_graph(), KINDS[1:], (0.75, 0.25)
     torch.manual_seed(1)
-    model = LightGCN(
+    model = light_gcn(
         *(USERS, ITEMS, 3, 2, layer_weights, head),
         init_std=1.0,
         ego_layer=ego_layer,

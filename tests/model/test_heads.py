@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead, Terms
+from lgcn.model.factors import Factors
+from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead
+from tests.made import built
 
 USERS, ITEMS, COLUMNS = 4, 5, 3
 
@@ -15,15 +17,15 @@ def table(rows: int, seed: int) -> Tensor:
 
 def scores(head: Head, user: Tensor, item: Tensor) -> Tensor:
     """Predictions of all pairs, [U, I], of a head on embeddings that are not propagated."""
-    terms: Terms = head(head.project(user), head.project(item))
-    p, q, user_bias, item_bias, offset = terms
+    factors: Factors = head(head.project(user), head.project(item))
+    p, q, user_bias, item_bias, offset = factors
     out = p @ q.T + offset
     out = out if user_bias is None else out + user_bias[:, None]
     return out if item_bias is None else out + item_bias
 
 
 def test_linear_head_by_hand() -> None:
-    head = LinearHead(2)
+    head = built(LinearHead(), USERS, ITEMS, 2)
     with torch.no_grad():
         head.out.weight.copy_(torch.tensor([[1.0, 2.0, 10.0, 20.0]]))
         head.out.bias.fill_(0.5)
@@ -33,7 +35,7 @@ def test_linear_head_by_hand() -> None:
 
 def test_linear_head_is_a_linear_layer_on_both_embeddings_side_by_side() -> None:
     torch.manual_seed(0)
-    head, user, item = LinearHead(COLUMNS), table(USERS, 1), table(ITEMS, 2)
+    head, user, item = built(LinearHead(), USERS, ITEMS, COLUMNS), table(USERS, 1), table(ITEMS, 2)
     ours = scores(head, user, item)
     for u in range(USERS):
         for i in range(ITEMS):
@@ -42,7 +44,7 @@ def test_linear_head_is_a_linear_layer_on_both_embeddings_side_by_side() -> None
 
 def test_linear_head_ranks_items_alike_for_every_user() -> None:
     torch.manual_seed(0)
-    ours = scores(LinearHead(COLUMNS), table(USERS, 1), table(ITEMS, 2))
+    ours = scores(built(LinearHead(), USERS, ITEMS, COLUMNS), table(USERS, 1), table(ITEMS, 2))
     torch.testing.assert_close(ours - ours[:, :1], (ours - ours[:, :1])[:1].expand(USERS, -1))
 
 
@@ -58,14 +60,14 @@ def with_biases(head: DotHead) -> DotHead:
 
 
 def test_dot_head_is_the_inner_product() -> None:
-    head = DotHead(2, 2)
+    head = built(DotHead(), 2, 2)
     user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
     assert scores(head, user, item).tolist() == [[1 * 4 + 2 * 5, 1 * 6], [3 * 5, 0]]
     assert not list(head.parameters())
 
 
 def test_dot_head_with_biases_by_hand() -> None:
-    head = with_biases(DotHead(2, 2, biases=True))
+    head = with_biases(built(DotHead(biases=True), 2, 2))
     user, item = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[4.0, 5.0], [6.0, 0.0]])
     assert scores(head, user, item).tolist() == [
         [3.5 + 0.5 + 0.25 + 14, 3.5 + 0.5 + 2 + 6],
@@ -74,7 +76,7 @@ def test_dot_head_with_biases_by_hand() -> None:
 
 
 def test_gradient_of_a_bias_is_the_number_of_its_pairs() -> None:
-    head = DotHead(USERS, ITEMS, biases=True)
+    head = built(DotHead(biases=True), USERS, ITEMS)
     scores(head, table(USERS, 1), table(ITEMS, 2)).sum().backward()  # type: ignore[no-untyped-call]
     assert head.user_bias is not None
     assert head.item_bias is not None
@@ -84,7 +86,7 @@ def test_gradient_of_a_bias_is_the_number_of_its_pairs() -> None:
     assert head.item_bias.grad.tolist() == [USERS] * ITEMS
 
 
-@pytest.mark.parametrize("head", [LinearHead(COLUMNS), DotHead(USERS, ITEMS)])
+@pytest.mark.parametrize("head", [built(LinearHead(), USERS, ITEMS, COLUMNS), built(DotHead(), USERS, ITEMS)])
 def test_the_mean_rating_is_part_of_a_head_with_biases_only(head: Head) -> None:
     before = scores(head, table(USERS, 1), table(ITEMS, 2))
     head.fit_mean(3.5)
@@ -92,7 +94,7 @@ def test_the_mean_rating_is_part_of_a_head_with_biases_only(head: Head) -> None:
 
 
 def test_the_mean_rating_is_saved_and_not_learned() -> None:
-    head, loaded = DotHead(USERS, ITEMS, biases=True), DotHead(USERS, ITEMS, biases=True)
+    head, loaded = built(DotHead(biases=True), USERS, ITEMS), built(DotHead(biases=True), USERS, ITEMS)
     head.fit_mean(3.5)
     loaded.load_state_dict(head.state_dict())
     assert float(loaded.offset) == 3.5
@@ -101,7 +103,7 @@ def test_the_mean_rating_is_saved_and_not_learned() -> None:
 
 def test_cosine_head_by_hand() -> None:
     """Lengths do not count, and an embedding of 0 has cosine 0 with all, itself included."""
-    head = CosineHead(3, 3)
+    head = built(CosineHead(), 3, 3)
     user = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1e-4, 0.0]])
     item = torch.tensor([[40.0, 30.0], [0.0, 0.0], [7.0, 0.0]])
     expected = [[(3 * 4 + 4 * 3) / 25, 0, 3 / 5], [0, 0, 0], [-4 / 5, 0, -1]]
@@ -110,7 +112,7 @@ def test_cosine_head_by_hand() -> None:
 
 
 def test_cosine_head_with_biases_by_hand() -> None:
-    head = with_biases(CosineHead(2, 2, biases=True))
+    head = with_biases(built(CosineHead(biases=True), 2, 2))
     user, item = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [5.0, 0.0]])
     assert scores(head, user, item).tolist() == [
         pytest.approx([3.5 + 0.5 + 0.25 + 24 / 25, 3.5 + 0.5 + 2 + 3 / 5]),
@@ -123,7 +125,7 @@ def test_the_gradient_of_a_cosine_is_across_the_embedding_and_finite_at_0() -> N
     user, item = table(USERS, 1).requires_grad_(), table(ITEMS, 2)
     with torch.no_grad():
         user[0] = 0
-    head = CosineHead(USERS, ITEMS)
+    head = built(CosineHead(), USERS, ITEMS)
     (grad,) = torch.autograd.grad(scores(head, user, item).sum(), user)
     assert grad.isfinite().all()
     torch.testing.assert_close((grad * user).sum(dim=1), torch.zeros(USERS), rtol=0, atol=1e-5)

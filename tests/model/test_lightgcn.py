@@ -12,11 +12,12 @@ from torch_geometric.nn import LGConv
 
 from lgcn.errors import InputError
 from lgcn.graph import ops
-from lgcn.graph.channels import EdgeWeights, channel_matrices
 from lgcn.graph.ops import Multipliable
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.model.lightgcn import Factors, LayerWeights, LightGCN
-from lgcn.training.tasks import RatingTask
+from lgcn.model.factors import Factors
+from lgcn.model.lightgcn import LayerWeights, LightGCN
+from lgcn.training.objectives import SquaredError
+from tests.made import channel_matrices, dropped_edges, light_gcn
 
 GRAPHS = {
     "random": (12, 15, 60),  # the last 3 users and the last 4 items have no ratings
@@ -24,14 +25,6 @@ GRAPHS = {
     "one edge among isolated nodes": (6, 7, 1),
     "no edges": (4, 5, 0),
 }
-
-
-def dropped_edges(
-    graph: RatingGraph, probability: float, generator: torch.Generator, engine: str = "csr"
-) -> Multipliable:
-    """The propagation matrix as a training step with edge dropout has it."""
-    factor = graph.kept(probability, generator) / (1 - probability)
-    return graph.propagation_matrix(engine, factor)
 
 
 def made_graph(name: str = "random", add_self_loops: bool = False, seed: int = 0) -> RatingGraph:
@@ -116,7 +109,7 @@ def test_propagation_is_the_dense_product(
     if not isinstance(layer_weights, str):
         expected = layer_weights = layer_weights[: num_layers + 1]
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 3, num_layers, layer_weights)
+    model = light_gcn(graph.num_users, graph.num_items, 3, num_layers, layer_weights)
     if model.layer_logits is not None:
         nn.init.normal_(model.layer_logits)
         exponent = model.layer_logits.detach().double().exp()
@@ -133,7 +126,7 @@ def test_propagation_over_one_edge_by_hand() -> None:
     graph = made_graph("one edge, no other node")
     ego = torch.tensor([[1.0, 10.0], [4.0, 40.0]])
     for num_layers, user, item in ((0, 1.0, 4.0), (1, (1 + 4) / 2, (4 + 1) / 2), (2, (1 + 4 + 1) / 3, (4 + 1 + 4) / 3)):
-        combined = LightGCN(1, 1, 2, num_layers).propagate(graph.propagation_matrix(), ego)
+        combined = light_gcn(1, 1, 2, num_layers).propagate(graph.propagation_matrix(), ego)
         torch.testing.assert_close(combined, torch.tensor([[user, 10 * user], [item, 10 * item]]))
 
 
@@ -146,13 +139,13 @@ def test_propagation_is_lgconv_layer_by_layer(num_layers: int) -> None:
     layers, conv = [ego], LGConv()
     for _ in range(num_layers):
         layers.append(conv(layers[-1], edge_index))
-    ours = LightGCN(graph.num_users, graph.num_items, 3, num_layers).propagate(graph.propagation_matrix(), ego)
+    ours = light_gcn(graph.num_users, graph.num_items, 3, num_layers).propagate(graph.propagation_matrix(), ego)
     torch.testing.assert_close(ours, torch.stack(layers).mean(dim=0))
 
 
 def test_learned_layer_weights_start_equal_and_get_the_dense_gradient() -> None:
     graph = made_graph()
-    model = LightGCN(graph.num_users, graph.num_items, 3, 3, "learned").double()
+    model = light_gcn(graph.num_users, graph.num_items, 3, 3, "learned").double()
     assert model.layer_logits is not None
     assert torch.equal(torch.as_tensor(model.layer_weights), torch.full((4,), 0.25, dtype=torch.float64))
     nn.init.normal_(model.layer_logits, generator=torch.Generator().manual_seed(2))
@@ -177,7 +170,7 @@ def test_predictions_and_gradients_are_the_notebooks(
     graph = made_graph(add_self_loops=add_self_loops)
     torch.manual_seed(1)
     # A standard deviation of 1 makes gradients that can be told from rounding.
-    ours = LightGCN(graph.num_users, graph.num_items, 4, num_layers, head=head, biases=biases, init_std=1.0).double()
+    ours = light_gcn(graph.num_users, graph.num_items, 4, num_layers, head=head, biases=biases, init_std=1.0).double()
     notebook = NotebookModel(ours)
     our_head: Any = ours.head
     with torch.no_grad():
@@ -226,7 +219,7 @@ def test_a_step_in_float32_is_the_dense_float64_step_to_1e_5(
     monkeypatch.setattr(ops, "CACHED", cached)
     graph = made_graph(graph_name)
     torch.manual_seed(1)
-    ours = LightGCN(graph.num_users, graph.num_items, 24, 3, head=head, init_std=1.0)
+    ours = light_gcn(graph.num_users, graph.num_items, 24, 3, head=head, init_std=1.0)
     notebook = NotebookModel(ours)
     if head == "linear":
         our_head: Any = ours.head
@@ -248,7 +241,7 @@ def test_a_step_in_float32_is_the_dense_float64_step_to_1e_5(
 @pytest.mark.parametrize("head", ["linear", "dot"])
 def test_predictions_of_pairs_are_those_of_edges(head: Literal["linear", "dot"]) -> None:
     graph = made_graph()
-    factors = LightGCN(graph.num_users, graph.num_items, 4, 2, head=head, init_std=1.0)(graph.propagation_matrix())
+    factors = light_gcn(graph.num_users, graph.num_items, 4, 2, head=head, init_std=1.0)(graph.propagation_matrix())
     edges = factors.predict_edges(graph)
     torch.testing.assert_close(factors.predict(graph.user.long(), graph.item.long()), edges)
     torch.testing.assert_close(factors.predict(graph.user[7:9].long(), graph.item[7:9].long()), edges[7:9])
@@ -271,7 +264,7 @@ def test_predictions_of_who_has_no_ratings(head: Literal["linear", "dot"], biase
     assert torch.equal(graph.user_degree > 0, rated_users)
     assert torch.equal(graph.item_degree > 0, rated_items)
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 4, 2, head=head, biases=biases, init_std=1.0)
+    model = light_gcn(graph.num_users, graph.num_items, 4, 2, head=head, biases=biases, init_std=1.0)
     our_head: Any = model.head
     if biases:
         our_head.fit_mean(3.25)
@@ -306,7 +299,7 @@ def test_predictions_of_who_has_no_ratings(head: Literal["linear", "dot"], biase
 def test_rating_values_do_not_enter_the_propagation() -> None:
     graph = made_graph()
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 4, 2, head="dot")
+    model = light_gcn(graph.num_users, graph.num_items, 4, 2, head="dot")
     other = RatingGraph.from_edges(graph.user, graph.item, 6 - graph.rating, graph.num_users, graph.num_items)
     one, two = model(graph.propagation_matrix()), model(other.propagation_matrix())
     assert torch.equal(one.user, two.user)
@@ -324,7 +317,7 @@ def test_autocast_lowers_no_product(
     whose way back is torch's own."""
     graph, results = made_graph(add_self_loops=add_self_loops), []
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 4, 2, layer_weights, head, init_std=1.0)
+    model = light_gcn(graph.num_users, graph.num_items, 4, 2, layer_weights, head, init_std=1.0)
     ways = [(False, False), (True, False), (True, True)]
     if head == "linear" and (add_self_loops or layer_weights == "learned"):
         ways.pop()
@@ -344,7 +337,7 @@ def test_autocast_lowers_no_product(
 def test_a_model_in_half_precision_computes_in_full(head: Literal["linear", "dot"], add_self_loops: bool) -> None:
     graph = made_graph(add_self_loops=add_self_loops)
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 64, 2, head=head, init_std=1.0).bfloat16()
+    model = light_gcn(graph.num_users, graph.num_items, 64, 2, head=head, init_std=1.0).bfloat16()
     ours = model(graph.propagation_matrix())
     theirs = model.double()(graph.propagation_matrix())  # the same parameters
     predicted, expected = ours.predict_edges(graph), theirs.predict_edges(graph)
@@ -370,7 +363,7 @@ def test_both_engines_agree(
     results = []
     for engine in ("csr", "sparse_tensor"):
         torch.manual_seed(1)
-        model = LightGCN(graph.num_users, graph.num_items, 4, 3, layer_weights, head, init_std=1.0)
+        model = light_gcn(graph.num_users, graph.num_items, 4, 3, layer_weights, head, init_std=1.0)
         matrix: Multipliable = graph.propagation_matrix(engine)
         if edge_dropout:
             matrix = dropped_edges(graph, edge_dropout, torch.Generator().manual_seed(5), engine)
@@ -381,10 +374,6 @@ def test_both_engines_agree(
 
 
 # -- the loss ------------------------------------------------------------------------------------------------
-
-
-def rating_task(graph: RatingGraph) -> RatingTask:
-    return RatingTask("mse", graph.num_users, graph.num_items, k=20, threshold=3.5, clamp=False)
 
 
 @pytest.mark.parametrize(
@@ -405,16 +394,16 @@ def rating_task(graph: RatingGraph) -> RatingTask:
 def test_a_steps_loss_is_that_of_all_predictions(given: dict[str, Any], add_self_loops: bool, masked: bool) -> None:
     graph = made_graph(add_self_loops=add_self_loops)
     torch.manual_seed(1)
-    model = LightGCN(graph.num_users, graph.num_items, 4, **({"num_layers": 1, "init_std": 1.0} | given)).double()
+    model = light_gcn(graph.num_users, graph.num_items, 4, **({"num_layers": 1, "init_std": 1.0} | given)).double()
     seen = predicted = graph
     if masked:
         visible = graph.kept(0.5, torch.Generator().manual_seed(3))
         seen, predicted = graph.part(visible), graph.part(~visible)
-    kinds: list[EdgeWeights] = ["binary", "centered"]
+    kinds = ["binary", "centered"]
     matrices = channel_matrices(seen, kinds[: model.num_channels], Normalisation((0.7, 0.2)))
     results = []
     for loss in (
-        rating_task(graph).loss(model(*matrices), predicted, None),
+        SquaredError().step(model(*matrices), predicted, None).loss,
         mse_loss(model(*matrices).predict_edges(predicted), predicted.rating.double()),
     ):
         results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
@@ -447,7 +436,7 @@ def test_the_linear_head_sends_two_columns_over_the_graph(head: Literal["linear"
     graph = made_graph()
     plain = graph.propagation_matrix()
     matrix = Counting(plain)
-    model = LightGCN(graph.num_users, graph.num_items, 16, 3, head=head)
+    model = light_gcn(graph.num_users, graph.num_items, 16, 3, head=head)
     predicted = model(matrix).predict_edges(graph)
     torch.autograd.backward(predicted.sum())
     assert matrix.columns == [columns] * 6  # three layers there, three back
@@ -474,7 +463,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_of_the_linear_head_only_one_column_goes_to_either_side() -> None:
     graph = made_graph()
     matrix, one = graph.propagation_matrix(), torch.ones(())
-    model = LightGCN(graph.num_users, graph.num_items, 16, 3, head="linear")
+    model = light_gcn(graph.num_users, graph.num_items, 16, 3, head="linear")
     with Products() as products:
         _, _, of_users, of_items, _ = model(matrix)
         assert of_users is not None
@@ -512,13 +501,13 @@ def test_a_training_step_holds_nothing_larger_than_the_graph(
     graph = RatingGraph.from_edges(
         pair // num_items, pair % num_items, torch.ones(num_edges), num_users, num_items, add_self_loops
     )
-    model, task = LightGCN(num_users, num_items, embedding_dim, 2, head=head), rating_task(graph)
+    model = light_gcn(num_users, num_items, embedding_dim, 2, head=head)
     matrix, generator = graph.propagation_matrix(), torch.Generator().manual_seed(0)
     _ = graph.pattern
     with Largest() as largest:  # type: ignore[no-untyped-call]
         if edge_dropout:
             matrix = dropped_edges(graph, edge_dropout, generator)
-        torch.autograd.backward(task.loss(model(matrix), graph, None))
+        torch.autograd.backward(SquaredError().step(model(matrix), graph, None).loss)
     # 2,520 entries of the graph; users x items are 3,600, a row for each edge 19,200.
     assert 0 < largest.numel <= 2 * num_edges + num_users + num_items
 
@@ -528,7 +517,7 @@ def test_a_masked_step_holds_nothing_larger_than_the_graph() -> None:
     pair = torch.randperm(num_users * num_items, generator=torch.Generator().manual_seed(0))[:num_edges]
     rating = torch.arange(num_edges) / num_edges
     graph = RatingGraph.from_edges(pair // num_items, pair % num_items, rating, num_users, num_items)
-    model = LightGCN(num_users, num_items, 16, 1, head="dot", biases=True, ego_layer=False, num_channels=2)
+    model = light_gcn(num_users, num_items, 16, 1, head="dot", biases=True, ego_layer=False, num_channels=2)
     _ = graph.pattern
     with Largest() as largest:  # type: ignore[no-untyped-call]
         visible = graph.kept(0.5, torch.Generator().manual_seed(0))
@@ -544,9 +533,9 @@ def test_a_masked_step_holds_nothing_larger_than_the_graph() -> None:
 
 def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
     torch.manual_seed(0)
-    one = LightGCN(1000, 2000, 64, init_std=0.1).embedding.weight.detach()
+    one = light_gcn(1000, 2000, 64, init_std=0.1).embedding.weight.detach()
     torch.manual_seed(0)
-    assert torch.equal(one, LightGCN(1000, 2000, 64, init_std=0.1).embedding.weight)
+    assert torch.equal(one, light_gcn(1000, 2000, 64, init_std=0.1).embedding.weight)
     # 192,000 draws: the standard errors of mean and deviation are 0.1 / 438 and 0.1 / 620.
     assert abs(one.mean()) < 5 * 0.1 / 438
     assert abs(one.std() - 0.1) < 5 * 0.1 / 620
@@ -561,11 +550,9 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
         ({"num_items": 0}, r"'num_items' must be at least 1 \(got 0\)"),
         ({"embedding_dim": 0}, r"'embedding_dim' must be at least 1 \(got 0\)"),
         ({"num_layers": -1}, r"'num_layers' must be 0 or more \(got -1\)"),
-        ({"init_std": -0.1}, r"'init_std' must be 0 or more \(got -0.1\)"),
+        ({"init_std": -0.1}, r"'std' of the initialisation must be 0 or more \(got -0.1\)"),
         ({"num_layers": 2, "layer_weights": [1, 2]}, r"'layer_weights' must be .* 3 numbers \(got \[1.0, 2.0\]\)"),
         ({"layer_weights": "unifrom"}, r"'layer_weights' must be 'uniform', 'learned' .* \(got 'unifrom'\)"),
-        ({"head": "Dot"}, r"'head' must be 'linear', 'dot' or 'cosine' \(got 'Dot'\)"),
-        ({"head": "linear", "biases": True}, r"'biases' must be false with head 'linear'.*\(got True\)"),
         ({"num_layers": 0, "ego_layer": False}, r"'ego_layer' must be true with num_layers 0.*\(got False\)"),
         (
             {"num_layers": 1, "layer_weights": [0, 1], "ego_layer": False},
@@ -577,12 +564,25 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
 )
 def test_arguments_out_of_range(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        LightGCN(**({"num_users": 2, "num_items": 3} | given))
+        light_gcn(**({"num_users": 2, "num_items": 3} | given))
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("Dot", r"'head' must be one of CosineHead, DotHead, LinearHead, .* \(got 'Dot'\)"),
+        ({"class_path": "LinearHead", "init_args": {"biases": True}}, r"'head': .*unexpected keyword.*'biases'"),
+        (3, r"'head' must be a Head or the name of one \(got 3\)"),
+    ],
+)
+def test_heads_that_there_are_not(head: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LightGCN(2, 3, head=head)
 
 
 def test_there_is_one_matrix_for_each_channel() -> None:
     graph = made_graph()
-    model = LightGCN(graph.num_users, graph.num_items, 4, num_channels=2)
+    model = light_gcn(graph.num_users, graph.num_items, 4, num_channels=2)
     for matrices in (1, 3, 4):
         with pytest.raises(ValueError, match=rf"each of 2 channels is needed \(got {matrices}\)"):
             model(*[graph.propagation_matrix()] * matrices)
@@ -594,7 +594,7 @@ def test_scores_are_predictions_but_for_what_is_the_same_for_all_items(head: Any
     """Mean and user bias, that is; scores may be written over without harm to the factors."""
     graph = made_graph()
     torch.manual_seed(0)
-    model = LightGCN(graph.num_users, graph.num_items, 4, head=head, biases=biases, init_std=1.0)
+    model = light_gcn(graph.num_users, graph.num_items, 4, head=head, biases=biases, init_std=1.0)
     model.head.fit_mean(3.5)
     for parameter in model.head.parameters():
         nn.init.normal_(parameter)
