@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -36,6 +37,15 @@ DECISIVE = (
     *("min_rating", "split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
     "add_self_loops",
 )
+
+
+#: What stands for a frame among the settings.
+FRAME = "DataFrame"
+
+if TYPE_CHECKING:
+    Source = str | PathLike[str] | pd.DataFrame | None
+else:  # what the command line can give
+    Source = str | None
 
 
 class Edges(NamedTuple):
@@ -100,12 +110,13 @@ class TrainingSteps:
 
 
 class RatingsDataModule(pl.LightningDataModule):
-    """Ratings from a named dataset or a file, split into training, validation and test graphs.
+    """Ratings from a named dataset, a file or a DataFrame, split into training, validation and test graphs.
 
     Args:
         source: ``sample``, a MovieLens edition (``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``,
             ``ml-32m``, ``ml-latest``, ``ml-latest-small``), a data set of the paper (``gowalla``, ``yelp2018``,
             ``amazon-book``), or a path to a CSV, TSV or Parquet file, or to a folder or zip laid out as these are.
+            From Python also a DataFrame, which does not change.
             Null if the parts are files of their own.
         root: where archives are kept and downloaded to. Null is the environment variable LGCN_DATA, else ``data``.
         mirror: where named datasets are downloaded from.
@@ -137,11 +148,15 @@ class RatingsDataModule(pl.LightningDataModule):
         eval_batch_size: how many rated pairs are predicted at a time outside training.
         cache: folder that keeps the split ratings of large sources (20 MB and more), named by their content and the
             settings above. ``auto`` is lgcn in the user's cache folder; null keeps nothing.
+
+    >>> data = RatingsDataModule("sample")
+    >>> data.num_users, data.num_items
+    (671, 9066)
     """
 
     def __init__(
         self,
-        source: str | None = sources.SAMPLE,
+        source: Source = sources.SAMPLE,
         root: str | None = None,
         mirror: str = sources.GROUPLENS,
         user_column: Column = "user",
@@ -167,6 +182,9 @@ class RatingsDataModule(pl.LightningDataModule):
         cache: str | None = "auto",
     ) -> None:
         super().__init__()
+        # A frame is no setting: a checkpoint keeps its ratings, but not the frame.
+        self._frame = source if isinstance(source, pd.DataFrame) else None
+        source = FRAME if self._frame is not None else None if source is None else str(source)
         self.save_hyperparameters()
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
         given = [column for column in self.columns if column is not None]
@@ -251,7 +269,8 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download a named dataset that is not there yet."""
-        sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
+        if self._frame is None:
+            sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
 
     def setup(self, stage: str | None = None) -> None:
         """Read the source, number users and items, split, and build the graphs; once, whatever the stage.
@@ -295,7 +314,7 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def _cache(self) -> Cache | None:
         given = self.hparams
-        if given["cache"] is None:
+        if given["cache"] is None or given["source"] == FRAME:
             return None
         files = sources.files_of(given["source"], self._root, list(self._paths().values()))
         # Of a file that is not there, reading speaks.
@@ -379,6 +398,13 @@ class RatingsDataModule(pl.LightningDataModule):
     def _read(self) -> RatingTable:
         given = self.hparams
         columns = None if given["format"] == "adjacency" else self.columns
+        if given["source"] == FRAME:
+            if self._frame is None:
+                raise InputError(
+                    "the model was trained on a DataFrame, which is not kept; give its ratings as a file with "
+                    "--data.source, or call test() on what lgcn.fit gave"
+                )
+            return RatingTable(sources.read_frame(self._frame, self.columns), None, FRAME, self.columns.rating is None)
         if given["split"] != "files":
             return sources.load(given["source"], self._root, columns, given["separator"])
         paths = self._paths()

@@ -299,7 +299,39 @@ def read_table(path: Place, columns: Columns, separator: str | None = None) -> p
     Raises:
         InputError: the file is missing, empty or malformed, or lacks a column.
     """
-    read = read_columns(path, [column for column in columns if column is not None], separator, number=columns.rating)
+    wanted = [column for column in columns if column is not None]
+    return _canonical(read_columns(path, wanted, separator, number=columns.rating), columns, path)
+
+
+def read_frame(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """The canonical table of a DataFrame, which does not change.
+
+    Args:
+        frame: a row for each rating.
+        columns: which column is what.
+
+    Raises:
+        InputError: it is empty, lacks a column, or has a rating that is not a number.
+
+    >>> from lgcn.examples import ratings
+    >>> list(read_frame(ratings, Columns()))
+    ['user', 'item', 'rating']
+    """
+    wanted = [column for column in columns if column is not None]
+    place, names = Path("the DataFrame"), list(frame.columns)
+    _check_columns(place, wanted, names)
+    read = pd.DataFrame({column: frame[column].to_numpy() for column in wanted})
+    if columns.rating is not None:
+        numbers = pd.to_numeric(read[columns.rating], errors="coerce")
+        if len(wrong := np.flatnonzero(numbers.isna() & read[columns.rating].notna())):
+            value = read[columns.rating].iloc[wrong[0]]
+            raise InputError(f"{place}, row {wrong[0] + 1}: the rating {value!r} is not a number; mend or remove it")
+        read[columns.rating] = numbers.astype(np.float64)
+    return _canonical(read, columns, place)
+
+
+def _canonical(read: pd.DataFrame, columns: Columns, path: Place) -> pd.DataFrame:
+    """The canonical table of the columns that were read."""
     data: dict[str, Any] = {
         "user": _ids(read[columns.user]),
         "item": _ids(read[columns.item]),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from lgcn.training.tasks import RankingTask
 from machine import describe, interleaved, median, run, spread
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,6 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.evaluation.ranking_metrics import ranking_results
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import Factors, LightGCN
-from lgcn.training.tasks import RankingTask
 
 BATCH, COLUMNS, LAYERS, L2 = 2048, 64, 3, 1e-4
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lgcn.training.tasks import RatingTask
 from machine import bandwidth, describe, interleaved, median, run, spread
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +20,6 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.graph.channels import EdgeWeights, channel_matrices
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.lightgcn import LightGCN
-from lgcn.training.tasks import RatingTask
 
 REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
 SOURCE = "ml-latest-small" if REAL else "sample"

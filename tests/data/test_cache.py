@@ -119,7 +119,15 @@ def test_that_there_are_no_ratings_is_kept(
 
 def test_every_setting_is_decisive_or_known_not_to_be() -> None:
     """A new setting of the datamodule belongs into one of the two."""
-    without_effect = {"mirror", "predict_path", "eval_graph", "steps_per_epoch", "task", "eval_batch_size", "cache"}
+    without_effect = {
+        "mirror",
+        "predict_path",
+        "eval_graph",
+        "steps_per_epoch",
+        "threshold",
+        "eval_batch_size",
+        "cache",
+    }
     assert set(inspect.signature(RatingsDataModule).parameters) == without_effect | set(DECISIVE)
     assert not without_effect & set(DECISIVE)
 

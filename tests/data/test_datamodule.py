@@ -387,10 +387,13 @@ def test_chunks_of_the_test_part_and_without_ratings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 40, 10_000])
 @pytest.mark.parametrize("processes", [1, 2, 5, 30])
-def test_chunks_of_rankings_have_every_user_with_held_out_pairs_once(processes: int, size: int, tmp_path: Path) -> None:
-    """A chunk holds no more than `eval_batch_size` scores, or those of one user."""
-    rows = ratings_of(7, share=0.2)
-    data = RatingsDataModule(write(tmp_path / "r.csv", rows), task="ranking", eval_batch_size=size)
+def test_chunks_of_rankings_have_every_user_with_held_out_pairs_once(
+    processes: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk holds no more scores than the budget, or those of one user."""
+    monkeypatch.setattr("lgcn.graph.budget.SCORES", size)
+    data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(7, share=0.2)))
+    data.ask(by_users=True)
     for part, loader in (("val", data.val_dataloader), ("test", data.test_dataloader)):
         found: list[int] = []
         for rank in range(processes):
@@ -582,3 +585,34 @@ def test_parts_of_the_sample_do_not_exist() -> None:
     data = RatingsDataModule(sources.SAMPLE, split="files", train_path="a.csv", test_path="b.csv")
     with pytest.raises(InputError, match=r"sample has no files a\.csv, b\.csv .*--data\.source null"):
         data.setup()
+
+
+# -- a DataFrame -------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_is_read_as_the_same_table_in_a_file(tmp_path: Path) -> None:
+    rows = ratings_of(8)
+    frame = pd.read_csv(write(tmp_path / "r.csv", rows))
+    before = frame.copy()
+    data, of_file = RatingsDataModule(frame), RatingsDataModule(tmp_path / "r.csv")
+    assert data.fingerprint == of_file.fingerprint
+    assert (list(data.users), list(data.items)) == (list(of_file.users), list(of_file.items))
+    pd.testing.assert_frame_equal(frame, before)
+    assert data.hparams["source"] == "DataFrame"
+    assert not any(isinstance(value, pd.DataFrame) for value in data.hparams.values())
+
+
+def test_a_frame_with_what_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"who": [1, 2, None, 3] * 5, "what": [*range(5)] * 4, "stars": [1, 2, 3, None] * 5})
+    columns: Any = {"user_column": "who", "item_column": "what", "rating_column": "stars"}
+    with caplog.at_level(logging.WARNING):
+        assert sum(map(len, RatingsDataModule(frame, **columns).graphs.values())) == 10
+    assert "left out 10 of 20 rows" in caplog.text
+    frame["stars"] = frame["stars"].astype(object)
+    frame.loc[7, "stars"] = "good"
+    with pytest.raises(InputError, match=r"row 8: the rating 'good' is not a number"):
+        RatingsDataModule(frame, **columns).setup()
+    with pytest.raises(InputError, match="has no column 'user'"):
+        RatingsDataModule(frame).setup()
+    with pytest.raises(InputError, match=r"DataFrame, which is not kept.*--data.source"):
+        RatingsDataModule("DataFrame").setup()

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from lgcn.data.datamodule import RatingsDataModule
@@ -32,12 +31,14 @@ def made_snapshot(
     """Four users, of whom the last but one has nothing in training, and three items."""
     loops = given.pop("add_self_loops", False)
     user, item = torch.tensor([3, 0, 1, 0]), torch.tensor([0, 2, 1, 0])
-    train = RatingGraph.from_edges(user, item, torch.tensor(rating), 4, 3, loops)
+    kind = {name: given.pop(name) for name in ("threshold", "implicit") if name in given}
+    time = given.pop("time", None)
+    train = RatingGraph.from_edges(user, item, torch.tensor(rating), 4, 3, loops, time=time, **kind)
     more = torch.tensor([2, 1])[:others], torch.tensor([1, 2])[:others], torch.tensor([4.0, 1.5])[:others]
-    settings: dict[str, Any] = {"titles": None, "genres": None, "min_rating": None, "implicit": False}
+    settings: dict[str, Any] = {"titles": None, "genres": None, "min_rating": None}
     settings |= {"origin": "made up", "columns": ["user", "item", "rating", None]} | given
     users, items = map(Vocabulary, ids)
-    return Snapshot(users, items, train=train, others=RatingGraph.from_edges(*more, 4, 3, loops), **settings)
+    return Snapshot(users, items, train=train, others=RatingGraph.from_edges(*more, 4, 3, loops, **kind), **settings)
 
 
 def graphs_of(snapshot: Snapshot) -> tuple[RatingGraph, RatingGraph]:
@@ -51,11 +52,11 @@ def assert_same(one: Snapshot, other: Snapshot) -> None:
         assert getattr(one, name) == getattr(other, name), name
     for ours, theirs in zip(graphs_of(one), graphs_of(other), strict=True):
         assert ours.fingerprint == theirs.fingerprint
-        assert (ours.num_users, ours.num_items, ours.add_self_loops) == (
-            theirs.num_users,
-            theirs.num_items,
-            theirs.add_self_loops,
-        )
+        for name in ("num_users", "num_items", "add_self_loops", "threshold", "implicit"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        assert (ours.time is None) == (theirs.time is None)
+        if ours.time is not None and theirs.time is not None:
+            assert torch.equal(ours.time, theirs.time)
         for part, its in zip(ours.pattern, theirs.pattern, strict=True):
             assert part.dtype == its.dtype
             assert torch.equal(part, its)
@@ -83,6 +84,7 @@ def stored(content: Any) -> Any:
         {"rating": [0.1, 3.3, 70_000.0, 1e-9]},  # the last two are infinite and 0 in half precision
         {"others": 0},
         {"others": 1, "add_self_loops": True, "min_rating": 2.5},
+        {"threshold": 7.5, "time": torch.tensor([2**40, 3, -1, 0])},
         {"implicit": True, "rating": [1.0] * 4, "columns": [0, 1, None, 3]},
     ],
     ids=str,
@@ -129,8 +131,8 @@ def test_titles_by_hand() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (None, "says nothing of its data"),
-        ("text", "says nothing of its data"),
+        (None, "keeps no data"),
+        ("text", "keeps no data"),
         ({"fingerprint": "x", "snapshot": {}}, "damaged"),
         ({"fingerprint": "x", "snapshot": made_snapshot().packed() | {"users": torch.arange(3)}}, "damaged"),
     ],
@@ -247,13 +249,18 @@ def test_pairs_without_ratings(tmp_path: Path) -> None:
     assert Counter(pairs) == Counter((row.user, row.item, 1.0) for row in once.itertuples())
 
 
-def test_a_checkpoint_of_before_is_read_with_the_source(tmp_path: Path) -> None:
-    write(tmp_path / "r.csv")
-    given: dict[str, Any] = {"source": str(tmp_path / "r.csv"), "cache": None, "min_rating": 1.5}
-    data = RatingsDataModule(**given)
-    old: dict[str, Any] = {"config": yaml.safe_dump({"data": given})}
-    old["RatingsDataModule"] = {"fingerprint": data.fingerprint}
-    assert_same(snapshot_of(old), data.snapshot)
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,1,2\n2,2,3\n1,2,5\n2,1,4\n3,3,4\n3,1,2\n3,2,4\n")
-    with pytest.raises(InputError, match="trained on other data"):
-        snapshot_of(old)
+@pytest.mark.parametrize("times", [False, True])
+def test_training_times_are_kept_where_a_model_asks_for_them(times: bool, tmp_path: Path) -> None:
+    table = write(tmp_path / "r.csv")
+    data = made_data(tmp_path / "r.csv", timestamp_column="time")
+    data.ask(times=times)
+    snapshot = Snapshot.unpacked(stored(data.snapshot.packed()))
+    assert snapshot.others.time is None
+    if not times:
+        assert snapshot.train.time is None
+        return
+    assert snapshot.train.time is not None
+    last = table.sort_values("time", kind="stable").drop_duplicates(["user", "item"], keep="last")
+    expected = {(row.user, row.item): row.time for row in last.itertuples()}
+    found = [row[:2] for row in rows_of(snapshot, snapshot.train)]
+    assert snapshot.train.time.tolist() == [expected[pair] for pair in found]

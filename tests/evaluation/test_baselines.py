@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lgcn.training.tasks import RankingTask
 from torch import Tensor
 
 from lgcn.data.datamodule import RatingsDataModule
@@ -12,7 +13,6 @@ from lgcn.evaluation.ranking_metrics import ranking_results
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.ratings import RatingGraph
 from lgcn.runs.summary import ranking_baselines
-from lgcn.training.tasks import RankingTask
 
 USERS, ITEMS = 8, 11  # the last user and the last two items have no ratings
 

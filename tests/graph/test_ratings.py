@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.transforms import ToUndirected
 
 from lgcn.errors import InputError
+from lgcn.graph.interchange import to_sparse_tensor
 from lgcn.graph.ops import Multipliable
 from lgcn.graph.ratings import RatingGraph
 
@@ -314,56 +314,8 @@ def test_both_engines_hold_the_same_matrix(add_self_loops: bool) -> None:
     assert torch.equal(matrix.to_dense(), dropped(graph, 0.3, seed=1))
 
 
-@pytest.mark.parametrize(
-    "use", [lambda graph: graph.propagation_matrix("sparse_tensor"), lambda graph: graph.to_sparse_tensor()]
-)
+@pytest.mark.parametrize("use", [lambda graph: graph.propagation_matrix("sparse_tensor"), to_sparse_tensor])
 def test_torch_sparse_missing(use: Callable[[RatingGraph], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_sparse", None)  # importing it raises ImportError
     with pytest.raises(InputError, match="make sparse"):
         use(graph_of(random_edges()))
-
-
-# -- to and from other libraries ---------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("torch_sparse")
-@pytest.mark.parametrize("add_self_loops", [False, True])
-def test_sparse_tensor_there_and_back(add_self_loops: bool) -> None:
-    user, item, rating = random_edges()
-    graph = graph_of((user, item, rating), add_self_loops)
-    matrix = graph.to_sparse_tensor()
-    expected = torch.zeros(USERS, ITEMS)
-    expected[user, item] = rating
-    assert torch.equal(matrix.to_dense(), expected)
-    assert RatingGraph.from_sparse_tensor(matrix, add_self_loops).fingerprint == graph.fingerprint
-
-
-@pytest.mark.usefixtures("torch_sparse")
-def test_a_sparse_tensor_without_values_has_no_ratings() -> None:
-    from torch_sparse import SparseTensor
-
-    matrix = SparseTensor(row=torch.tensor([0]), col=torch.tensor([1]), sparse_sizes=(2, 2))
-    with pytest.raises(ValueError, match="no values"):
-        RatingGraph.from_sparse_tensor(matrix)
-
-
-def test_hetero_data_there_and_back() -> None:
-    user, item, rating = random_edges()
-    graph = graph_of((user, item, rating))
-    data = graph.to_data()
-    data.validate()
-    edges = data["user", "rates", "item"]
-    found = {(u, i): r for (u, i), r in zip(edges.edge_index.T.tolist(), edges.edge_label.tolist(), strict=True)}
-    assert found == {(u, i): r for u, i, r in zip(user.tolist(), item.tolist(), rating.tolist(), strict=True)}
-    assert (data["user"].num_nodes, data["item"].num_nodes) == (USERS, ITEMS)
-    assert RatingGraph.from_data(data).fingerprint == graph.fingerprint
-    assert RatingGraph.from_data(data, add_self_loops=True).add_self_loops
-
-
-def test_pygs_own_conversions_lead_to_the_same_adjacency() -> None:
-    graph = graph_of(random_edges())
-    homogeneous = ToUndirected()(graph.to_data().to_homogeneous())
-    (row, col), value = gcn_norm(homogeneous.edge_index, num_nodes=homogeneous.num_nodes, add_self_loops=False)
-    expected = torch.zeros(NODES, NODES)
-    expected[row, col] = value
-    assert torch.equal(dense(graph), expected)

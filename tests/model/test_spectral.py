@@ -7,8 +7,8 @@ from torch import Tensor
 from lgcn.errors import InputError
 from lgcn.graph.ops import BipartiteMatrix
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.model.lightgcn import LightGCN
 from lgcn.model.spectral import OVERSAMPLING, singular_vectors, spectral_table
+from tests.made import light_gcn
 
 
 def halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def test_one_layer_scores_with_a_power_of_the_ratings(shape: tuple[int, int], ki
     """U Σ^(2 + 2p) Vᵀ; with p = -1/2 that is the best approximation of the normalised ratings themselves."""
     matrix, to_users, transposed = parts_of(made_graph(*shape), NORMALISATIONS[kind])
     dim = 6
-    model = LightGCN(*shape, dim, num_layers=1, ego_layer=False, head="dot")
+    model = light_gcn(*shape, dim, num_layers=1, ego_layer=False, head="dot")
     with torch.no_grad():
         model.embedding.weight.copy_(spectral_table(to_users, transposed, dim, power))
     scores = model(matrix).scores(torch.arange(shape[0])).detach()
@@ -176,7 +176,7 @@ def test_a_ridge_makes_one_layer_the_regression_of_items_on_items(shape: tuple[i
     """R (RᵀR + λ)^-1 RᵀR, λ being a share of the largest σ²; with all vectors and p = -1/2."""
     matrix, to_users, transposed = parts_of(made_graph(*shape), Normalisation(damping=(3.0, 1.0)))
     dim = min(shape)
-    model = LightGCN(*shape, dim, num_layers=1, ego_layer=False, head="dot")
+    model = light_gcn(*shape, dim, num_layers=1, ego_layer=False, head="dot")
     with torch.no_grad():
         model.embedding.weight.copy_(spectral_table(to_users, transposed, dim, power=-0.5, ridge=ridge))
     ratings = to_users.to_dense().double()

@@ -5,6 +5,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import pytest
 import torch
+from lgcn.training.tasks import RatingTask
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -15,7 +16,6 @@ from lgcn.graph.channels import EdgeWeights, channel_matrices
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.lightgcn import Factors
 from lgcn.training.module import LightGCNModule
-from lgcn.training.tasks import RatingTask
 
 USERS, ITEMS, EDGES = 20, 25, 200
 Seen = list[tuple[Tensor, Tensor]]  # predictions and ratings

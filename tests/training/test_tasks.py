@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lgcn.training.tasks import RankingTask
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -18,7 +19,6 @@ from lgcn.graph.ops import EdgePattern
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import Factors
 from lgcn.training.module import LightGCNModule
-from lgcn.training.tasks import RankingTask
 
 USERS, ITEMS, COLUMNS = 8, 12, 4
 THRESHOLD = 3.5
