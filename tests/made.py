@@ -129,6 +129,27 @@ def settings(
     }
 
 
+#: What :func:`settings` takes if nothing is said, for tests that compute by hand what a model does.
+USUAL: dict[str, Any] = {
+    "embedding_dim": 64,
+    "num_layers": 3,
+    "layer_weights": "uniform",
+    "ego_layer": True,
+    "channel_embeddings": "own",
+    "head": "linear",
+    "biases": False,
+    "objective": "mse",
+    "edge_weights": ["binary"],
+    "degree_exponents": (0.5, 0.5),
+    "item_degree_exponents": None,
+    "degree_damping": (0.0, 0.0),
+    "l2_biases": 0.0,
+    "l2_per": "node",
+    "clamp": False,
+    "propagate": "positives",
+}
+
+
 def dropped_edges(
     graph: RatingGraph, probability: float, generator: torch.Generator, engine: str = "csr"
 ) -> Multipliable:

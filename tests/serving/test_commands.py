@@ -28,8 +28,8 @@ from lgcn.terminal import TRAINING, USING
 FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 FAST += ["--model.embedding_dim=4", "--model.num_layers=1", "--optimizer=Adam", "--optimizer.lr=0.1"]
-RATINGS = ["--model.head=dot", "--model.biases=true", "--model.clamp=true"]
-RANKING = ["--model.head=dot", "--model.biases=true", "--model.objective=bpr"]
+RATINGS = ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true"]
+RANKING = ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr"]
 
 
 def made_ratings(num_users: int = 30, num_items: int = 20) -> pd.DataFrame:
@@ -506,7 +506,7 @@ def test_checkpoints_that_are_none(
         "text.ckpt": "is not a checkpoint of lgcn, or is damaged",
         "short.ckpt": "is not a checkpoint of lgcn, or is damaged",
         "empty.ckpt": "is not a checkpoint of lgcn; give one that `lgcn fit` wrote",
-        "other.ckpt": "says nothing of its data",
+        "other.ckpt": "keeps no data",
         "nowhere.ckpt": f"there is no file {tmp_path / 'nowhere.ckpt'}; give best, last, or the path",
     }.items():
         assert words in refused(capsys, [*command, "--ckpt_path", str(tmp_path / name)])

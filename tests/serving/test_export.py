@@ -23,11 +23,17 @@ FILES = ["README.md", "embeddings.safetensors", "items.faiss", "items.parquet", 
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-FAST += ["--model.embedding_dim=4", "--optimizer=Adam", "--optimizer.lr=0.1", "--model.init_std=1"]
+FAST += [
+    "--model.embedding_dim=4",
+    "--optimizer=Adam",
+    "--optimizer.lr=0.1",
+    "--model.init=Normal",
+    "--model.init.std=1",
+]
 KINDS = {
-    "ratings": ["--model.head=dot", "--model.biases=true", "--model.clamp=true", "--model.num_layers=2"],
-    "linear": ["--model.head=linear", "--model.num_layers=1"],
-    "ranking": ["--model.head=dot", "--model.biases=true", "--model.objective=bpr", "--model.num_layers=1"],
+    "ratings": ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true", "--model.num_layers=2"],
+    "linear": ["--model.head=LinearHead", "--model.num_layers=1"],
+    "ranking": ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr", "--model.num_layers=1"],
 }
 
 
@@ -156,7 +162,7 @@ def test_the_index_finds_what_is_recommended(exported: Exported) -> None:
     found = scores + tensors["user_biases"][:, None] + tensors["offset"]
     if not recommender.ranks:
         assert found.ravel() == pytest.approx(expected["score"].to_numpy(), abs=1e-5)
-    if not recommender.model.clamps:
+    if not recommender.model.scale.clamps:
         predicted = recommender.predict(expected["user"], expected["item"])
         assert found.ravel() == pytest.approx(predicted, abs=1e-5)
 

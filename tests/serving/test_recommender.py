@@ -17,14 +17,13 @@ from lgcn.__main__ import main
 from lgcn.data.snapshot import Snapshot
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
-from lgcn.graph.channels import channel_matrices
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.heads import LinearHead
 from lgcn.model.top_items import top_items
-from lgcn.serving import recommender as recommending
 from lgcn.serving.recommender import Explanation, Recommender
 from lgcn.serving.trained import TrainedModel
 from lgcn.training.module import LightGCNModule
+from tests.made import USUAL, channel_matrices, settings
 
 USERS, ITEMS = 8, 12
 UNTRAINED_USER, UNTRAINED_ITEM = USERS - 1, ITEMS - 1  # have held-out ratings only
@@ -63,7 +62,8 @@ def made(
     train, others = made_parts(add_self_loops)
     if implicit:
         train, others = (
-            RatingGraph.from_edges(one.user, one.item, torch.ones(len(one)), USERS, ITEMS) for one in (train, others)
+            RatingGraph.from_edges(one.user, one.item, torch.ones(len(one)), USERS, ITEMS, implicit=True)
+            for one in (train, others)
         )
     if min_rating is not None:
         low = train.part(train.rating < min_rating)
@@ -73,13 +73,13 @@ def made(
         others = RatingGraph.from_edges(user, item, rating, USERS, ITEMS)
         train = train.part(train.rating >= min_rating)
     torch.manual_seed(1)
-    settings: dict[str, Any] = {"embedding_dim": 4, "num_layers": 2, "head": "dot", "init_std": 1.0} | given
-    module = LightGCNModule(USERS, ITEMS, **settings)
+    given = {"embedding_dim": 4, "num_layers": 2, "head": "dot", "init_std": 1.0} | given
+    module = LightGCNModule(USERS, ITEMS, **settings(**given))
     model = module.model.requires_grad_(False)
     model.head.fit_mean(float(train.rating.mean()))
     for name in ("user_bias", "item_bias"):
         # A ranking leaves users' biases at 0.
-        if getattr(model.head, name, None) is not None and (name == "item_bias" or settings.get("objective") is None):
+        if getattr(model.head, name, None) is not None and (name == "item_bias" or given.get("objective") is None):
             nn.init.normal_(getattr(model.head, name))
     users, items = (
         Vocabulary([f"{what}{number:03d}" for number in ids] if texts else ids)
@@ -87,8 +87,16 @@ def made(
     )
     titles, genres = (TITLES, GENRES) if titled else (None, None)
     columns = ["user", "item", None if implicit else "rating", None]
-    snapshot = Snapshot(users, items, titles, genres, train, others, min_rating, implicit, "made up", columns)
-    return Recommender(TrainedModel(model, dict(module.hparams), train, implicit), snapshot)
+    snapshot = Snapshot(users, items, titles, genres, train, others, min_rating, "made up", columns)
+    recommender = Recommender(TrainedModel(model, dict(module.hparams), train), snapshot)
+    vars(recommender)["given"] = USUAL | given
+    return recommender
+
+
+def given_to(recommender: Recommender) -> dict[str, Any]:
+    """The settings of `made`, by their short names."""
+    given: dict[str, Any] = vars(recommender)["given"]
+    return given
 
 
 def rated(graph: RatingGraph, user: int) -> set[int]:
@@ -170,16 +178,16 @@ def test_ratings_are_within_the_scale_and_scores_are_not() -> None:
 def test_a_ranking_is_that_of_the_evaluation(head: str, biases: bool, objective: str, propagate: str) -> None:
     given: dict[str, Any] = {"head": head, "biases": biases, "objective": objective, "propagate": propagate}
     recommender = made(**given)
-    train, settings = recommender.snapshot.train, recommender.model.settings
-    graph = train.part(train.rating >= settings["threshold"]) if propagate == "positives" else train
+    train = recommender.snapshot.train
+    graph = train.part(train.rating >= 3.5) if propagate == "positives" else train
     torch.manual_seed(1)
-    module = LightGCNModule(USERS, ITEMS, **(given | {"embedding_dim": 4, "num_layers": 2, "init_std": 1.0}))
+    module = LightGCNModule(USERS, ITEMS, **settings(**given, embedding_dim=4, num_layers=2, init_std=1.0))
     if biases:
         bias: Any = module.model.head.item_bias
         nn.init.normal_(bias)
     with torch.no_grad():
         factors = module(*channel_matrices(graph, ["binary"]))
-        factors = module.model.completed(factors, graph, module.task.replaces_items)
+        factors = module.model.completed(factors, graph, replace_items=False)
     factors = factors._replace(
         item=factors.item[:ITEMS], item_bias=None if factors.item_bias is None else factors.item_bias[:ITEMS]
     )
@@ -204,7 +212,7 @@ def test_the_size_of_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     recommender = made(**RATES)
     users, items = recommender.user_ids[::-1] + recommender.user_ids[:2], recommender.item_ids[:-1]
     whole, near = recommender.recommend(users, k=4, because=2), recommender.similar(items, k=3)
-    monkeypatch.setattr(recommending, "SCORES", 3 * ITEMS)
+    monkeypatch.setattr("lgcn.graph.budget.SCORES", 3 * ITEMS)
     assert_frame_equal(recommender.recommend(users, k=4, because=2), whole, check_exact=False, atol=1e-6)
     assert_frame_equal(recommender.similar(items, k=3), near, check_exact=False, atol=1e-6)
     assert list(dict.fromkeys(whole["user"])) == recommender.user_ids[::-1]
@@ -266,11 +274,11 @@ class Linear:
 
     def __init__(self, recommender: Recommender) -> None:
         trained, self.train = recommender.model, recommender.model.graph
-        settings, torch_model = trained.settings, recommender_model(recommender)
+        given, torch_model = given_to(recommender), recommender_model(recommender)
         normalisation = Normalisation(
-            settings["degree_exponents"], settings["item_degree_exponents"], settings["degree_damping"]
+            given["degree_exponents"], given["item_degree_exponents"], given["degree_damping"]
         )
-        matrices: list[Any] = channel_matrices(self.train, settings["edge_weights"], normalisation)
+        matrices: list[Any] = channel_matrices(self.train, given["edge_weights"], normalisation)
         self.alpha = torch.as_tensor(torch_model.layer_weights, dtype=torch.float64).tolist()
         self.matrices = [matrix.to_dense().double() for matrix in matrices]
         self.tables = [table.double() for table in torch_model.projected()]
@@ -280,7 +288,7 @@ class Linear:
             for weight in self.alpha[1:]:
                 total, power = total + weight * power, matrix @ power
             self.sent.append(total)
-        self.head, self.linear = settings["head"], isinstance(trained.head, LinearHead)
+        self.head, self.linear = given["head"], isinstance(trained.head, LinearHead)
         whole = [
             self.alpha[0] * table + matrix @ sent
             for table, matrix, sent in zip(self.tables, self.matrices, self.sent, strict=True)
@@ -308,9 +316,8 @@ class Linear:
 
 def recommender_model(recommender: Recommender) -> Any:
     """The torch model of `made`, drawn again; a recommender keeps its head alone."""
-    settings = recommender.model.settings
     torch.manual_seed(1)
-    model = LightGCNModule(**settings).model.requires_grad_(False)
+    model = LightGCNModule(USERS, ITEMS, **settings(**given_to(recommender))).model.requires_grad_(False)
     if isinstance(model.head, LinearHead):
         model.head.load_state_dict(recommender.model.head.state_dict())
     return model
@@ -425,8 +432,10 @@ def new_of(recommender: Recommender, ratings: pd.DataFrame = NEW) -> dict[Any, T
     for user in dict.fromkeys(ratings["user"]):
         theirs = torch.tensor((ratings["user"] == user).tolist())
         value = torch.tensor(ratings["rating"].tolist())[theirs]
+        train = recommender.snapshot.train
         graph = RatingGraph.from_edges(
-            torch.zeros_like(item[theirs]), item[theirs], value, 1, ITEMS, recommender.snapshot.train.add_self_loops
+            *(torch.zeros_like(item[theirs]), item[theirs], value, 1, ITEMS, train.add_self_loops),
+            implicit=train.implicit,
         )
         factors = recommender.model.new(graph).factors
         everything = torch.arange(ITEMS)
@@ -503,7 +512,7 @@ def test_the_number_served_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyP
     together = [users.ids for users in recommender.new_users(NEW)]
     assert together == [["b", "a", "c"]]
     for size, expected in ((1, [["b"], ["a"], ["c"]]), (3, [["b"], ["a", "c"]]), (6, [["b", "a"], ["c"]])):
-        monkeypatch.setattr(recommending, "RATINGS", size)
+        monkeypatch.setattr("lgcn.serving.recommender.RATINGS", size)
         assert [users.ids for users in recommender.new_users(NEW)] == expected
         assert_frame_equal(recommender.recommend(k=4, ratings=NEW, because=1), whole, check_exact=False, atol=1e-6)
 
@@ -785,8 +794,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     pd.DataFrame({"who": [f"u{n}" for n in user], "what": item * 7, "stars": rating}).to_csv(path, index=False)
     given = ["--data.source", str(path), "--data.min_rating", "2"]
     given += ["--data.user_column=who", "--data.item_column=what", "--data.rating_column=stars"]
-    given += ["--model.head=dot", "--model.biases=true", "--model.embedding_dim=4", "--model.clamp=true"]
-    given += ["--model.edge_weights=[binary,residual]", "--model.layer_weights=learned", "--optimizer.lr=0.05"]
+    given += ["--model.head=DotHead", "--model.head.biases=true", "--model.embedding_dim=4", "--model.clamp=true"]
+    given += ["--model.propagation.channels=[Binary,Residual]", "--model.layer_weights=learned", "--optimizer.lr=0.05"]
     given += [
         "--data.steps_per_epoch=10",
         "--trainer.max_steps=20",
@@ -844,12 +853,12 @@ def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -
     content = torch.load(trained[1], weights_only=True)
     del content["RatingsDataModule"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="says nothing of its data"):
+    with pytest.raises(InputError, match="keeps no data"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
     content = torch.load(trained[1], weights_only=True)
-    del content["hyper_parameters"]["degree_damping"]
+    del content["hyper_parameters"]["num_layers"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="of an earlier lgcn with other settings"):
+    with pytest.raises(InputError, match="cannot be used, it is damaged.*num_layers"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -861,7 +870,7 @@ def test_ratings_are_what_somebody_wrote(tmp_path: Path, monkeypatch: pytest.Mon
     rating = draw.choice([0.1, 1.3, 2.7, 4.7], 60)
     pd.DataFrame({"user": pair // 10, "item": pair % 10, "rating": rating}).to_csv("r.csv", index=False)
     short = ["--trainer.max_steps=2", "--data.steps_per_epoch=2", "--trainer.log_every_n_steps=1", "--report=false"]
-    main(["fit", "--data.source=r.csv", "--model.head=dot", *short, "--trainer.enable_progress_bar=false"])
+    main(["fit", "--data.source=r.csv", "--model.head=DotHead", *short, "--trainer.enable_progress_bar=false"])
     recommender = Recommender.from_checkpoint("runs/lgcn/version_0/checkpoints/best.ckpt")
     assert recommender.scale == (0.1, 4.7)
     ((_, ones),) = recommender.each(ratings={3: 4.7, 4: 0.1}, k=1, because=2)

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from lgcn.errors import InputError
-from lgcn.graph.channels import EdgeWeights
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.heads import DotHead, LinearHead
 from lgcn.model.lightgcn import LightGCN
 from lgcn.serving.trained import Population, TrainedModel
 from lgcn.training.module import LightGCNModule
+from tests.made import USUAL, settings
 
 USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
-KINDS: list[EdgeWeights] = ["binary", "rating", "liked", "centered", "residual"]
+KINDS = ["binary", "rating", "liked", "centered", "residual"]
 THRESHOLD = 3.5
 
 
-def made_graph(add_self_loops: bool = False) -> RatingGraph:
+def made_graph(add_self_loops: bool = False, **kind: Any) -> RatingGraph:
     draw = torch.Generator().manual_seed(0)
     pair = torch.randperm((USERS - 1) * (ITEMS - 2), generator=draw)[:EDGES]
     rating = torch.randint(1, 11, (EDGES,), generator=draw) / 2
-    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, add_self_loops)
+    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, add_self_loops, **kind)
 
 
 def new_ratings(add_self_loops: bool = False) -> RatingGraph:
@@ -52,14 +52,15 @@ class Made(NamedTuple):
 
     trained: TrainedModel
     model: LightGCN
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # by their short names
     train: RatingGraph
 
 
-def made(add_self_loops: bool = False, implicit: bool = False, **given: Any) -> Made:
-    train = made_graph(add_self_loops)
+def made(add_self_loops: bool = False, implicit: bool = False, threshold: float = THRESHOLD, **given: Any) -> Made:
+    train = made_graph(add_self_loops, implicit=implicit, threshold=threshold)
     torch.manual_seed(1)
-    module = LightGCNModule(USERS, ITEMS, **({"embedding_dim": 3, "init_std": 1.0, "threshold": THRESHOLD} | given))
+    given = {"embedding_dim": 3, "init_std": 1.0} | given
+    module = LightGCNModule(USERS, ITEMS, **settings(**given))
     model = module.model.requires_grad_(False)
     model.head.fit_mean(float(train.rating.mean()))
     for name in ("user_bias", "item_bias"):
@@ -67,8 +68,7 @@ def made(add_self_loops: bool = False, implicit: bool = False, **given: Any) -> 
             nn.init.normal_(getattr(model.head, name))
     if model.layer_logits is not None:
         nn.init.normal_(model.layer_logits)
-    settings = dict(module.hparams)
-    return Made(TrainedModel(model, settings, train, implicit), model, settings, train)
+    return Made(TrainedModel(model, dict(module.hparams), train), model, USUAL | given, train)
 
 
 # -- the slow version --------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def known_of(train: RatingGraph) -> Known:
     return Known(mean, of_item.tolist(), there.sum(axis=0).tolist())
 
 
-def slow_values(graph: RatingGraph, kind: EdgeWeights, known: Known) -> list[float]:
+def slow_values(graph: RatingGraph, kind: str, known: Known) -> list[float]:
     """What each edge weighs before it is divided by degrees."""
     users, items, ratings = graph.user.tolist(), graph.item.tolist(), graph.rating.tolist()
     above = [rating - known.mean - known.item_bias[item] for item, rating in zip(items, ratings, strict=True)]
@@ -113,7 +113,7 @@ def slow_values(graph: RatingGraph, kind: EdgeWeights, known: Known) -> list[flo
     return values
 
 
-def slow_weights(graph: RatingGraph, kind: EdgeWeights, known: Known, settings: dict[str, Any]) -> list[float]:
+def slow_weights(graph: RatingGraph, kind: str, known: Known, settings: dict[str, Any]) -> list[float]:
     """Value / ((d_user + a)^r · (d_item + b)^s), items' degrees being those of training."""
     (receives, sends), (of_users, of_items) = settings["degree_exponents"], settings["degree_damping"]
     users, loop, weights = graph.user.tolist(), int(graph.add_self_loops), []
@@ -269,7 +269,7 @@ def test_what_ranks_propagates_over_positives_if_it_was_trained_so(
     expected = expected - biases * (float(liked.rating.mean()) - float(one.train.rating.mean()))
     assert_close(ours.view(len(user), len(item)), expected)
     assert one.trained.known.bias is None
-    assert torch.equal(one.trained.clamped(torch.tensor([-9.0, 9.0])), torch.tensor([-9.0, 9.0]))
+    assert torch.equal(one.trained.scale.clamped(torch.tensor([-9.0, 9.0])), torch.tensor([-9.0, 9.0]))
 
 
 def test_pairs_without_ratings_are_all_positive() -> None:
@@ -284,7 +284,7 @@ def test_predictions_are_within_the_training_ratings_scale_if_asked_for(clamp: b
     one = made(head="dot", clamp=clamp)
     lowest, highest = float(one.train.rating.min()), float(one.train.rating.max())
     expected = [lowest, 3.25, highest] if clamp else [-9.0, 3.25, 9.0]
-    assert one.trained.clamped(torch.tensor([-9.0, 3.25, 9.0])).tolist() == expected
+    assert one.trained.scale.clamped(torch.tensor([-9.0, 3.25, 9.0])).tolist() == expected
 
 
 @pytest.mark.parametrize("graph", GRAPHS[1:], ids=str)
@@ -322,7 +322,7 @@ def test_new_users_columns_are_those_of_the_formula(head: str, graph: dict[str, 
 @pytest.mark.parametrize("damping", [(0.0, 0.0), (3.0, 0.5)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_comes_with_a_known_users_ratings_gets_that_users_columns(
-    kind: EdgeWeights, damping: tuple[float, float], exponents: tuple[float, float]
+    kind: str, damping: tuple[float, float], exponents: tuple[float, float]
 ) -> None:
     """With one layer, and none of own embeddings, in which nothing goes through the user's own node."""
     one = made(
@@ -365,7 +365,7 @@ def tables(population: Population) -> list[Tensor]:
 @pytest.mark.parametrize("objective", ["mse", "bpr"])
 def test_new_users_know_nothing_of_each_other(head: dict[str, Any], objective: str) -> None:
     if (head["head"], objective) == ("linear", "bpr"):
-        with pytest.raises(InputError, match="needs 'head' dot or cosine"):
+        with pytest.raises(InputError, match="needs a 'head' such as DotHead"):
             made(**head, objective=objective)
         return
     one, ratings = made(**head, **MIXED, objective=objective), new_ratings()

@@ -30,9 +30,9 @@ FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_ever
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 FAST += ["--model.embedding_dim=4", "--model.num_layers=1", "--optimizer=Adam", "--optimizer.lr=0.1"]
 KINDS = {
-    "titled": ["--model.head=dot", "--model.biases=true", "--model.clamp=true"],
-    "ranking": ["--model.head=dot", "--model.biases=true", "--model.objective=bpr"],
-    "linear": ["--model.head=linear"],
+    "titled": ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true"],
+    "ranking": ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr"],
+    "linear": ["--model.head=LinearHead"],
 }
 NUM_USERS, NUM_ITEMS = 30, 20
 WORDS = ["Red", "Green", "Blue", "Dark"]
