@@ -8,7 +8,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -23,6 +23,23 @@ from lgcn.files import replacing
 # -- the command line ------------------------------------------------------------------------------------------
 
 
+def own_words(error: BaseException | None) -> InputError | None:
+    """Our own error that jsonargparse has wrapped in ten lines of its own; None if there is none."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser that says in one line what is wrong with an argument of a class."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Leave with the reason."""
+        if (reason := own_words(ex)) is not None:
+            raise reason
+        super().error(message, ex)
+
+
 class OneCommandCLI(LightningCLI):
     """LightningCLI that prepares the options of the command that was asked for, and of no other.
 
@@ -34,13 +51,19 @@ class OneCommandCLI(LightningCLI):
 
     def __init__(self, *more: Any, asked: str | None, **named: Any) -> None:
         self.asked = asked
-        super().__init__(*more, **named)
+        super().__init__(*more, parser_class=OneLineParser, **named)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # Lightning prepares all four commands, which takes two seconds of a start. Of the others the names are enough.
         if subcommand == self.asked:
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         return self.init_parser(**kwargs)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise own_words(error) or error from None
 
     def parser_of_command(self) -> LightningArgumentParser | None:
         """The parser of the command that was asked for. Lightning has no public way to it."""

@@ -187,6 +187,7 @@ def _is_here(module: str) -> bool:
 
 #: Where the classes are that a checkpoint may name without the user's saying so.
 OURS = ("lgcn.", "torch.optim.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torchmetrics.")
+OURS += ("lightning.pytorch.cli.ReduceLROnPlateau",)  # Lightning's own form of torch's schedule
 
 
 def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) -> Settings:

@@ -21,16 +21,30 @@ from lgcn.__main__ import main
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.evaluation.baselines import Ease, Popularity
 from lgcn.evaluation.ranking_metrics import ranking_results
-from lgcn.model.lightgcn import LightGCN
 from lgcn.runs.checkpointing import DirectCheckpointIO
 from lgcn.training.module import LightGCNModule
+from tests.made import light_gcn
 
 FAST = ["--report=false", "--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-DOT = ["--model.head", "dot", "--model.biases", "true", "--model.embedding_dim", "4", "--model.num_layers", "1"]
-MASKED = ["--model.edge_masking=0.4", "--model.edge_weights=[binary,residual]", "--model.ego_layer=false"]
-MASKED += ["--model.degree_exponents=[1,0.25]", "--model.l2_per=rating", "--model.l2_embeddings=0.1"]
-DROPPED = ["--model.edge_dropout=0.3"]
+DOT = [
+    "--model.head",
+    "DotHead",
+    "--model.head.biases",
+    "true",
+    "--model.embedding_dim",
+    "4",
+    "--model.num_layers",
+    "1",
+]
+MASKED = [
+    "--model.masking=EdgeMasking",
+    "--model.masking.share=0.4",
+    "--model.propagation.channels=[Binary, Residual]",
+    "--model.ego_layer=false",
+]
+MASKED += ["--model.propagation.degree_exponents=[1,0.25]", "--model.l2.per=rating", "--model.l2.embeddings=0.1"]
+DROPPED = ["--model.masking=EdgeDropout", "--model.masking.share=0.3"]
 
 
 def made_ratings(num_users: int = 30, num_items: int = 20, seed: int = 0) -> pd.DataFrame:
@@ -132,14 +146,16 @@ def test_test_writes_what_its_predictions_give(fit: Callable[..., Path], capsys:
     assert written["num_ratings"] == len(table) == 30
     printed = capsys.readouterr().out
     assert f"{written['test/rmse']:.4f}" in printed
-    assert f"{written['baseline']['test/rmse']:.4f}" in printed
+    assert f"{written['baselines']['user + item biases']['test/rmse']:.4f}" in printed
     difference = written["baseline_difference"]
-    assert difference["rmse"] == pytest.approx(written["test/rmse"] - written["baseline"]["test/rmse"], rel=1e-4)
+    assert difference["rmse"] == pytest.approx(
+        written["test/rmse"] - written["baselines"]["user + item biases"]["test/rmse"], rel=1e-4
+    )
     assert difference["low"] < difference["rmse"] < difference["high"]
     assert f"{difference['rmse']:+.4f}, 95 % of {difference['draws']:,} bootstrap samples" in " ".join(printed.split())
     for rows in (written["by_item_ratings"], written["by_user_ratings"]):
         assert sum(row["num_ratings"] for row in rows) == len(table)
-        for name, overall in {"": written, "baseline_": written["baseline"]}.items():
+        for name, overall in {"": written, "baseline_": written["baselines"]["user + item biases"]}.items():
             squares = sum(row["num_ratings"] * row[f"{name}rmse"] ** 2 for row in rows)
             absolute = sum(row["num_ratings"] * row[f"{name}mae"] for row in rows)
             assert np.sqrt(squares / len(table)) == pytest.approx(overall["test/rmse"], rel=1e-5)
@@ -197,7 +213,7 @@ def test_predictions_for_who_is_unknown(fit: Callable[..., Path], csv: Path, tmp
     data = RatingsDataModule(str(csv))
     assert data.graphs["train"].user_degree.all()  # so that every user counts in the linear head's average
     dot = fit("--optimizer=SGD", "--optimizer.lr=0.5")
-    linear = fit("--model.head=linear", "--model.biases=false")
+    linear = fit("--model.head=LinearHead")
     tables = (predicted(run, "--data.predict_path", str(tmp_path / "pairs.csv")) for run in (dot, linear))
     of_dot, of_linear = (table["prediction"].to_numpy().reshape(len(users), len(items)) for table in tables)
     state = checkpoint(dot)["state_dict"]
@@ -246,11 +262,11 @@ def test_an_edited_configuration_file_counts_when_going_on(
 ) -> None:
     config = tmp_path / "made.yaml"
     for dropout in (0.1, 0.2):
-        config.write_text(f"model: {{edge_dropout: {dropout}}}")
+        config.write_text(f"model: {{masking: {{class_path: EdgeDropout, init_args: {{share: {dropout}}}}}}}")
         going_on = ["--ckpt_path", "last"] if dropout == 0.2 else []
         run = fit("--config", str(config), *going_on, steps=8 if dropout == 0.1 else 12)
-    assert checkpoint(run)["hyper_parameters"]["edge_dropout"] == 0.2
-    assert "changed since the checkpoint: model.edge_dropout 0.1 -> 0.2" in caplog.text
+    assert checkpoint(run)["hyper_parameters"]["masking"]["init_args"] == {"share": 0.2}
+    assert "changed since the checkpoint: model.masking.init_args.share 0.1 -> 0.2" in caplog.text
 
 
 def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path], tmp_path: Path) -> None:
@@ -290,7 +306,7 @@ def test_print_config_parses_back(capsys: pytest.CaptureFixture[str], csv: Path)
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--data.source", str(csv), *DOT, "--print_config"])
     assert stop.value.code == 0
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["head"] == "dot"
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["head"]["class_path"] == "lgcn.model.heads.DotHead"
 
 
 @pytest.mark.parametrize(
@@ -323,7 +339,7 @@ def test_schedules(fit: Callable[..., Path], schedule: list[str]) -> None:
 
 
 def test_the_sparse_tensor_engine_gives_the_same_run(fit: Callable[..., Path], torch_sparse: Any) -> None:
-    csr, sparse_tensor = fit(), fit("--model.engine=sparse_tensor", name="other")
+    csr, sparse_tensor = fit(), fit("--model.propagation.engine=sparse_tensor", name="other")
     for name, value in checkpoint(csr)["state_dict"].items():
         torch.testing.assert_close(checkpoint(sparse_tensor)["state_dict"][name], value, rtol=1e-4, atol=1e-5)
 
@@ -353,15 +369,27 @@ def test_two_processes_train_what_one_would(fit: Callable[..., Path], csv: Path,
 # -- rankings --------------------------------------------------------------------------------------------------
 
 IMPLICIT = ["--data.rating_column=null", "--data.test_fraction=0.2"]
-BPR = ["--model.objective=bpr", "--model.batch_size=32", "--model.num_negatives=2", "--model.l2_embeddings=0.01"]
-BPR += ["--model.l2_per=batch", "--model.k=5", "--model.more_k=[2]"]
-SOFTMAX = ["--model.objective=softmax", "--model.batch_size=10", "--model.num_negatives=7", "--model.temperature=0.5"]
-SOFTMAX += ["--model.edge_masking=0.4", "--model.head=cosine", "--model.k=5", "--model.more_k=[2]"]
+BPR = [
+    "--model.objective=Bpr",
+    "--model.objective.batch_size=32",
+    "--model.objective.num_negatives=2",
+    "--model.l2.embeddings=0.01",
+]
+BPR += ["--model.l2.per=batch", "--model.k=[5,2]"]
+SOFTMAX = [
+    "--model.objective=Softmax",
+    "--model.objective.batch_size=10",
+    "--model.objective.num_negatives=7",
+    "--model.objective.temperature=0.5",
+]
+SOFTMAX += ["--model.masking=EdgeMasking", "--model.masking.share=0.4", "--model.head=CosineHead", "--model.k=[5,2]"]
 FAST_ADAM = ["--optimizer=Adam", "--optimizer.lr=0.1"]
 
 
 def test_a_ranking_run_has_its_files_and_scalars(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit(*IMPLICIT, "--model.objective=bpr", "--model.batch_size=32", "--model.num_negatives=2")
+    run = fit(
+        *IMPLICIT, "--model.objective=Bpr", "--model.objective.batch_size=32", "--model.objective.num_negatives=2"
+    )
     for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (run / name).stat().st_size > 0, name
     assert {path.stem for path in (run / "plots").iterdir()} == {"loss", "ranking_recall@20", "ranking_ndcg@20"}
@@ -373,7 +401,10 @@ def test_a_ranking_run_has_its_files_and_scalars(fit: Callable[..., Path], capsy
     assert [event.step for event in events.Scalars("train/loss")] == list(range(8))
     assert [event.step for event in events.Scalars("val/ranking_ndcg@20")] == [3, 7]
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert (config["data"]["rating_column"], config["model"]["objective"]) == (None, "bpr")
+    assert (config["data"]["rating_column"], config["model"]["objective"]["class_path"]) == (
+        None,
+        "lgcn.training.objectives.Bpr",
+    )
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     best = max(event.value for event in events.Scalars("val/ranking_ndcg@20"))
     assert f"best val/ranking_ndcg@20 {best:.4f}" in printed
@@ -409,14 +440,19 @@ def test_a_ranking_test_is_of_the_trained_model_beside_baselines(
 ) -> None:
     """Against a model made of the checkpoint's parameters, and baselines fitted anew; 3.5 and more are positive."""
     settings: dict[str, Any] = {"rating_column": None, "test_fraction": 0.2} if implicit else {}
-    run = fit(*(IMPLICIT if implicit else ["--model.mask_validation=false"]), *BPR, *FAST_ADAM)
+    run = fit(
+        *(IMPLICIT if implicit else []),
+        *BPR,
+        *([] if implicit else ["--model.objective.mask_validation=false"]),
+        *FAST_ADAM,
+    )
     main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
     written = json.loads((run / "test_metrics.json").read_text())
     printed = capsys.readouterr().out
 
     data = RatingsDataModule(str(csv), **settings)
     positives = {part: graph if implicit else graph.part(graph.rating >= 3.5) for part, graph in data.graphs.items()}
-    model = LightGCN(30, 20, 4, num_layers=1, head="dot", biases=True)
+    model = light_gcn(30, 20, 4, num_layers=1, head="dot", biases=True)
     state = checkpoint(run, "best")["state_dict"]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items() if "model." in name})
     scores = model(positives["train"].propagation_matrix()).scores(torch.arange(30))
@@ -429,8 +465,11 @@ def test_a_ranking_test_is_of_the_trained_model_beside_baselines(
     assert [written[f"test/ranking_{name}@5"] for name in ("recall", "ndcg")] == pytest.approx(expected, rel=1e-5)
 
     assert written["baselines"].keys() == {"popularity", "EASE"}
-    for name, kind in (("popularity", Popularity), ("EASE", Ease)):
-        results = ranking_results(kind.fit(positives["train"]), positives["test"].pattern, seen, [5, 2])
+    kinds: dict[str, Any] = {"popularity": Popularity, "EASE": Ease}
+    for name, kind in kinds.items():
+        baseline = kind()
+        baseline.fit(positives["train"])
+        results = ranking_results(baseline, positives["test"].pattern, seen, [5, 2])
         assert written["baselines"][name] == {f"test/{key}": pytest.approx(value) for key, value in results.items()}
         assert f"{results['ranking_ndcg@5']:.4f}" in printed
     assert f"{written['test/ranking_ndcg@5']:.4f}" in printed
@@ -449,9 +488,7 @@ def test_scores_for_who_is_unknown(fit: Callable[..., Path], tmp_path: Path) -> 
     assert table["prediction"][:2].tolist() == pytest.approx(biases.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings", [[*BPR, "--model.embedding_init=spectral"], SOFTMAX], ids=["bpr", "softmax, masked"]
-)
+@pytest.mark.parametrize("settings", [[*BPR, "--model.init=Spectral"], SOFTMAX], ids=["bpr", "softmax, masked"])
 @pytest.mark.parametrize("change", ["other items", "few"])
 def test_held_out_pairs_change_no_ranking(
     fit: Callable[..., Path], tmp_path: Path, change: str, settings: list[str]
@@ -475,7 +512,11 @@ def test_held_out_pairs_change_no_ranking(
 
 @pytest.mark.parametrize(
     ("half", "settings"),
-    [(8, BPR), (6, [*BPR, "--model.embedding_init=spectral", "--model.edge_dropout=0.2"]), (6, SOFTMAX)],
+    [
+        (8, BPR),
+        (6, [*BPR, "--model.init=Spectral", "--model.masking=EdgeDropout", "--model.masking.share=0.2"]),
+        (6, SOFTMAX),
+    ],
     ids=["bpr, between epochs", "bpr, spectral, within an epoch", "softmax, within an epoch"],
 )
 def test_a_resumed_ranking_is_the_same_run(
@@ -543,7 +584,7 @@ def _parts(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list
     [
         (lambda table: table.assign(rating=6 - table["rating"]), [*MASKED, "--model.clamp=true"]),
         (lambda table: table.assign(rating=np.random.default_rng(1).permutation(table["rating"])), DROPPED),
-        (lambda table: table.iloc[:1], ["--model.edge_weights=[rating,centered,residual]"]),
+        (lambda table: table.iloc[:1], ["--model.propagation.channels=[Rating, Centered, Residual]"]),
     ],
     ids=["changed", "permuted", "removed"],
 )
@@ -736,7 +777,10 @@ def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (["--data.sourcee=x"], ["sourcee"]),
         (["--data.item_column=movie"], ["has no column 'movie'", "it has"]),
         (["--model.k=0"], ["'k'", "at least 1", "got 0"]),
-        (["--model.edge_dropout=1.5"], ["edge_dropout", "1.5"]),
+        (
+            ["--model.masking=EdgeDropout", "--model.masking.share=1.5"],
+            ["'share' of EdgeDropout must be at least 0 and below 1 (got 1.5)"],
+        ),
         (["--model.head=sine"], ["head", "sine"]),
         (["--model.layer_weights=[1]"], ["layer_weights", "num_layers + 1 = 2"]),
         (["--data.split=temporal"], ["temporal", "timestamp_column"]),
@@ -759,30 +803,45 @@ def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (["--checkpoint.monitor=val/mae"], ["--checkpoint.mode"]),
         (["--ckpt_path=lats"], ["lats", "did you mean 'last'"]),
         (["--ckpt_path=last"], ["no run in", "lgcn fit"]),
-        (["--data.rating_column=null"], ["--model.objective mse predicts ratings", "bpr or softmax", "rating_column"]),
         (
-            ["--model.objective=bpr", "--model.head=linear", "--model.biases=false"],
-            ["'objective' bpr needs 'head' dot or cosine"],
+            ["--data.rating_column=null"],
+            ["--model.objective SquaredError predicts ratings", "Bpr or Softmax", "rating_column"],
         ),
-        (["--model.objective=softmax", "--model.temperature=0"], ["'temperature' must be above 0 (got 0.0)"]),
-        (["--model.objective=bpr", "--model.batch_size=0"], ["'batch_size' must be at least 1 (got 0)"]),
-        (["--model.objective=bpr", "--model.num_negatives=0"], ["'num_negatives' must be at least 1 (got 0)"]),
-        (["--model.objective=bpr", "--model.more_k=[10,0]"], ["'more_k' must be at least 1 (got 0)"]),
-        (["--model.objective=bpr", "--data.eval_graph=split"], ["--data.eval_graph split", "use train"]),
-        (["--model.l2_per=batch"], ["'l2_per' must be", "'batch' to rank items"]),
-        (["--model.batch_size=5"], ["'batch_size' and 'num_negatives' are for 'objective' bpr and softmax", "5"]),
+        (
+            ["--model.objective=Bpr", "--model.head=LinearHead"],
+            ["'objective' Bpr needs a 'head' such as DotHead or CosineHead"],
+        ),
+        (["--model.objective=Softmax", "--model.objective.temperature=0"], ["'temperature' must be above 0 (got 0.0)"]),
+        (["--model.objective=Bpr", "--model.objective.batch_size=0"], ["'batch_size' must be at least 1 (got 0)"]),
+        (
+            ["--model.objective=Bpr", "--model.objective.num_negatives=0"],
+            ["'num_negatives' must be at least 1 (got 0)"],
+        ),
+        (
+            ["--model.objective=Bpr", "--model.k=[10,0]"],
+            ["'k' must be at least 1, or several such numbers (got [10, 0])"],
+        ),
+        (["--model.objective=Bpr", "--data.eval_graph=split"], ["--data.eval_graph split", "use train"]),
+        (
+            ["--model.l2.per=batch"],
+            ["'l2.per' must be 'node' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
+        ),
+        (["--model.objective.batch_size=5"], ["SquaredError", "'batch_size' is not accepted"]),
         (["--checkpoint.mode=max"], ["--checkpoint.mode max needs --checkpoint.monitor"]),
         (
-            ["--data.rating_column=null", "--model.objective=bpr", "--model.edge_weights=[liked]"],
-            ["--model.edge_weights must be [binary]", "['liked']"],
+            ["--data.rating_column=null", "--model.objective=Bpr", "--model.propagation.channels=[Liked]"],
+            ["--model.propagation.channels must be [Binary]", "[Liked]"],
         ),
-        (["--model.objective=bpr", "--model.threshold=9"], ["no val rating reaches --model.threshold 9", "lower"]),
+        (["--model.objective=Bpr", "--data.threshold=9"], ["rating reaches --data.threshold 9", "lower"]),
         (["--model.objective=warp"], ["objective", "warp"]),
-        (["--model.embedding_init=spectral", "--model.embedding_dim=21"], ["at most 20 columns", "'embedding_dim' 21"]),
-        (["--model.spectral_ridge=-1"], ["'spectral_ridge' must be 0 or more (got -1.0)"]),
-        (["--model.degree_damping=[-1,0]"], ["'degree_damping' must be 0 or more"]),
+        (["--model.init=Spectral", "--model.embedding_dim=21"], ["at most 20 columns", "'embedding_dim' 21"]),
         (
-            ["--model.objective=bpr", "--checkpoint.monitor=val/rmse", "--checkpoint.mode=min"],
+            ["--model.init=Spectral", "--model.init.ridge=-1"],
+            ["'ridge' of the initialisation must be 0 or more (got -1.0)"],
+        ),
+        (["--model.propagation.degree_damping=[-1,0]"], ["'degree_damping' must be 0 or more"]),
+        (
+            ["--model.objective=Bpr", "--checkpoint.monitor=val/rmse", "--checkpoint.mode=min"],
             ["val/rmse", "is not logged", "val/ranking_ndcg@20"],
         ),
         (["--data.format=list"], ["format", "list"]),
@@ -906,7 +965,7 @@ def test_a_checkpoint_from_before_a_setting_existed_is_told_apart(
 
 def test_the_split_graph_never_shows_ratings(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        fit("--data.eval_graph=split", "--model.edge_weights=[binary, centered]")
+        fit("--data.eval_graph=split", "--model.propagation.channels=[Binary, Centered]")
     assert stop.value.code == 2
-    assert "--data.eval_graph split needs --model.edge_weights [binary]" in capsys.readouterr().err
-    assert fit("--data.eval_graph=split", "--model.edge_weights=[binary]", name="pairs").is_dir()
+    assert "--data.eval_graph split needs --model.propagation.channels [Binary]" in capsys.readouterr().err
+    assert fit("--data.eval_graph=split", "--model.propagation.channels=[Binary]", name="pairs").is_dir()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from lgcn.__main__ import main
+from lgcn.runs import settings
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
@@ -19,9 +21,38 @@ def test_is_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(config), "--print_config"])
     assert stop.value.code == 0
-    printed, written = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(config.read_text())
-    for section in ("data", "model"):
-        assert {key: printed[section][key] for key in written[section]} == written[section]
+    printed = yaml.safe_load(capsys.readouterr().out)
+    # Of several files the last one that says something counts.
+    for number, written in enumerate(chain := settings.load(config)):
+        for name, value in leaves(written):
+            if not any(other.startswith(name) for later in chain[number + 1 :] for other, _ in leaves(later)):
+                assert matches(at(printed, name), value), name
+
+
+def leaves(content: Any, start: str = "") -> list[tuple[str, Any]]:
+    """The values of a nest of dictionaries by dotted name; a choice is one value."""
+    if not isinstance(content, dict) or "class_path" in content:
+        return [(start, content)]
+    return [leaf for key, value in content.items() for leaf in leaves(value, f"{start}.{key}".lstrip("."))]
+
+
+def at(content: Any, name: str) -> Any:
+    for key in name.split("."):
+        content = content[key]
+    return content
+
+
+def matches(printed: Any, written: Any) -> bool:
+    """Whether what is in force says what is written: a name for its class, and the arguments that are given."""
+    if isinstance(written, list):
+        return len(printed) == len(written) and all(map(matches, printed, written))
+    if isinstance(printed, dict) and isinstance(written, str):
+        written = {"class_path": written}
+    if isinstance(written, dict):
+        given = written.get("init_args", {})
+        there = printed["class_path"].rpartition(".")[2] == written["class_path"].rpartition(".")[2]
+        return there and all(matches(printed["init_args"][key], value) for key, value in given.items())
+    return bool(printed == written)
 
 
 def _learns(config: Path, runs: Path, *args: str) -> None:

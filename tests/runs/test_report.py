@@ -28,10 +28,10 @@ from lgcn.serving.recommender import Recommender
 
 FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-FAST += ["--model.head=dot", "--model.biases=true", "--model.embedding_dim=4", "--model.num_layers=2"]
+FAST += ["--model.head=DotHead", "--model.head.biases=true", "--model.embedding_dim=4", "--model.num_layers=2"]
 FAST += ["--optimizer=Adam", "--optimizer.lr=0.1", "--model.k=3"]
 RATINGS = ["--model.clamp=true"]
-RANKING = ["--model.objective=bpr", "--model.more_k=[2]"]
+RANKING = ["--model.objective=Bpr", "--model.k=[3,2]"]
 K = 3
 
 NUM_USERS, NUM_ITEMS = 60, 24
@@ -353,7 +353,7 @@ def test_a_test_adds_its_numbers_to_the_report(runs: dict[str, Path]) -> None:
     before, after = report(runs["rated"]), report(runs["tested"])
     content = json.loads((runs["tested"] / "test_metrics.json").read_text())
     for name in ("test/rmse", "test/mae", "test/recall@3", "test/precision@3"):
-        row = f"<tr><td>{name}</td><td>{content[name]:.4f}</td><td>{content['baseline'][name]:.4f}</td></tr>"
+        row = f"<tr><td>{name}</td><td>{content[name]:.4f}</td><td>{content['baselines']['user + item biases'][name]:.4f}</td></tr>"
         assert row in after
         assert row not in before
     assert "Not tested yet" not in after

@@ -24,7 +24,13 @@ def options(tmp_path: Path) -> list[str]:
     table.to_csv(tmp_path / "ratings.csv", index=False)
     args = ["--data.source", str(tmp_path / "ratings.csv"), "--run_name=made", "--runs_dir", str(tmp_path / "runs")]
     args += ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
-    args += ["--model.head=dot", "--model.embedding_dim=4", "--model.edge_dropout=0.3", "--optimizer=Adam"]
+    args += [
+        "--model.head=DotHead",
+        "--model.embedding_dim=4",
+        "--model.masking=EdgeDropout",
+        "--model.masking.share=0.3",
+        "--optimizer=Adam",
+    ]
     args += ["--optimizer.lr=0.1", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
     return [*args, "--report=false"]
 

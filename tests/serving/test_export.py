@@ -285,8 +285,9 @@ def test_folders_that_cannot_be_written_to(
 
 
 def test_a_scorer_has_its_own_copy_of_the_model(all_exported: dict[str, Exported]) -> None:
-    factors = all_exported["ratings"].recommender.model.factors
+    model = all_exported["ratings"].recommender.model
+    factors = model.factors
     before = factors.predict(torch.arange(5), torch.arange(5)).tolist()
-    for buffer in export.Scorer(factors, None).buffers():
+    for buffer in export.Scorer(factors, model.scale).buffers():
         buffer.zero_()
     assert factors.predict(torch.arange(5), torch.arange(5)).tolist() == before

@@ -73,7 +73,8 @@ def made(
         others = RatingGraph.from_edges(user, item, rating, USERS, ITEMS)
         train = train.part(train.rating >= min_rating)
     torch.manual_seed(1)
-    given = {"embedding_dim": 4, "num_layers": 2, "head": "dot", "init_std": 1.0} | given
+    usual: dict[str, Any] = {"embedding_dim": 4, "num_layers": 2, "head": "dot", "init_std": 1.0}
+    given = usual | given
     module = LightGCNModule(USERS, ITEMS, **settings(**given))
     model = module.model.requires_grad_(False)
     model.head.fit_mean(float(train.rating.mean()))
