@@ -51,7 +51,7 @@ class OneCommandCLI(LightningCLI):
 
     def __init__(self, *more: Any, asked: str | None, **named: Any) -> None:
         self.asked = asked
-        super().__init__(*more, parser_class=OneLineParser, **named)
+        super().__init__(*more, **named | {"parser_class": OneLineParser})
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # Lightning prepares all four commands, which takes two seconds of a start. Of the others the names are enough.

@@ -186,8 +186,10 @@ def _is_here(module: str) -> bool:
 # -- settings in a checkpoint ----------------------------------------------------------------------------------
 
 #: Where the classes are that a checkpoint may name without the user's saying so.
-OURS = ("lgcn.", "torch.optim.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torchmetrics.")
-OURS += ("lightning.pytorch.cli.ReduceLROnPlateau",)  # Lightning's own form of torch's schedule
+OURS = (
+    *("lgcn.", "torch.optim.", "torchmetrics.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers."),
+    "lightning.pytorch.cli.ReduceLROnPlateau",  # Lightning's own form of torch's schedule
+)
 
 
 def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) -> Settings:

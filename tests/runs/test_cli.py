@@ -282,7 +282,7 @@ def test_a_stopped_run_says_how_to_go_on(
     """Ctrl-C at step 6, in the second epoch of 4 steps."""
     step = LightGCNModule.training_step
 
-    def stopped(module: LightGCNModule, *args: Any) -> torch.Tensor:
+    def stopped(module: LightGCNModule, *args: Any) -> Any:
         if module.global_step == 6:
             raise KeyboardInterrupt
         return step(module, *args)

@@ -859,7 +859,7 @@ def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -
     content = torch.load(trained[1], weights_only=True)
     del content["hyper_parameters"]["num_layers"]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="cannot be used, it is damaged.*num_layers"):
+    with pytest.raises(InputError, match=r"cannot be used, it is damaged.*num_layers"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
 
 
