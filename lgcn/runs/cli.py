@@ -289,12 +289,12 @@ def resolve(args: list[str]) -> Invocation:
     said: dict[str, Any] = {}
     for config in given.config:
         path = settings.find(config)
-        contents = [] if path is None else settings.load(path)
+        contents = settings.inline(config) if path is None else settings.load(path)
         if path is not None:
             said["stem"] = path.stem
         for one in contents:
             said |= {key: one[key] for key in ("run_name", "runs_dir") if one.get(key)}
-        files += [config] if path is None else [yaml.safe_dump(one, sort_keys=False) for one in contents]
+        files += [yaml.safe_dump(one, sort_keys=False) for one in contents]
     checkpoints.import_modules(settings.modules_here([*files, *rest]))
     name: str | None = given.run_name or said.get("run_name") or said.get("stem")
     folder_of_runs = Path(given.runs_dir or said.get("runs_dir") or "runs")

@@ -31,13 +31,13 @@ def own_words(error: BaseException | None) -> InputError | None:
 
 
 class OneLineParser(LightningArgumentParser):
-    """A parser that says in one line what is wrong with an argument of a class."""
+    """A parser that says in one line what is wrong, where jsonargparse prints all options first."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Leave with the reason."""
-        if (reason := own_words(ex)) is not None:
-            raise reason
-        super().error(message, ex)
+        """Raise the reason as an InputError."""
+        raise own_words(ex) or InputError(
+            f"{' '.join(message.split())} (lgcn COMMAND --help lists the options)"
+        ) from ex
 
 
 class OneCommandCLI(LightningCLI):

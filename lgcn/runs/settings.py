@@ -50,6 +50,20 @@ def find(config: str) -> Path | None:
     raise InputError(f"--config: there is no file {config}, and no shipped one of that name ({', '.join(names)}){hint}")
 
 
+def inline(text: str) -> list[Settings]:
+    """The settings in a text of YAML.
+
+    Raises:
+        InputError: it is no YAML of settings, or has a setting under an old name.
+
+    >>> inline("data: {seed: 2}")
+    [{'data': {'seed': 2}}]
+    """
+    content = _parsed(text, "--config")
+    check_names(content, "--config")
+    return [content]
+
+
 def load(path: Path) -> list[Settings]:
     """The settings of a file and of those it builds on, the most basic first.
 
@@ -77,15 +91,20 @@ def load(path: Path) -> list[Settings]:
 
 def _read(path: Path) -> Settings:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"), f"--config {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
+
+
+def _parsed(text: str, where: str) -> Settings:
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"--config {path} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
+        raise InputError(f"{where} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
     return content
 
 
