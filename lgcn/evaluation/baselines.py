@@ -1,6 +1,7 @@
 """Baselines: simple models that a model's results are printed beside.
 
-A baseline is fitted to training ratings and judged on the same held-out pairs, by the same metrics, as the model.
+A baseline is fitted to the training ratings. It is judged as the model is: on the same pairs, by the same metrics.
+A baseline of your own is a subclass of :class:`RatingBaseline` or :class:`RankingBaseline` (docs/extending.md).
 
 Shape letters: U users, I items, B users or pairs.
 """
@@ -18,10 +19,10 @@ from lgcn.graph.ratings import RatingGraph
 
 
 class Baseline(ABC):
-    """A baseline. Derive your own from :class:`RatingBaseline` or :class:`RankingBaseline` (docs/extending.md)."""
+    """What both kinds of baseline can do."""
 
-    #: What it is called in tables and files.
-    title: ClassVar[str]
+    #: Its name in tables and files; "" is the class's name.
+    title: ClassVar[str] = ""
     #: Whether it ranks items, or predicts ratings.
     ranks: ClassVar[bool]
 
@@ -31,27 +32,37 @@ class Baseline(ABC):
 
     @abstractmethod
     def fit(self, graph: RatingGraph) -> None:
-        """Fit to the training ratings; to rank, to the positive ones."""
+        """Fit to the training ratings; for a baseline that ranks, to the positive ones."""
 
 
 class RatingBaseline(Baseline):
-    """Predicts ratings."""
+    """Predicts ratings.
+
+    >>> class Mean(RatingBaseline):
+    ...     def fit(self, graph): self.mean = graph.rating.mean()
+    ...     def predict(self, user, item): return self.mean.expand(len(user))
+    """
 
     ranks = False
 
     @abstractmethod
     def predict(self, user: Tensor, item: Tensor) -> Tensor:
-        """Predicted ratings of pairs given as two index tensors [B]; [B]."""
+        """Predicted ratings [B] of pairs, which are given as two index tensors [B]."""
 
 
 class RankingBaseline(Baseline):
-    """Ranks items."""
+    """Ranks items.
+
+    >>> class Anything(RankingBaseline):
+    ...     def fit(self, graph): self.num_items = graph.num_items
+    ...     def scores(self, users): return torch.rand(len(users), self.num_items)
+    """
 
     ranks = True
 
     @abstractmethod
     def scores(self, users: Tensor) -> Tensor:
-        """Scores of all items for users [B], [B, I], which the caller may change."""
+        """Scores [B, I] of all items for users [B]. The caller may change them in place."""
 
 
 class UserItemBiases(RatingBaseline):
@@ -61,11 +72,8 @@ class UserItemBiases(RatingBaseline):
         user_reg: how many ratings of bias 0 are added to each user.
         item_reg: likewise, to each item.
 
-    >>> from lgcn.examples import graph
-    >>> baseline = UserItemBiases()
-    >>> baseline.fit(graph)
-    >>> len(baseline.predict(graph.user, graph.item))
-    4
+    >>> UserItemBiases(item_reg=5).title
+    'user + item biases'
     """
 
     title = "user + item biases"
@@ -81,7 +89,7 @@ class UserItemBiases(RatingBaseline):
 
 
 class Popularity(RankingBaseline):
-    """Ranks items by how many pairs they have, alike for all users.
+    """Ranks items by how many positives they have, in the same order for all users.
 
     >>> from lgcn.examples import graph
     >>> baseline = Popularity()
@@ -100,23 +108,20 @@ class Popularity(RankingBaseline):
 
 
 class Ease(RankingBaseline):
-    """Ranks items by a linear model of the pairs that a user has: X B, B the ridge regression of each item on all
-    others. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8.
+    """Ranks items by X B: X, [U, I], is 1 for each pair, and B the ridge regression of each item on all others. Steck,
+    "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8.
 
-    With P = (XᵀX + λ)^-1, [I, I], B is 1 - P diag(P)^-1, so X B is X - X P diag(P)^-1; the X in front concerns items
-    that a user has, which are not ranked, and is left out. As X P = (X Xᵀ + λ)^-1 X and P = (1 - Xᵀ X P) / λ, an
-    inverse of the smaller of I x I and U x U is enough.
+    With P = (XᵀX + λ)^-1, [I, I], X B is X - X P diag(P)^-1. The first X concerns items that a user has. They are not
+    ranked, so it is left out. As X P = (X Xᵀ + λ)^-1 X and P = (1 - Xᵀ X P) / λ, one inverse is enough, of the smaller
+    of I x I and U x U.
 
     Args:
         l2: λ.
-        largest: the most users or items, whichever are fewer, that it is fitted for. 10,000 take some ten seconds, and
-            800 MB, on two cores.
+        largest: the most users or items, whichever are fewer. 10,000 take ten seconds on two cores, and 800 MB.
 
     >>> from lgcn.examples import graph
-    >>> baseline = Ease()
-    >>> baseline.fit(graph)
-    >>> baseline.scores(torch.tensor([0, 1])).shape
-    torch.Size([2, 3])
+    >>> Ease().fits(graph), Ease(largest=2).fits(graph)
+    (True, False)
     """
 
     title = "EASE"
@@ -128,25 +133,23 @@ class Ease(RankingBaseline):
         return min(graph.num_users, graph.num_items) <= self.largest
 
     def fit(self, graph: RatingGraph) -> None:
-        self.pattern, ones = graph.pattern, torch.ones_like(graph.rating)
+        self.pattern, self.num_items, ones = graph.pattern, graph.num_items, torch.ones_like(graph.rating)
         by_user, by_item = self.pattern.by_users(ones), self.pattern.by_items(ones)
         gram = (by_user @ by_item if graph.num_users < graph.num_items else by_item @ by_user).to_dense()
         gram.diagonal().add_(self.l2)
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))  # P, or (X Xᵀ + λ)^-1 with fewer users
-        self.num_items = graph.num_items
         if len(self.inverse) == graph.num_items:
             self.diagonal = self.inverse.diagonal()  # [I] of P
             return
-        share = torch.zeros(graph.num_items, device=graph.device)  # of Xᵀ X P, its diagonal
-        everybody = torch.arange(graph.num_users, device=graph.device)
-        for users in torch.split(everybody, users_at_a_time(graph.num_items)):
+        share = torch.zeros(graph.num_items, device=graph.device)  # the diagonal of Xᵀ X P
+        for users in torch.split(torch.arange(graph.num_users, device=graph.device), users_at_a_time(graph.num_items)):
             place, edge = self.pattern.edges_of(users)
             item = self.pattern.item[edge].long()
             share.index_add_(0, item, self._projected(users)[place, item])
         self.diagonal = (1 - share) / self.l2
 
     def scores(self, users: Tensor) -> Tensor:
-        """[B, I] for users [B]; that of an item the user has is of no meaning."""
+        """Scores [B, I] for users [B]. The score of an item that the user has says nothing."""
         return -self._projected(users) / self.diagonal
 
     def _projected(self, users: Tensor) -> Tensor:
@@ -160,7 +163,7 @@ class Ease(RankingBaseline):
 
 
 def usual_baselines(ranks: bool) -> list[Baseline]:
-    """The baselines that results are printed beside if nothing is said.
+    """The baselines of models that rank, or of models that predict ratings, unless the user names others.
 
     >>> [baseline.title for baseline in usual_baselines(ranks=True)]
     ['popularity', 'EASE']

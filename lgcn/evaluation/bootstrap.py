@@ -1,19 +1,15 @@
-"""A model's held-out errors beside a baseline's: is the difference chance, and where does it come from?
+"""A model's held-out errors beside a baseline's: is the difference chance, and which ratings does it come from?
 
-Both are computed from the sums of :class:`lgcn.evaluation.rating_metrics.ErrorSums`, so from one pass over the ratings.
-
-Bootstrap. Users are the sampling unit, since one user's ratings are not independent of each other: a sample is U
-users drawn with replacement from the U who have held-out ratings, each bringing all of them along (the bootstrap of
-Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8, on clusters). With n the number of held-out
-ratings and s and b the sums of squared errors of the model and of the baseline, the difference of a sample is
+Bootstrap. A user's ratings are not independent of each other, so users are drawn and not ratings (Efron & Tibshirani,
+An Introduction to the Bootstrap, 1993, chapter 8, on clusters). A sample is U users, drawn with replacement from the U
+who have held-out ratings. With w_u times that user u was drawn, n_u held-out ratings of u, and s_u and b_u the sums of
+squared errors of model and baseline, the difference of a sample is
 
     sqrt(Σ_u w_u s_u / Σ_u w_u n_u) - sqrt(Σ_u w_u b_u / Σ_u w_u n_u)
 
-where w_u says how often user u was drawn. Model and baseline share the draw: they are compared on equal ratings. The
-interval reaches from the 2.5th to the 97.5th percentile of the samples (chapter 13). It is about who the users are;
-that another seed would have trained another model is not in it.
-
-Breakdown. Held-out ratings are grouped by how many training ratings their item has, and by how many their user has.
+The interval is from the 2.5th to the 97.5th percentile of the samples (chapter 13). It says how much depends on who
+the users are, and nothing of the training's seed. Breakdown: held-out ratings are grouped by the number of training
+ratings of their item, and of their user.
 """
 
 from collections.abc import Iterator
@@ -35,16 +31,12 @@ BLOCK = 1 << 14  # users counted at a time: their counters stay in a core's cach
 
 
 def against_baseline(model: Sums, baseline: Sums, train: RatingGraph) -> dict[str, Any]:
-    """The contents of ``test_metrics.json`` that compare a model with a baseline on the same ratings.
+    """What ``test_metrics.json`` says of a model beside a baseline, from both one's sums of errors on the same ratings.
 
-    Args:
-        model: the model's sums.
-        baseline: the baseline's, of the same ratings.
-        train: the training ratings.
-
-    Returns:
-        ``baseline_difference`` as :func:`rmse_difference` gives it, ``by_item_ratings`` and ``by_user_ratings`` as
-        :func:`by_training_ratings` does.
+    >>> from lgcn.examples import graph
+    >>> sums = Sums(torch.ones(3, 3), torch.ones(3, 3))
+    >>> list(against_baseline(sums, sums, graph))
+    ['baseline_difference', 'by_item_ratings', 'by_user_ratings']
     """
     return {
         "baseline_difference": rmse_difference(model.users, baseline.users),
@@ -54,34 +46,39 @@ def against_baseline(model: Sums, baseline: Sums, train: RatingGraph) -> dict[st
 
 
 def rmse_difference(model: Tensor, baseline: Tensor, draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """RMSE of a model minus that of a baseline, with a 95 % interval by the bootstrap above.
+    """RMSE of a model minus that of a baseline, and the ends of its 95 % interval.
 
     Args:
-        model: [U, 3] the model's sums by user.
-        baseline: [U, 3] the baseline's, of the same ratings.
+        model, baseline: [U, 3] sums of errors by user, of the same ratings.
         draws: the number of bootstrap samples.
         seed: of the draw.
 
-    Returns:
-        ``rmse``, the difference; ``low`` and ``high``, the ends of the interval; and ``draws``.
+    >>> rmse_difference(torch.tensor([[4.0, 2, 1]]), torch.tensor([[4.0, 6, 9]]), draws=10)
+    {'rmse': -1.0, 'low': -1.0, 'high': -1.0, 'draws': 10}
     """
     sums = torch.stack([model[:, 0].cpu(), model[:, 2].cpu(), baseline[:, 2].cpu()], dim=1).numpy()
     sums = sums[sums[:, 0] > 0]
-    samples = np.zeros((draws, 3))
+    samples = np.zeros((draws + 1, 3))
     for draw, users, times in resampled(len(sums), draws, seed):
         samples[draw] += times @ sums[users]
-    low, high = np.quantile(_difference(samples), [0.025, 0.975])
-    return {"rmse": float(_difference(sums.sum(axis=0))), "low": float(low), "high": float(high), "draws": draws}
+    samples[draws] = sums.sum(axis=0)
+    count, ours, theirs = samples.T
+    difference = np.sqrt(ours / count) - np.sqrt(theirs / count)
+    low, high = np.quantile(difference[:draws], [0.025, 0.975])
+    return {"rmse": float(difference[draws]), "low": float(low), "high": float(high), "draws": draws}
 
 
 def resampled(num_users: int, draws: int, seed: int) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
-    """For each draw of ``num_users`` users with replacement: how often each was drawn, a block of users at a time.
+    """Draw ``num_users`` users with replacement, ``draws`` times.
 
-    How many of a draw fall into each block is multinomial, and within a block every user is as likely; so this is
-    the plain draw, at a third of its time for 162,000 users.
+    A multinomial says how many of a draw fall into each block of users, and within a block every user is as likely.
+    So this is the plain draw, in a third of its time for 162,000 users.
 
     Yields:
-        The draw's number, the block, and how often each of the block's users was drawn.
+        The draw's number, a block of users, and how often each of them was drawn.
+
+    >>> [int(times.sum()) for _, _, times in resampled(num_users=5, draws=3, seed=0)]
+    [5, 5, 5]
     """
     generator = np.random.default_rng(seed)
     blocks = [slice(first, min(first + BLOCK, num_users)) for first in range(0, num_users, BLOCK)]
@@ -94,22 +91,18 @@ def resampled(num_users: int, draws: int, seed: int) -> Iterator[tuple[int, slic
 
 
 def by_training_ratings(model: Tensor, baseline: Tensor, training_ratings: Tensor) -> list[dict[str, Any]]:
-    """Errors by the number of training ratings; groups without held-out ratings are left out.
+    """Errors by the number of training ratings. Groups without held-out ratings are left out.
 
     Args:
-        model: [M, 3] the model's sums, by user or by item.
-        baseline: [M, 3] the baseline's, of the same ratings.
+        model, baseline: [M, 3] sums of errors by user or by item, of the same ratings.
         training_ratings: [M] how many training ratings each user or item has.
 
-    Returns:
-        For each group ``training_ratings``, such as 5-19; ``num_ratings``, how many held-out ratings there are; and
-        over those ``rmse``, ``mae``, ``baseline_rmse`` and ``baseline_mae``.
+    >>> by_training_ratings(torch.ones(1, 3), torch.ones(1, 3), torch.tensor([7]))[0]["training_ratings"]
+    '5-19'
     """
     names, group = groups_of(training_ratings)
-    ours, theirs = (
-        torch.zeros(len(STARTS), 3, dtype=torch.double).index_add_(0, group, sums.cpu()).tolist()
-        for sums in (model, baseline)
-    )
+    both = torch.cat([model, baseline], dim=1).cpu()
+    rows = torch.zeros(len(names), 6, dtype=torch.double).index_add_(0, group, both.double()).tolist()
     return [
         {
             "training_ratings": name,
@@ -119,15 +112,28 @@ def by_training_ratings(model: Tensor, baseline: Tensor, training_ratings: Tenso
             "baseline_rmse": (their_squared / count) ** 0.5,
             "baseline_mae": their_absolute / count,
         }
-        for name, (count, absolute, squared), (_, their_absolute, their_squared) in zip(
-            names, ours, theirs, strict=True
-        )
+        for name, (count, absolute, squared, _, their_absolute, their_squared) in zip(names, rows, strict=True)
         if count
     ]
 
 
+def groups_of(training_ratings: Tensor) -> tuple[list[str], Tensor]:
+    """The names of the groups, which begin at STARTS, and the group's number [M] of each number of ratings [M].
+
+    >>> groups_of(torch.tensor([0, 7, 1000]))
+    (['0', '1-4', '5-19', '20-99', '100+'], tensor([0, 2, 4]))
+    """
+    ranges = [f"{first}-{after - 1}" if after - first > 1 else f"{first}" for first, after in pairwise(STARTS)]
+    group = torch.bucketize(training_ratings.cpu(), torch.tensor(STARTS), right=True) - 1
+    return [*ranges, f"{STARTS[-1]}+"], group
+
+
 def show(content: dict[str, Any], rmse: float, baseline: float, console: Console) -> None:
-    """Print what :func:`against_baseline` gave, for a model and a baseline of these RMSE."""
+    """Print what :func:`against_baseline` gave for a model and a baseline with these RMSE.
+
+    >>> content = {"baseline_difference": {"rmse": -0.1, "low": -0.2, "high": 0.0, "draws": 2000}}
+    >>> show(content | {"by_item_ratings": [], "by_user_ratings": []}, 0.8, 0.9, Console(quiet=True))
+    """
     difference = content["baseline_difference"]
     console.print(
         f"rmse {rmse:.4f} against {baseline:.4f} of user + item biases: {difference['rmse']:+.4f}, 95 % of "
@@ -143,17 +149,3 @@ def show(content: dict[str, Any], rmse: float, baseline: float, console: Console
             table.add_row("" if number else what, row["training_ratings"], *values)
         table.add_section()
     console.print(table)
-
-
-def _difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMSE minus RMSE from [..., 3]: number of ratings, squared errors, the baseline's squared errors."""
-    count, ours, theirs = np.moveaxis(sums, -1, 0)
-    difference: NDArray[np.float64] = np.sqrt(ours / count) - np.sqrt(theirs / count)
-    return difference
-
-
-def groups_of(training_ratings: Tensor) -> tuple[list[str], Tensor]:
-    """The names of the groups that begin at STARTS, 0, 1-4, 5-19, ..., and which one each of [M] numbers is in."""
-    ranges = [f"{first}-{after - 1}" if after - first > 1 else f"{first}" for first, after in pairwise(STARTS)]
-    group = torch.bucketize(training_ratings.cpu(), torch.tensor(STARTS), right=True) - 1
-    return [*ranges, f"{STARTS[-1]}+"], group

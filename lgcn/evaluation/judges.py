@@ -1,23 +1,20 @@
-"""Judges: a model, or a baseline, and what it makes of the held-out pairs of one part.
+"""Judges: what the metrics say of a model, or of a baseline, on the held-out pairs of one part.
 
-A :class:`RatingJudge` looks at predicted ratings, a :class:`RankingJudge` at rankings of the whole catalogue. Both give
-their metrics by the names that are logged, such as ``val/rmse``.
-
-Shape letters: U users, I items, E ratings (edges), B users or pairs of a batch, k recommendations.
+A :class:`RatingJudge` looks at predicted ratings. The judge of rankings is in :mod:`lgcn.evaluation.ranking_metrics`,
+which imports PyG. Metrics have the names that are logged, such as ``val/rmse``.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
 from lgcn.errors import InputError
-from lgcn.evaluation.baselines import Baseline, RankingBaseline, RatingBaseline
-from lgcn.evaluation.own_metrics import alone, named
-from lgcn.evaluation.rating_metrics import ErrorSums, RatingPrecision, RatingRecall, Sums
-from lgcn.graph.ops import EdgePattern
+from lgcn.evaluation.baselines import Baseline, RatingBaseline
+from lgcn.evaluation.own_metrics import keep_local, named
+from lgcn.evaluation.rating_metrics import ErrorSums, RecallPrecision, Sums
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
@@ -25,41 +22,36 @@ from lgcn.model.factors import Factors
 Part = Literal["val", "test"]
 
 
-class RatedPairs(Protocol):
-    """A batch of rated pairs: indices [B] and ratings [B]."""
-
-    user: Tensor
-    item: Tensor
-    rating: Tensor
-
-
 class Judge(nn.Module, ABC):
-    """What both judges can do. They take in batches, and give the metrics of all since the last time."""
+    """What both judges can do."""
 
     #: Whether rankings are judged, or predicted ratings.
     ranks: ClassVar[bool]
-    #: The held-out pairs that are judged.
-    relevant: EdgePattern
+
+    def __init__(self, part: Part, graph: RatingGraph) -> None:
+        super().__init__()
+        self.part, self.graph, self.relevant = part, graph, graph.pattern
 
     @abstractmethod
     def update(self, factors: Factors, batch: Any) -> Tensor | None:
-        """Take in a batch: rated pairs, or users. Gives its loss, where there is one."""
+        """Take in a batch. Returns its loss, where there is one."""
 
     @abstractmethod
     def results(self) -> dict[str, Tensor]:
-        """The metrics of what was taken in since the last time."""
+        """The metrics of all batches since the last call."""
 
     @abstractmethod
     def of_baseline(self, baseline: Any) -> dict[str, float]:
-        """The metrics of a fitted baseline, over the whole part."""
+        """The metrics of a fitted baseline on the whole part."""
 
-    @abstractmethod
     def title(self) -> str:
-        """What is judged, in words: how many pairs of how many users."""
+        """What is judged, in words."""
+        what = "positives" if self.ranks else "ratings"
+        return f"{len(self.graph):,} {self.part} {what} of {int((self.graph.user_degree > 0).sum()):,} users"
 
 
 class RatingJudge(Judge):
-    """Judges predicted ratings: RMSE, MAE, recall@k and precision@k of a user's own held-out ratings.
+    """Judges predicted ratings: RMSE, MAE, and recall@k and precision@k of a user's own held-out ratings.
 
     Args:
         part: ``val`` or ``test``.
@@ -67,7 +59,11 @@ class RatingJudge(Judge):
         k: how many of a user's held-out ratings recall and precision look at.
         scale: of the training ratings.
         loss: the objective, a function of predictions [B] and ratings [B].
-        metrics: more of them. Each is updated with preds, target, user and item, [B], or those of them that it takes.
+        metrics: the user's own. Each is updated with preds, target, user and item, [B], or with those that it takes.
+
+    >>> from lgcn.examples import graph
+    >>> RatingJudge("val", graph, 20, RatingScale.of(graph), nn.functional.mse_loss).title()
+    '4 val ratings of 3 users'
     """
 
     ranks = False
@@ -81,28 +77,18 @@ class RatingJudge(Judge):
         loss: Callable[[Tensor, Tensor], Tensor],
         metrics: Sequence[Metric] = (),
     ) -> None:
-        super().__init__()
-        self.part, self.graph, self.scale, self.loss = part, graph, scale, loss
-        self.relevant = graph.pattern
-        self.metrics = MetricCollection(
-            {
-                "rmse": MeanSquaredError(squared=False),
-                "mae": MeanAbsoluteError(),
-                f"recall@{k}": RatingRecall(graph.num_users, k, graph.threshold),
-                f"precision@{k}": RatingPrecision(graph.num_users, k, graph.threshold),
-                **named(metrics),
-            },
-            prefix=f"{part}/",
-        )
+        super().__init__(part, graph)
+        self.scale, self.loss = scale, loss
+        all_metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), **named(metrics)}
+        all_metrics["top"] = RecallPrecision(graph.num_users, k, graph.threshold)
+        # Without groups: two of the user's metrics that agree on the first batch would share their states.
+        self.metrics = MetricCollection(all_metrics, prefix=f"{part}/", compute_groups=False)
         self.errors = ErrorSums(graph.num_users, graph.num_items) if part == "test" else None
         self.sums: Sums | None = None  # after a test: of all processes
 
-    def predict(self, factors: Factors, user: Tensor, item: Tensor) -> Tensor:
-        """Predicted ratings of pairs, [B], within the scale if the model clamps."""
-        return self.scale.clamped(factors.predict(user, item))
-
-    def update(self, factors: Factors, batch: RatedPairs) -> Tensor:
-        preds = self.predict(factors, batch.user, batch.item)
+    def update(self, factors: Factors, batch: Any) -> Tensor:
+        """Take in rated pairs: indices ``user`` and ``item`` [B] and ``rating`` [B]. Returns their loss."""
+        preds = self.scale.clamped(factors.predict(batch.user, batch.item))
         self.metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
         if self.errors is not None:
             self.errors.update(preds, batch.rating, batch.user, batch.item)
@@ -117,76 +103,27 @@ class RatingJudge(Judge):
         return values
 
     def of_baseline(self, baseline: RatingBaseline) -> dict[str, float]:
-        metrics, graph = alone(self.metrics.clone()), self.graph
+        metrics, graph = self.metrics.clone(), self.graph
         metrics.reset()
+        keep_local(metrics)
         preds = baseline.predict(graph.user, graph.item).float()
         metrics.update(preds=preds, target=graph.rating, user=graph.user.long(), item=graph.item.long())
         return {name: float(value) for name, value in metrics.compute().items()}
-
-    def title(self) -> str:
-        users = int((self.graph.user_degree > 0).sum())
-        return f"{len(self.graph):,} {self.part} ratings of {users:,} users"
-
-
-class RankingJudge(Judge):
-    """Judges rankings of the catalogue (:mod:`lgcn.evaluation.ranking_metrics`).
-
-    Args:
-        part: ``val`` or ``test``.
-        graph: the part's positives, which are to be found.
-        seen: the pairs to leave out of the rankings.
-        ks: how many recommendations the metrics look at; the first is for the best checkpoint.
-        metrics: more of them, as for :class:`lgcn.evaluation.ranking_metrics.RankingMetrics`.
-    """
-
-    ranks = True
-
-    def __init__(
-        self,
-        part: Part,
-        graph: RatingGraph,
-        seen: Sequence[EdgePattern],
-        ks: Sequence[int],
-        metrics: Sequence[Metric] = (),
-    ) -> None:
-        # Only here, because PyG comes with it: a tenth of the start of a model that predicts ratings.
-        from lgcn.evaluation.ranking_metrics import RankingMetrics
-
-        super().__init__()
-        self.part, self.graph, self.seen, self.ks, self.more = part, graph, list(seen), list(ks), list(metrics)
-        self.relevant = graph.pattern
-        self.metrics = RankingMetrics(ks, graph.num_items, metrics)
-
-    def update(self, factors: Factors, batch: Tensor) -> None:
-        factors = factors.of_items(self.graph.num_items)  # only what is in the catalogue is ranked
-        self.metrics.judge(factors, batch, self.seen, self.relevant)
-
-    def results(self) -> dict[str, Tensor]:
-        values = {f"{self.part}/{name}": value for name, value in self.metrics.compute().items()}
-        self.metrics.reset()
-        return values
-
-    def of_baseline(self, baseline: RankingBaseline) -> dict[str, float]:
-        from lgcn.evaluation.ranking_metrics import ranking_results
-
-        values = ranking_results(baseline, self.relevant, self.seen, self.ks, self.more)
-        return {f"{self.part}/{name}": value for name, value in values.items()}
-
-    def title(self) -> str:
-        users = int((self.graph.user_degree > 0).sum())
-        return f"{len(self.graph):,} {self.part} positives of {users:,} users, among {self.graph.num_items:,} items"
 
 
 def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Baseline]) -> dict[str, dict[str, float]]:
     """The metrics of each baseline that the data is small enough for, by its title.
 
-    Args:
-        judge: of the part.
-        train: the training ratings. Baselines that rank are fitted to the positive ones.
-        baselines: of the judge's kind.
+    The baselines are fitted to the training ratings, those that rank to the positive ones.
 
     Raises:
-        InputError: a baseline is of the other kind.
+        InputError: a baseline ranks and the judge does not, or the other way round.
+
+    >>> from lgcn.evaluation.baselines import UserItemBiases
+    >>> from lgcn.examples import graph
+    >>> judge = RatingJudge("val", graph, 20, RatingScale.of(graph), nn.functional.mse_loss)
+    >>> list(judged_baselines(judge, graph, [UserItemBiases()]))
+    ['user + item biases']
     """
     results, train = {}, train.positives() if judge.ranks else train
     for baseline in baselines:
@@ -195,5 +132,5 @@ def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Basel
             raise InputError(f"the baseline {type(baseline).__name__} {kind}, which this model does not; leave it out")
         if baseline.fits(train):
             baseline.fit(train)
-            results[baseline.title] = judge.of_baseline(baseline)
+            results[baseline.title or type(baseline).__name__] = judge.of_baseline(baseline)
     return results

@@ -1,6 +1,6 @@
 """Results: a model's metrics on one part beside those of its baselines, for terminal, JSON, report and seeds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -17,10 +17,10 @@ class Results:
 
     title: str  # what was judged, in words
     model: dict[str, float]
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)  # by title
+    baselines: dict[str, dict[str, float]]  # by title
 
     def against(self, name: str, value: float) -> str:
-        """In words: each baseline's value of a metric, and how far the model's ``value`` is from it."""
+        """What each baseline's value of a metric is, in words, and how far the model's ``value`` is from it."""
         words = ""
         for title, theirs in self.baselines.items():
             other = theirs.get(name)
@@ -30,7 +30,7 @@ class Results:
         return words
 
     def rows(self) -> list[list[str]]:
-        """For each of the model's metrics its name, the model's value and each baseline's, "" where it has none."""
+        """A row for each metric: its name, the model's value, and each baseline's, which may be ""."""
         found = []
         for name, value in self.model.items():
             theirs = [results.get(name) for results in self.baselines.values()]

@@ -1,6 +1,6 @@
 """Losses as pure functions; the objectives that minimise them are in :mod:`lgcn.training.objectives`.
 
-Shape letters: U users, I items, E ratings, F factor columns, B users of a batch, P pairs, n negatives.
+Shape letters: U users, I items, F factor columns, B users of a batch, P pairs, n drawn items.
 """
 
 import math
@@ -16,11 +16,7 @@ from lgcn.graph.ratings import RatingGraph, RatingSums
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
-    """The mean of -ln σ(positive - negative).
-
-    Args:
-        positive: [P] scores.
-        negative: [P, n] scores of each one's negatives.
+    """The mean of -ln σ(positive - negative), from scores of positives [P] and of each one's negatives [P, n].
 
     >>> bpr(torch.tensor([1.0]), torch.tensor([[1.0]]))
     tensor(0.6931)
@@ -31,8 +27,8 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
 class _AdditiveMse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
-        # The items' common part and the mean rating are moved to the users. Large numbers that cancel out later would
-        # cost digits of precision.
+        # The items' common part and the mean rating are moved to the users: large numbers that cancel out later would
+        # cost digits.
         shift = torch.dot(sums.item_count, item) / count
         user, item = user + (shift + (offset - sums.mean)), item - shift
         # Errors e, summed up by node; the total is that of e² = e x_u + e y_i - e r, and of e r = x_u r + y_i r - r².
@@ -52,20 +48,15 @@ class _AdditiveMse(torch.autograd.Function):
 
 
 def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
-    """The mean over a graph's ratings of (x_u + y_i + c - r)², without a prediction of any of them.
+    """The mean over a graph's ratings of (x_u + y_i + c - r)², computed without a prediction of each rating.
 
-    Its gradient is made of errors summed up by user and by item, and those are products with the matrix of pairs: with
-    P, [U, I], 1 for each rated pair, users' are n_u (x_u + c) + (P y)_u less the sum of their ratings, and items'
-    likewise. There are no second derivatives.
+    Its gradient needs only the sums of errors of each user and item. These are products with the matrix of pairs: with
+    P, [U, I], 1 for each rated pair, a user's is n_u (x_u + c) + (P y)_u less the sum of the user's ratings, and an
+    item's likewise. There are no second derivatives. The result is float64 where ``user`` is, else float32.
 
     Args:
         graph: the ratings, at least one.
-        user: [U], x.
-        item: [I], y.
-        offset: [], c.
-
-    Returns:
-        A scalar; float64 where ``user`` is, else float32.
+        user, item, offset: x [U], y [I] and c [].
 
     >>> from lgcn.examples import graph
     >>> additive_mse(graph, torch.zeros(3), torch.zeros(3), torch.tensor(3.0))
@@ -78,7 +69,12 @@ def additive_mse(graph: RatingGraph, user: Tensor, item: Tensor, offset: Tensor)
 
 
 class Pairs(NamedTuple):
-    """Pairs of the users of a batch with items."""
+    """Pairs of the users of a batch with items.
+
+    >>> from lgcn.examples import graph
+    >>> Pairs.of_users(graph.pattern, torch.tensor([2, 0]))
+    Pairs(place=tensor([0, 1, 1]), item=tensor([2, 0, 1]))
+    """
 
     place: Tensor  # [P] int64, of the user in the batch, ascending
     item: Tensor  # [P] int64
@@ -90,28 +86,23 @@ class Pairs(NamedTuple):
         return cls(place, pattern.item[edge].long())
 
     def rows(self, first: int, last: int) -> "Pairs":
-        """Those of the users in first..last-1, with places from 0."""
+        """The pairs of the users in first..last-1, with places from 0."""
         bounds = torch.tensor([first, last], device=self.place.device)
         start, stop = torch.searchsorted(self.place, bounds).tolist()
         return Pairs(self.place[start:stop] - first, self.item[start:stop])
 
 
 def softmax(user: Tensor, item: Tensor, positive: Pairs, left_out: Pairs, temperature: float) -> Tensor:
-    """The softmax objective over all items.
-
-    Scores are held a chunk of users at a time, so memory is bounded whatever B and I are; what the backward pass
-    needs is computed along the way.
+    """The softmax objective over all items, computed for some users at a time, so that memory is bounded.
 
     Args:
-        user: [B, F] factors of the batch's users.
-        item: [I, F] factors of all items.
-        positive: the pairs to predict, each there once.
-        left_out: pairs that are no alternative to them; what is positive, too, stays.
+        user, item: factors of the batch's users [B, F] and of all items [I, F].
+        positive: the pairs to predict, each of them once.
+        left_out: pairs whose items are no alternative for their users. Those that are positive count all the same.
         temperature: τ, above 0.
 
-    >>> one = torch.tensor([0])
-    >>> none = Pairs(one[:0], one[:0])
-    >>> softmax(torch.zeros(1, 2), torch.zeros(4, 2), Pairs(one, one), none, temperature=1.0)
+    >>> one, none = torch.tensor([0]), torch.tensor([], dtype=torch.long)
+    >>> softmax(torch.zeros(1, 2), torch.zeros(4, 2), Pairs(one, one), Pairs(none, none), temperature=1.0)
     tensor(1.3863)
     """
     with own_precision(user):
@@ -148,16 +139,15 @@ class _Softmax(torch.autograd.Function):
 
 
 def sampled_softmax(positive: Tensor, place: Tensor, negative: Tensor, weight: float, temperature: float) -> Tensor:
-    """The softmax objective, with the sum over all items estimated from some.
+    """The softmax objective, with the sum over all items estimated from n items that are drawn uniformly.
 
-    Σ_j exp(s_uj / τ) is taken as the positive's own term and those of n items drawn uniformly, each of which stands
-    for as many (Jean et al., "On Using Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
+    Σ_j exp(s_uj / τ) is the positive's own term and ``weight`` times those of the drawn items (Jean et al., "On Using
+    Very Large Target Vocabulary", ACL 2015, with a uniform proposal).
 
     Args:
         positive: [P] scores of the positives.
         place: [P] row of each one's user in ``negative``.
-        negative: [B, n] scores of the drawn items, far below 0 where one is not to count (with -inf, a
-            user of whom none counts would make the gradient nan).
+        negative: [B, n] scores of the drawn items; far below 0, but finite, where one is not to count.
         weight: for how many items each drawn one stands.
         temperature: τ, above 0.
 

@@ -1,20 +1,9 @@
 """Objectives: what is minimised, and what a model is for.
 
-    SquaredError  mean over ratings of (r̂ - r)²; the notebook's
-    Bpr           mean over positives i and drawn negatives j of -ln σ(s_ui - s_uj): Rendle et al., "BPR: Bayesian
-                  Personalized Ranking from Implicit Feedback", UAI 2009, and the LightGCN paper's equation 15
-    Softmax       mean over positives of -ln(exp(s_ui / τ) / Σ_j exp(s_uj / τ)), j over all items, or over drawn ones
-                  that stand for all: Wu et al., "On the Effectiveness of Sampled Softmax Loss for Item
-                  Recommendation", TOIS 2024
-    ClosedForm    nothing: the model is its initialisation, fitted to the training ratings in closed form
-
-The first predicts ratings, the others rank. Departure: the softmax is over the items that the user may be recommended.
-The user's other items, which this step does not ask for, are left out.
-
-An objective of your own is a subclass: of :class:`RatingObjective` with :meth:`RatingObjective.error`, or of
+An objective of your own is a subclass of :class:`RatingObjective` with :meth:`RatingObjective.error`, or of
 :class:`RankingObjective` with :meth:`RankingObjective.rank` (docs/extending.md).
 
-Shape letters: U users, I items, E ratings (edges), B users or pairs of a batch, P pairs, n negatives.
+Shape letters: B ratings of a step, P pairs, n drawn items.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +16,7 @@ from torch.nn.functional import mse_loss
 from torchmetrics import Metric
 
 from lgcn.errors import InputError
-from lgcn.evaluation.judges import Judge, Part, RankingJudge, RatingJudge
+from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.graph.budget import SCORES
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
@@ -39,11 +28,11 @@ Graphs = Mapping[str, RatingGraph]
 
 
 class Step(NamedTuple):
-    """A training step's loss, and the pairs that it was about, where they were drawn."""
+    """A training step's loss, and what it drew, if it drew something."""
 
     loss: Tensor  # scalar
     users: Tensor | None = None  # [P] user of each positive
-    items: Tensor | None = None  # [n] item of each positive and of each negative
+    items: Tensor | None = None  # [P + n] item of each positive, and negatives
 
 
 class Objective(ABC):
@@ -58,52 +47,22 @@ class Objective(ABC):
 
     @abstractmethod
     def prepare(self, train: RatingGraph, travelling: RatingGraph) -> None:
-        """Take note of the data before training starts.
-
-        Args:
-            train: the training ratings.
-            travelling: those of them that embeddings travel over.
-
-        Raises:
-            InputError: the data are none that this objective can be trained on.
-        """
+        """Take note of the training ratings, and of those that embeddings travel over. Raise InputError if unfit."""
 
     @abstractmethod
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
-        """A training step.
-
-        Args:
-            factors: of all users and items.
-            predicted: the edges that this step may ask for.
-            generator: of what the step draws; None is enough for an objective that draws nothing.
-        """
+        """A training step: ``predicted`` are the edges that it may ask for. It draws with ``generator``."""
 
     @abstractmethod
-    def judge(
-        self,
-        part: Part,
-        graphs: Mapping[str, RatingGraph],
-        ks: Sequence[int],
-        scale: RatingScale,
-        own: Sequence[Metric],
-    ) -> Judge:
-        """The judge of a held-out part.
-
-        Args:
-            part: ``val`` or ``test``.
-            graphs: of the parts ``train``, ``val`` and ``test``, where the model is.
-            ks: how many items the metrics look at; the first counts most.
-            scale: of the training ratings.
-            own: the user's metrics.
-        """
+    def judge(self, part: Part, graphs: Graphs, ks: Sequence[int], scale: RatingScale, own: Sequence[Metric]) -> Judge:
+        """The judge of a held-out part; ``graphs`` are those of all parts, ``own`` are the user's own metrics."""
 
 
 class RatingObjective(Objective):
     """Predicts ratings. A subclass says what an error costs.
 
     >>> class AbsoluteError(RatingObjective):
-    ...     def error(self, preds, target):
-    ...         return (preds - target).abs().mean()
+    ...     def error(self, preds, target): return (preds - target).abs().mean()
     """
 
     ranks = False
@@ -122,19 +81,12 @@ class RatingObjective(Objective):
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
         return Step(self.error(factors.predict_edges(predicted), predicted.rating))
 
-    def judge(
-        self,
-        part: Part,
-        graphs: Mapping[str, RatingGraph],
-        ks: Sequence[int],
-        scale: RatingScale,
-        own: Sequence[Metric],
-    ) -> Judge:
+    def judge(self, part: Part, graphs: Graphs, ks: Sequence[int], scale: RatingScale, own: Sequence[Metric]) -> Judge:
         return RatingJudge(part, graphs[part], ks[0], scale, self.error, own)
 
 
 class SquaredError(RatingObjective):
-    """The mean squared error of the training ratings, as in the notebook.
+    """The mean over ratings of (r̂ - r)², as in the notebook.
 
     >>> SquaredError().error(torch.tensor([3.0, 5.0]), torch.tensor([4.0, 5.0]))
     tensor(0.5000)
@@ -151,14 +103,13 @@ class SquaredError(RatingObjective):
 
 
 class RankingObjective(Objective):
-    """Ranks items: those that a user has and likes above all others. A subclass says how positives are compared.
+    """Ranks a user's positives above other items. A subclass says how they are compared.
 
-    Positives (``graph.positive``) are trained on and looked for. Items that a user has in training, liked or not, are
-    neither negatives nor recommended.
+    Items that a user has in training, positive or not, are neither negatives nor recommended. ``self.negatives`` draws
+    among the others, and ``self.train`` are the training ratings.
 
     Args:
-        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
-            the validation part either.
+        mask_validation: whether a test recommends nothing from the validation part either.
 
     >>> class Hinge(RankingObjective):
     ...     def rank(self, factors, positives, generator):
@@ -170,13 +121,9 @@ class RankingObjective(Objective):
 
     ranks = True
     draws = True
-    #: Whether a positive can be compared only where its user lacks an item.
+    #: Whether users who have every item in training are left out.
     needs_negatives: ClassVar[bool] = True
-
-    #: The training pairs.
-    train: RatingGraph
-    #: Draws items that a user has no training pair with.
-    negatives: NegativeSampler
+    mask_validation: bool = True
 
     def __init__(self, mask_validation: bool = True) -> None:
         self.mask_validation = mask_validation
@@ -203,26 +150,17 @@ class RankingObjective(Objective):
         asked = self._asked if predicted is self._whole else self._askable(predicted)
         return self.rank(factors, asked if len(asked) else self._asked, generator)  # of very few, all may be visible
 
-    def judge(
-        self,
-        part: Part,
-        graphs: Mapping[str, RatingGraph],
-        ks: Sequence[int],
-        scale: RatingScale,
-        own: Sequence[Metric],
-    ) -> Judge:
-        seen = [graphs["train"].pattern]
-        if part == "test" and self.mask_validation and "val" in graphs:
-            seen.append(graphs["val"].pattern)
+    def judge(self, part: Part, graphs: Graphs, ks: Sequence[int], scale: RatingScale, own: Sequence[Metric]) -> Judge:
+        # Imported here, because it imports PyG. That takes a tenth of the start of a model that predicts ratings.
+        from lgcn.evaluation.ranking_metrics import RankingJudge
+
+        masked = ["train", "val"] if part == "test" and self.mask_validation else ["train"]
+        seen = [graphs[name].pattern for name in masked if name in graphs]
         return RankingJudge(part, _positives(graphs[part], part), seen, ks, own)
 
 
 def _positives(graph: RatingGraph, part: str) -> RatingGraph:
-    """A part's positives.
-
-    Raises:
-        InputError: there are none.
-    """
+    """A part's positives, of which there must be some."""
     positives = graph.positives()
     if not len(positives):
         highest = f"the highest is {float(graph.rating.max()):g}" if len(graph) else "there are none"
@@ -237,16 +175,13 @@ def _at_least_one(**sizes: int | None) -> None:
 
 
 class Bpr(RankingObjective):
-    """Positives against drawn negatives, that the user has no training pair with.
+    """The mean over positives i and drawn negatives j of -ln σ(s_ui - s_uj): Rendle et al., "BPR: Bayesian Personalized
+    Ranking from Implicit Feedback", UAI 2009, and the LightGCN paper's equation 15.
 
     Args:
-        batch_size: positives in a step, drawn with replacement; null is all.
-        num_negatives: negatives drawn for each positive.
-        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
-            the validation part either.
-
-    Raises:
-        InputError: a size is below 1.
+        batch_size: positives in a step, drawn with replacement, at least 1; null is all.
+        num_negatives: negatives drawn for each positive, at least 1.
+        mask_validation: whether a test recommends nothing from the validation part either.
 
     >>> Bpr(batch_size=2048).ranks
     True
@@ -258,27 +193,24 @@ class Bpr(RankingObjective):
         self.batch_size, self.num_negatives = batch_size, num_negatives
 
     def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
-        count = self.num_negatives
         pair = drawn_pairs(len(positives), self.batch_size, generator)
         user, item = positives.user[pair].long(), positives.item[pair].long()
-        negative = self.negatives.draw(user, count, generator)
+        negative = self.negatives.draw(user, self.num_negatives, generator)
         wanted = factors.pair_scores(user, item)
-        others = factors.pair_scores(user.repeat_interleave(count), negative.flatten())
-        return Step(bpr(wanted, others.view(-1, count)), user, torch.cat([item, negative.flatten()]))
+        others = factors.pair_scores(user.repeat_interleave(self.num_negatives), negative.flatten())
+        return Step(bpr(wanted, others.view_as(negative)), user, torch.cat([item, negative.flatten()]))
 
 
 class Softmax(RankingObjective):
-    """Positives against all items that their user does not have.
+    """The mean over positives i of -ln(exp(s_ui / τ) / Σ_j exp(s_uj / τ)), with j over all items or over drawn ones: Wu
+    et al., "On the Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2024. Departure: of the items
+    that a user has in training, j is over those only that the step asks for.
 
     Args:
-        temperature: what scores are divided by.
-        batch_size: users in a step; null is all.
-        num_negatives: items drawn to stand for all in a step; null takes all.
-        mask_validation: whether a test, which recommends nothing from the training ratings, recommends nothing from
-            the validation part either.
-
-    Raises:
-        InputError: a size is below 1, or the temperature is not above 0.
+        temperature: τ, what scores are divided by, above 0.
+        batch_size: users in a step, at least 1; null is all.
+        num_negatives: items drawn to stand for all in a step, at least 1; null takes all.
+        mask_validation: whether a test recommends nothing from the validation part either.
 
     >>> Softmax(temperature=0.15).temperature
     0.15
@@ -301,42 +233,31 @@ class Softmax(RankingObjective):
 
     def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
         users, num_items = drawn_users(positives.pattern, self.batch_size, generator), positives.num_items
-        wanted = Pairs.of_users(positives.pattern, users)
-        theirs = Pairs.of_users(self.train.pattern, users)
-        of_pairs = users[wanted.place]
+        wanted, theirs = (Pairs.of_users(graph.pattern, users) for graph in (positives, self.train))
+        of_pairs, (user, item) = users[wanted.place], factors.as_rows(users)
         if self.num_negatives is None or self.num_negatives >= num_items:
-            loss = softmax(*factors.as_rows(users), wanted, theirs, self.temperature)
-            return Step(loss, of_pairs, wanted.item)
+            return Step(softmax(user, item, wanted, theirs, self.temperature), of_pairs, wanted.item)
         drawn = torch.randperm(num_items, generator=generator, device=users.device)[: self.num_negatives]
         if len(users) * len(drawn) > SCORES:
             raise InputError(
                 f"{len(users):,} users and 'num_negatives' {len(drawn):,} are more than {SCORES:,} scores a step; give "
                 "a 'batch_size', or leave 'num_negatives' out: over all items the softmax is computed in parts"
             )
-        user, item = factors.as_rows(users)
         with torch.autocast(user.device.type, enabled=False):
             scores = user.float() @ item.float().index_select(0, drawn).t()
-        # Finite, so that a user who has all of them gets a gradient of 0 and not of nan.
-        scores = scores.masked_fill(_has(theirs, drawn, len(users), num_items), -1e9)
+        place = torch.full((num_items,), -1, device=drawn.device)  # of each item among the drawn ones
+        place[drawn] = torch.arange(len(drawn), device=drawn.device)
+        column = place[theirs.item]
+        has = torch.zeros_like(scores, dtype=torch.bool)
+        has[theirs.place[column >= 0], column[column >= 0]] = True
+        scores = scores.masked_fill(has, -1e9)  # with -inf, a user who has all of them would get a gradient of nan
         scored = factors.pair_scores(of_pairs, wanted.item)
         loss = sampled_softmax(scored, wanted.place, scores, num_items / len(drawn), self.temperature)
         return Step(loss, of_pairs, torch.cat([wanted.item, drawn]))
 
 
-def _has(pairs: Pairs, items: Tensor, num_users: int, num_items: int) -> Tensor:
-    """[B, n] bool: which of some distinct items [n] each user of a batch has a pair with."""
-    column = torch.full((num_items,), -1, device=items.device)
-    column[items] = torch.arange(len(items), device=items.device)
-    found = column[pairs.item] >= 0
-    has = torch.zeros(num_users, len(items), dtype=torch.bool, device=items.device)
-    has[pairs.place[found], column[pairs.item[found]]] = True
-    return has
-
-
 class ClosedForm(RankingObjective):
-    """Ranks with the initialisation, which is fitted to the training ratings; nothing is trained.
-
-    It needs an initialisation that is made of the training ratings (Spectral).
+    """Ranks with the initialisation, which must be one that is fitted to the training ratings. Nothing is trained.
 
     >>> ClosedForm().trains
     False

@@ -1,7 +1,4 @@
-"""L2 penalties on embeddings and biases.
-
-Shape letters: U users, I items, N = U + I nodes, D embedding columns.
-"""
+"""L2 penalties on embeddings and biases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,14 +25,11 @@ class L2:
     """λ / 2 |x|² of embeddings and biases. The loss that is logged is the objective alone.
 
     Args:
-        embeddings: λ of the embeddings.
-        biases: λ of the biases of users and items, where the head learns some.
+        embeddings: λ of the embeddings, 0 or more.
+        biases: λ of the biases of users and items, 0 or more, where the head learns some.
         per: ``node`` (every user and item alike), ``rating`` (each rating penalises its user and its item, and the
             mean over ratings counts) or ``batch`` (the paper's: so does each positive and negative of a step, for the
             objectives that draw them).
-
-    Raises:
-        InputError: a λ is below 0, or there is no such ``per``.
 
     >>> L2(embeddings=2e-5).per
     'node'
@@ -53,16 +47,16 @@ class L2:
             raise InputError(f"'l2.per' must be 'node', 'rating' or 'batch' (got {self.per!r})")
 
     def of(self, model: LightGCN, graph: RatingGraph, step: Step | None = None) -> list[Penalised]:
-        """Each penalised parameter and its λ.
-
-        Args:
-            model: whose parameters they are.
-            graph: what embeddings travel over.
-            step: what was drawn; needed per ``batch``.
-        """
+        """The penalised parameters of a model whose embeddings travel over ``graph``; per ``batch``, in a ``step``."""
         if not (self.embeddings or self.biases):
             return []
-        users, items = self._shares(graph, step)
+        if self.per != "batch":
+            users, items = graph.user_degree / len(graph), graph.item_degree / len(graph)
+        elif step is None or step.users is None or step.items is None:
+            raise InputError("'l2.per' batch needs an objective that returns what it drew, as Bpr; use node or rating")
+        else:
+            users = torch.bincount(step.users, minlength=graph.num_users) / len(step.users)
+            items = torch.bincount(step.items, minlength=graph.num_items) / len(step.users)
         nodes, table, head = torch.cat([users, items]), model.embedding.weight, model.head
         candidates: list[tuple[Any, float, Tensor]] = [
             (table, self.embeddings, nodes.repeat(len(table) // len(nodes))[:, None]),
@@ -74,16 +68,6 @@ class L2:
             for parameter, strength, share in candidates
             if strength and isinstance(parameter, Tensor) and parameter.requires_grad
         ]
-
-    def _shares(self, graph: RatingGraph, step: Step | None) -> tuple[Tensor, Tensor]:
-        """How often each user [U] and each item [I] counts."""
-        if self.per != "batch":
-            return graph.user_degree / len(graph), graph.item_degree / len(graph)
-        if step is None or step.users is None or step.items is None:
-            raise InputError("'l2.per' batch needs an objective that draws pairs, such as Bpr; use node or rating")
-        users = torch.bincount(step.users, minlength=graph.num_users)
-        items = torch.bincount(step.items, minlength=graph.num_items)
-        return users / len(step.users), items / len(step.users)
 
 
 class _WithPenalties(torch.autograd.Function):
@@ -101,7 +85,12 @@ class _WithPenalties(torch.autograd.Function):
 
 
 def with_penalties(loss: Tensor, penalised: Sequence[Penalised]) -> Tensor:
-    """The same loss, whose gradient is that of the loss plus Σ λ / 2 |x|²."""
+    """The same loss, whose gradient is that of the loss plus Σ λ / 2 |x|².
+
+    >>> x = torch.tensor([2.0], requires_grad=True)
+    >>> torch.autograd.grad(with_penalties(x.sum(), [Penalised(x, 0.5)]), x)
+    (tensor([2.]),)
+    """
     if not penalised:
         return loss
     parameters, strengths = zip(*penalised, strict=True)

@@ -1,4 +1,4 @@
-"""Draws for training on pairs: mini-batches and negatives, each from a generator that a step is given.
+"""Draws of a step: pairs, users and negatives.
 
 Shape letters: U users, I items, E pairs, B pairs or users of a batch, n negatives of each.
 """
@@ -14,7 +14,10 @@ from lgcn.graph.ops import EdgePattern
 def drawn_pairs(count: int, size: int | None, generator: torch.Generator) -> Tensor:
     """[B] ascending numbers of pairs out of ``count``, drawn uniformly with replacement; all of them without a size.
 
-    The paper's code draws users uniformly and one pair of each instead, which trains more on users with few.
+    The paper's code draws users uniformly, and one pair of each. It trains more on users with few pairs.
+
+    >>> drawn_pairs(3, None, torch.Generator())
+    tensor([0, 1, 2])
     """
     if size is None:
         return torch.arange(count, device=generator.device)
@@ -22,7 +25,12 @@ def drawn_pairs(count: int, size: int | None, generator: torch.Generator) -> Ten
 
 
 def drawn_users(pattern: EdgePattern, size: int | None, generator: torch.Generator) -> Tensor:
-    """[B] ascending numbers of users who have pairs, drawn uniformly without replacement; all without a size."""
+    """[B] ascending numbers of users who have pairs, drawn uniformly without replacement; all without a size.
+
+    >>> from lgcn.examples import graph
+    >>> drawn_users(graph.pattern, None, torch.Generator())
+    tensor([0, 1, 2])
+    """
     users = pattern.user_starts.diff().nonzero()[:, 0]
     if size is None or size >= len(users):
         return users
@@ -31,15 +39,15 @@ def drawn_users(pattern: EdgePattern, size: int | None, generator: torch.Generat
 
 
 class NegativeSampler:
-    """Draws uniformly among the items that a user has no pair with.
+    """Draws uniformly among the items that a user has no pair with, with one draw for each negative.
 
-    Exact and without a second try: with a user's items a_0 < a_1 < ..., the items that are not among them are those
-    below a_0, between a_0 and a_1, ...; item number r of them (from 0) is r + j, j being how many of the a_m have
-    a_m - m <= r.
+    Let a_0 < a_1 < ... be a user's items. Number r (from 0) of the other items is r + j, where j is how many of the a_m
+    have a_m - m <= r. The items of ``pattern``, the pairs to avoid, are ascending within a user.
 
-    Args:
-        pattern: the pairs to avoid; items ascending within a user.
-        num_items: I.
+    >>> from lgcn.examples import graph
+    >>> NegativeSampler(graph.pattern, 3).draw(torch.tensor([0, 0]), 1, torch.Generator())
+    tensor([[2],
+            [2]])
     """
 
     def __init__(self, pattern: EdgePattern, num_items: int) -> None:
