@@ -32,7 +32,14 @@ from lgcn.evaluation.baselines import Baseline
 from lgcn.runs import settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
 from lgcn.runs.folders import next_version
-from lgcn.runs.lightning_internals import ContinuedCSVLogger, NoProfiler, OneCommandCLI, RunProgressBar, quieten
+from lgcn.runs.lightning_internals import (
+    ContinuedCSVLogger,
+    NoProfiler,
+    OneCommandCLI,
+    RunProgressBar,
+    quicken,
+    quieten,
+)
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
@@ -79,6 +86,7 @@ class LgcnCLI(OneCommandCLI):
 
     def __init__(self, args: list[str], frame: DataFrame | None = None) -> None:
         self.invocation, self.frame = resolve(args), frame
+        quicken(LightGCNModule)
         super().__init__(
             LightGCNModule,
             RatingsDataModule,

@@ -84,6 +84,22 @@ class OneCommandCLI(LightningCLI):
             raise InputError(f"--optimizer or --lr_scheduler: {error}") from error
 
 
+def quicken(kind: type[pl.LightningModule]) -> None:
+    """Make it quick for Lightning to note on a module which hook runs, which it does forty times in a step.
+
+    A text is no parameter, buffer or submodule, which is what torch looks into each time. That takes 0.17 ms of a step
+    of 2 ms (docs/speed.md).
+    """
+
+    def set_attribute(module: pl.LightningModule, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            module.__dict__[name] = value
+        else:
+            super(kind, module).__setattr__(name, value)
+
+    kind.__setattr__ = set_attribute  # type: ignore[assignment, method-assign]
+
+
 def quieten() -> None:
     """Silence what Lightning says to nobody's use."""
     # Lightning advertises other products there.
@@ -146,7 +162,7 @@ class RunProgressBar(TQDMProgressBar):
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning asks its profiler some sixty times a step, and the one that does nothing takes its time over it."""
+    """A profiler that does nothing, quickly: Lightning asks it some sixty times in a step (0.07 ms; docs/speed.md)."""
 
     nothing = nullcontext()
 

@@ -14,8 +14,6 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from lgcn.__main__ import main
 from tests.runs.running import (
     BPR,
     DOT,
@@ -28,6 +26,8 @@ from tests.runs.running import (
     predicted,
     refused,
 )
+
+from lgcn.__main__ import main
 
 # -- what a run leaves behind ----------------------------------------------------------------------------------
 
@@ -92,9 +92,7 @@ def test_the_sparse_tensor_engine_gives_the_same_run(fit: Callable[..., Path], r
 # -- which settings win ----------------------------------------------------------------------------------------
 
 
-def test_commands_take_the_newest_run_of_a_configuration(
-    run: Path, fit: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_commands_take_the_newest_run_of_a_configuration(run: Path, fit: Callable[..., Path], tmp_path: Path) -> None:
     newest = fit("--model.embedding_dim=5")
     assert (run.name, newest.name) == ("version_0", "version_1")
     main(["test", "--run_name", "made", "--runs_dir", str(tmp_path / "runs"), "--ckpt_path", "last"])

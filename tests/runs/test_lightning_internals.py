@@ -14,10 +14,17 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
+from torch import nn
 
 from lgcn.errors import InputError
-from lgcn.runs.lightning_internals import ContinuedCSVLogger, NoProfiler, RunProgressBar, own_words, settle_progress
-from lgcn.training.module import LightGCNModule
+from lgcn.runs.lightning_internals import (
+    ContinuedCSVLogger,
+    NoProfiler,
+    RunProgressBar,
+    own_words,
+    quicken,
+    settle_progress,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +53,20 @@ def test_what_we_read_and_set_is_there() -> None:
     assert "_experiment" in vars(CSVLogger(".")).keys() | vars(CSVLogger).keys()
 
 
-def test_lightning_notes_the_hook_on_the_module_by_setting_an_attribute() -> None:
-    """Which is what LightGCNModule makes quick."""
+def test_noting_the_hook_goes_past_torch_and_nothing_else_does() -> None:
+    """Lightning notes it by setting an attribute of the module."""
     assert "pl_module._current_fx_name = " in inspect.getsource(pl.trainer.call)
-    module = LightGCNModule(2, 2)
+
+    class Module(BoringModel):
+        pass
+
+    quicken(Module)
+    module = Module()
     module._current_fx_name = "training_step"
-    assert module.__dict__["_current_fx_name"] == "training_step"
-    module.something = 3
+    assert module.__dict__["_current_fx_name"] == module._current_fx_name == "training_step"
+    module.something, module.more = 3, nn.Linear(1, 1)
     assert module.something == 3
+    assert {"more.weight", "more.bias"} <= module.state_dict().keys()
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty")  # Lightning's own
