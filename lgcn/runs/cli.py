@@ -289,7 +289,8 @@ def resolve(args: list[str]) -> Invocation:
         peek.add_argument(f"--{option}")
     given, rest = peek.parse_known_args(args[1:])
     checkpoints.import_modules(given.imports)
-    if not args or args[0] not in LgcnCLI.subcommands() or {"-h", "--help"} & set(rest):
+    explains = any(word.split("=")[0].endswith((".help", "-h", "--help")) for word in rest)
+    if not args or args[0] not in LgcnCLI.subcommands() or explains:
         return Invocation([*args[:1], *rest], "lgcn", Path("runs"), None, {})
 
     settings.check_names(settings.options(rest), "the command line")
