@@ -1,4 +1,7 @@
-"""Checkpoints: plain data, and where they are found."""
+"""Checkpoints: where they are, and reading one as plain data.
+
+A run's checkpoints are ``runs/<name>/version_N/checkpoints/best.ckpt`` and ``last.ckpt``.
+"""
 
 import difflib
 import importlib
@@ -17,10 +20,12 @@ from lgcn.errors import InputError
 
 CHECKPOINTS = "checkpoints"
 KINDS = ("best", "last")
+#: What Lightning writes into the checkpoint of a module with hyper-parameters, whoever trained it.
+REQUIRED = {"state_dict", "hyper_parameters", "global_step"}
 
 
 def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
-    """Run folders, the newest first: of one configuration, or of all (then by when they were last changed)."""
+    """The run folders of a configuration, the highest number first; without a name all, the last changed first."""
     found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if re.fullmatch(r"version_\d+", path.name)]
     if name is None:
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -28,21 +33,35 @@ def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
 
 
 def number_of(run: Path) -> int | str:
-    """N of ``version_N``; the folder's name if it is called otherwise."""
+    """N of a folder ``version_N``; the name of any other folder.
+
+    >>> number_of(Path("runs/quickstart/version_3"))
+    3
+    """
     number = re.fullmatch(r"version_(\d+)", run.name)
     return int(number.group(1)) if number else run.name
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that holds a checkpoint; None for a checkpoint elsewhere.
+
+    >>> run_of(Path("runs/quickstart/version_3/checkpoints/best.ckpt")).as_posix()
+    'runs/quickstart/version_3'
+    """
+    folder = checkpoint.resolve().parent
+    return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
 
 
 def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
     """The file that ``best``, ``last`` or a path means.
 
     Args:
-        wanted: ``best`` or ``last`` of the newest run that has one, or a path.
+        wanted: a path, or ``best`` or ``last`` of the newest run that has one.
         runs_dir: where runs are.
-        name: of the configuration whose runs to look at; None looks at all.
+        name: of a configuration, to look at its runs only; None looks at all runs.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     if wanted in KINDS:
         for run in versions(runs_dir, name):
@@ -62,45 +81,33 @@ def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
+    """The content of a checkpoint, on the CPU: plain values and tensors. Nothing in it is executed or imported.
 
     Raises:
-        InputError: the file is not a checkpoint written by ``lgcn fit``, or is damaged.
+        InputError: there is no such file, it is damaged, or it is not the checkpoint of a LightGCNModule.
     """
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not a checkpoint of lgcn, or is damaged; give one that `lgcn fit` wrote")
     try:
         # mmap: what nobody asks for, such as an optimiser's moments, is not read.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-    ) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).split("\n", 1)[0][:200]
-        raise InputError(
-            f"{path} cannot be read as a checkpoint, it is damaged or something else ({reason})"
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= checkpoint.keys():
-        raise InputError(f"{path} is not a checkpoint of lgcn; give one that `lgcn fit` wrote")
-    return checkpoint
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, if it lies in one."""
-    folder = checkpoint.resolve().parent
-    return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
+        raise InputError(f"{path} cannot be read as a checkpoint, it is damaged or another file ({reason})") from error
+    if not isinstance(content, dict) or not content.keys() >= REQUIRED:
+        raise InputError(f"{path} is not a checkpoint of lgcn; give one of a LightGCNModule, such as `lgcn fit` writes")
+    return content
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import the user's own modules, from the current folder, too, so that a checkpoint may name their classes.
+    """Import the user's own modules, also from the current folder, so that a checkpoint may name their classes.
 
     Raises:
         InputError: there is no such module, or it cannot be imported.
+
+    >>> import_modules(["math"])
     """
     for name in names:
         if str(Path.cwd()) not in sys.path:

@@ -1,4 +1,4 @@
-"""Writing files so that one under its own name is whole."""
+"""Writing files: a file is either complete or not there."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from lgcn.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, whose file takes that name once it is written whole, and goes if it is not.
+    """A temporary path to write to; at the end its file becomes ``path``, and after an error it is removed.
 
-    Processes that write the same file at once do not meet: the last one's stays.
+    Several processes may write the same path at once: the last one's file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -26,10 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path, endings: tuple[str, ...]) -> None:
-    """See whether --output can be written, before the work is done that it is for.
+    """Check that --output can be written, before the work starts.
 
     Raises:
-        InputError: it has none of the ``endings``, is a folder, or lies where nothing can be written.
+        InputError: it has none of the ``endings``, is a folder, or cannot be written.
     """
     if path.suffix not in endings:
         shown = f"{', '.join(endings[:-1])} or {endings[-1]}"
@@ -45,7 +45,10 @@ def check_output(path: Path, endings: tuple[str, ...]) -> None:
 
 
 def duplicate(path: Path, target: Path) -> None:
-    """Give ``target`` the content of ``path``, without a copy where the disk can. Later writes must replace files."""
+    """Give ``target`` the content of ``path``, as a hard link where the disk has them.
+
+    The two may then be one file, so whoever writes to either must replace it.
+    """
     with replacing(target) as part:
         try:
             os.link(path, part)

@@ -15,6 +15,7 @@ Shape letters: U users, I items, F factor columns, B pairs.
 
 import io
 import logging
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,27 +70,31 @@ scores, rows = faiss.read_index("items.faiss").search(query, 10)  # plus user bi
 
 
 class Scorer(nn.Module):
-    """Predictions of pairs, given as rows [B] and [B] int64 of users and items; -1 is one that is not in the data."""
+    """Predictions of pairs, given as rows [B] and [B] int64 of users and items; -1 is one that is not in the data.
+
+    >>> factors = Factors(torch.ones(2, 1), torch.tensor([[1.0], [2.0], [9.0]]), None, None, torch.zeros(()))
+    >>> Scorer(factors, RatingScale(1.0, 5.0))(torch.tensor([0, 0]), torch.tensor([1, -1]))
+    tensor([2., 5.])
+    """
 
     def __init__(self, factors: Factors, scale: RatingScale) -> None:
         super().__init__()
         self.scale = scale
-        self.biased = [factors.user_bias is not None, factors.item_bias is not None]
         for name, part in factors._asdict().items():
             self.register_buffer(name, None if part is None else part.clone())
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        factors: Any = Factors(self.user, self.item, self.user_bias, self.item_bias, self.offset)  # type: ignore[arg-type]
+        factors: Any = Factors(*(getattr(self, name) for name in Factors._fields))
         scores: Tensor = factors.predict(user, item)
         return self.scale.clamped(scores)
 
 
 def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[Path]:
-    """Write a model's files into a folder, and say so.
+    """Write a model's files into a folder, and print their names and sizes.
 
     Args:
         recommender: the model.
-        folder: made where it is not there; other files in it stay.
+        folder: where to write; it is made if it is not there, and its other files stay.
         checkpoint: where the model was read from, for the README.
 
     Returns:
@@ -102,53 +107,38 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
-    factors, snapshot = recommender.model.factors, recommender.snapshot
-    known = factors.without_last()
-    titles = {} if snapshot.titles is None else {"title": snapshot.titles, "genres": snapshot.genres}
-    train, faiss = snapshot.train, find_spec("faiss") is not None
-    written = []
-    with Console(stderr=True).status("") as status:
-
-        def write(name: str, how: Any) -> None:
+    model, known, train = recommender.model, recommender.model.factors.without_last(), recommender.snapshot.train
+    user_bias, item_bias = (
+        torch.zeros(len(rows)) if bias is None else bias
+        for rows, bias in ((known.user, known.user_bias), (known.item, known.item_bias))
+    )
+    known = known._replace(user_bias=user_bias, item_bias=item_bias)
+    titles = {"title": recommender.snapshot.titles, "genres": recommender.snapshot.genres}
+    files: dict[str, Callable[[Path], Any]] = {
+        "users.parquet": lambda path: _write_table(
+            path, {"id": recommender.user_ids}, known.user, user_bias, train.user_degree
+        ),
+        "items.parquet": lambda path: _write_table(
+            path, {"id": recommender.item_ids, **titles}, known.item, item_bias, train.item_degree
+        ),
+        "embeddings.safetensors": lambda path: _write_tensors(path, known),
+        "items.faiss": lambda path: _write_index(path, known),
+        "scorer.pt2": lambda path: _write_scorer(path, Scorer(model.factors, model.scale).eval()),
+        "README.md": lambda path: path.write_text(_readme(recommender, checkpoint, faiss), encoding="utf-8"),
+    }
+    if not (faiss := find_spec("faiss") is not None):
+        del files["items.faiss"]
+        (folder / "items.faiss").unlink(missing_ok=True)  # it would be another model's
+    console, progress = Console(highlight=False), Console(stderr=True)
+    with progress.status("") as status:
+        for name, write in files.items():
             status.update(f"writing {name}")
-            path = folder / name
             try:
-                with replacing(path) as part:
-                    how(part)
+                with replacing(folder / name) as part:
+                    write(part)
             except OSError as error:
                 raise InputError(f"--output {folder}: {name} cannot be written: {error.strerror or error}") from error
-            written.append(path)
-
-        write(
-            "users.parquet",
-            lambda path: _table(path, recommender.user_ids, known.user, known.user_bias, train.user_degree, {}),
-        )
-        write(
-            "items.parquet",
-            lambda path: _table(path, recommender.item_ids, known.item, known.item_bias, train.item_degree, titles),
-        )
-        write("embeddings.safetensors", lambda path: _tensors(path, known))
-        if not faiss:
-            (folder / "items.faiss").unlink(missing_ok=True)  # it would be another model's
-        else:
-            write("items.faiss", lambda path: _index(path, known))
-        write("scorer.pt2", lambda path: _scorer(path, recommender))
-        lowest, highest, clamps = recommender.model.scale
-        text = README.format(
-            origin=snapshot.origin,
-            checkpoint=checkpoint.name,
-            offset=float(factors.offset),
-            clamped=f", not below {lowest:g} nor above {highest:g}" if clamps else "",
-            num_users=len(recommender.user_ids),
-            num_items=len(recommender.item_ids),
-            columns=factors.user.shape[1],
-            titled=", title and genres" if titles else "",
-            what="scores" if recommender.ranks else "ratings",
-            index=INDEX if faiss else "",
-            search=SEARCH if faiss else "",
-        )
-        write("README.md", lambda path: path.write_text(text, encoding="utf-8"))
-    console = Console(highlight=False)
+    written = [folder / name for name in files]
     for path in written:
         console.print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True, markup=False)
     if not faiss:
@@ -156,52 +146,53 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
     return written
 
 
-def _bias(bias: Tensor | None, size: int) -> Tensor:
-    return torch.zeros(size) if bias is None else bias
+def _readme(recommender: Recommender, checkpoint: Path, faiss: bool) -> str:
+    lowest, highest, clamps = recommender.model.scale
+    return README.format(
+        origin=recommender.snapshot.origin,
+        checkpoint=checkpoint.name,
+        offset=float(recommender.model.factors.offset),
+        clamped=f", not below {lowest:g} nor above {highest:g}" if clamps else "",
+        num_users=len(recommender.user_ids),
+        num_items=len(recommender.item_ids),
+        columns=recommender.model.factors.user.shape[1],
+        titled=", title and genres" if recommender.snapshot.titles is not None else "",
+        what="scores" if recommender.ranks else "ratings",
+        index=INDEX if faiss else "",
+        search=SEARCH if faiss else "",
+    )
 
 
-def _table(path: Path, ids: list[Any], rows: Tensor, bias: Tensor | None, degree: Tensor, more: dict[str, Any]) -> None:
+def _write_table(path: Path, names: dict[str, Any], rows: Tensor, bias: Tensor, degree: Tensor) -> None:
     """One of the Parquet tables; an embedding is a list of F float32."""
     size, columns = rows.shape
     flat = pa.array(rows.contiguous().numpy().reshape(-1))
     embedding = (
         pa.FixedSizeListArray.from_arrays(flat, columns) if columns else pa.array([[]] * size, pa.list_(pa.float32()))
     )
-    content = {"id": pa.array(ids), **{name: pa.array(texts, pa.string()) for name, texts in more.items()}}
-    content |= {
-        "embedding": embedding,
-        "bias": pa.array(_bias(bias, size).numpy()),
-        "ratings": pa.array(degree.numpy()),
-    }
-    parquet.write_table(pa.table(content), path)
+    texts = {name: pa.array(values) for name, values in names.items() if values is not None}
+    numbers = {"bias": pa.array(bias.numpy()), "ratings": pa.array(degree.numpy())}
+    parquet.write_table(pa.table({**texts, "embedding": embedding, **numbers}), path)
 
 
-def _tensors(path: Path, known: Factors) -> None:
+def _write_tensors(path: Path, known: Factors) -> None:
     from safetensors.torch import save_file
 
-    content = {
-        "user_embeddings": known.user,
-        "item_embeddings": known.item,
-        "user_biases": _bias(known.user_bias, len(known.user)),
-        "item_biases": _bias(known.item_bias, len(known.item)),
-        "offset": known.offset,
-    }
-    save_file({name: tensor.contiguous().clone() for name, tensor in content.items()}, path)
+    names = ("user_embeddings", "item_embeddings", "user_biases", "item_biases", "offset")
+    parts = {name: part for name, part in zip(names, known, strict=True) if part is not None}
+    save_file({name: part.contiguous().clone() for name, part in parts.items()}, path)
 
 
-def _index(path: Path, known: Factors) -> None:
+def _write_index(path: Path, known: Factors) -> None:
     import faiss
 
-    biased = known._replace(item_bias=_bias(known.item_bias, len(known.item)))
-    vectors: NDArray[np.float32] = biased.as_rows()[1].numpy()
+    vectors: NDArray[np.float32] = known.as_rows()[1].numpy()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     faiss.write_index(index, str(path))
 
 
-def _scorer(path: Path, recommender: Recommender) -> None:
-    model = recommender.model
-    scorer = Scorer(model.factors, model.scale).eval()
+def _write_scorer(path: Path, scorer: Scorer) -> None:
     pairs = torch.export.Dim("pairs")
     example = (torch.tensor([0, 1]), torch.tensor([0, 1]))
     program = torch.export.export(scorer, example, dynamic_shapes=({0: pairs}, {0: pairs}))

@@ -8,14 +8,16 @@ Shape letters: I items, B users of a chunk, C propagated columns, F factor colum
 import copy
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -24,7 +26,7 @@ from lgcn.data.snapshot import KIND, Snapshot, snapshot_of
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.budget import users_at_a_time
-from lgcn.graph.ops import EdgePattern
+from lgcn.graph.ops import EdgePattern, row_starts
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
@@ -32,47 +34,57 @@ from lgcn.serving.trained import Population, TrainedModel
 
 log = logging.getLogger(__name__)
 
+Id = int | str
 Exclude = Literal["rated", "training", "none"]
 NewRatings = pd.DataFrame | Mapping[Hashable, float]
 
-KNOWN_COLUMNS = ("user", "item", "rating", "timestamp")
-RATINGS = 1 << 14  # of new users that are folded in at a time
+#: How many of the parts that users have seen are left out.
+EXCLUDED = {"rated": 2, "training": 1, "none": 0}
+RATINGS = 1 << 14  # of new users that are processed at a time
 
 
-class Reason(NamedTuple):
-    """What one of a user's ratings did to a score."""
+# Of these three there are many, and to make a frozen dataclass takes four times as long.
+@dataclass
+class Reason:
+    """What one of a user's ratings adds to a score.
 
-    item: Any  # raw id
+    >>> Reason(7, "Toy Story", 4.5, contribution=0.3).words(implicit=False)
+    'Toy Story (4.5)'
+    """
+
+    item: Id
     title: str | None
     rating: float
     contribution: float
 
     def words(self, implicit: bool) -> str:
-        """The item, and how it was rated, unless the data have no ratings."""
+        """The item and its rating; data that are ``implicit`` have no ratings."""
         return str(self.title or self.item) + ("" if implicit else f" ({self.rating:g})")
 
 
-class Explanation(NamedTuple):
-    """A score in parts: base + own + others + Σ contributions."""
+@dataclass
+class Explanation:
+    """A score in parts: base + own + others + the sum of the ratings' contributions."""
 
-    base: float  # mean and biases
+    base: float  # the mean and the biases
     own: float  # the user's own embedding
-    ratings: list[Reason]  # those that contributed most, the largest first
+    ratings: list[Reason]  # those that contribute most, the largest first
     others: float  # all other ratings of the user together
 
 
-class Recommendation(NamedTuple):
-    """One item for one user."""
+@dataclass
+class Recommendation:
+    """One item for one user: ``score`` is what items are ranked by, ``rating`` the prediction within the scale."""
 
-    item: Any  # raw id
+    item: Id
     title: str | None
     genres: str | None
-    score: float  # what is ranked by; of a model of ratings, the predicted rating
-    rating: float | None  # the prediction, within the scale if the model clamps; None of a model that ranks
+    score: float
+    rating: float | None  # None of a model that ranks
     because: Explanation | None  # if asked for
 
 
-Seen = dict[Exclude, list[EdgePattern]]
+Found = tuple[Any, list[Recommendation]]  # a user, and the user's recommendations
 
 
 class Users(NamedTuple):
@@ -80,7 +92,8 @@ class Users(NamedTuple):
 
     ids: Sequence[Any]  # raw, [n]
     population: Population
-    seen: Seen
+    seen: list[EdgePattern]  # the training ratings, and all others
+    rows: Tensor  # [B], those of them that are asked for
 
 
 class Recommender:
@@ -88,10 +101,6 @@ class Recommender:
 
     Make one with :meth:`from_checkpoint` or :meth:`from_module`. Users and items are named by their raw ids: those of
     the ratings file, integers or texts.
-
-    Args:
-        model: what was trained.
-        snapshot: its data.
 
     >>> from lgcn import LightGCNModule, RatingsDataModule
     >>> data = RatingsDataModule("sample")
@@ -104,56 +113,50 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
-        train, others = snapshot.train.pattern, snapshot.others.pattern
-        seen: Seen = {"rated": [train, others], "training": [train], "none": []}
-        self._known = Users(self.user_ids, model.known, seen)
+        nothing = [None] * len(self.item_ids)
+        self._titles, self._genres = snapshot.titles or nothing, snapshot.genres or nothing
+        seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))
+        self._known = Users(self.user_ids, model.known, seen, rows)
+        #: The fields of a Recommendation that have no value in this model.
+        self._lacking = ["rating"] * self.ranks + ["title", "genres"] * (snapshot.titles is None)
         self._warned = False  # of what new users lack: once is enough
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
-        """The model of a checkpoint, by ``lgcn fit`` or by a Trainer of your own. Nothing else is needed.
+        """The model of a checkpoint, which ``lgcn fit`` or a Trainer of your own wrote. Nothing else is needed.
 
-        A head or channel of your own must be imported already; nothing is imported because a checkpoint says so.
+        Import the module of a head or channel of your own first. A checkpoint imports nothing by itself.
 
         Args:
-            path: the checkpoint.
-            snapshot: its data, where they are at hand already.
+            path: of the checkpoint.
+            snapshot: the model's data, where they are at hand already.
 
         Raises:
-            InputError: there is no such file, or it is not such a checkpoint.
+            InputError: there is no such file, it is no such checkpoint, or a class that it names is not imported.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"there is no checkpoint {path}")
-        checkpoint = read_checkpoint(path)
-        snapshot, settings = snapshot or snapshot_of(checkpoint), dict(checkpoint["hyper_parameters"])
-        state = {
-            name.removeprefix("model."): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith("model.")
-        }
+        checkpoint = read_checkpoint(Path(path))
+        snapshot = snapshot or snapshot_of(checkpoint)
         try:
-            with torch.random.fork_rng(devices=[]):  # the first values are drawn in vain
-                model = LightGCN.of_settings(settings)
-            model.load_state_dict(state)
-            trained = TrainedModel(model.requires_grad_(False), settings, snapshot.train)
+            # The embeddings are replaced at once, so the way they start, perhaps a class of the user's, is not needed.
+            settings = dict(checkpoint["hyper_parameters"])
+            with torch.random.fork_rng(devices=[]):
+                model = LightGCN.of_settings({**settings, "init": None})
+            parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
+            model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
+            return cls(TrainedModel(model, settings, snapshot.train), snapshot)
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
-        return cls(trained, snapshot)
 
     @classmethod
     def from_module(cls, module: Any, data: Any) -> "Recommender":
         """The model of a LightGCNModule as it is now, without a file.
 
         Args:
-            module: the :class:`lgcn.training.module.LightGCNModule`. It may be trained on; this keeps a copy.
+            module: the :class:`lgcn.training.module.LightGCNModule`. This keeps a copy, so training may go on.
             data: the :class:`lgcn.data.datamodule.RatingsDataModule` that it was trained on.
-
-        Raises:
-            InputError: there is nothing to propagate over.
         """
-        model = copy.deepcopy(module.model).cpu().float().requires_grad_(False)
-        return cls(TrainedModel(model, dict(module.hparams), data.snapshot.train), data.snapshot)
+        model = copy.deepcopy(module.model).cpu().float()
+        return cls(TrainedModel(model, dict(module.hparams), data.graphs["train"]), data.snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------
 
@@ -185,43 +188,25 @@ class Recommender:
         Raises:
             InputError: k is not between 1 and the number of items, or no user is left.
         """
-        return self.table(
-            self.each(users, k, ratings=ratings, exclude=exclude, min_ratings=min_ratings, because=because), because > 0
-        )
+        how: dict[str, Any] = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
+        return self.table(self.each(users, k, ratings=ratings, **how), because > 0)
+
+    def table(self, found: Iterable[Found], because: bool = False) -> pd.DataFrame:
+        """What :meth:`each` gives, as the table of :meth:`recommend`."""
+        rows = [(user, rank, *vars(one).values()) for user, ones in found for rank, one in enumerate(ones, 1)]
+        table = pd.DataFrame(rows, columns=["user", "rank", *(field.name for field in fields(Recommendation))])
+        return table.drop(columns=self._lacking + ["because"] * (not because))
 
     def record(self, one: Recommendation) -> dict[str, Any]:
-        """A recommendation for JSON: what there is."""
-        content = {name: value for name, value in one._asdict().items() if name not in self._lacking}
-        del content["because"]
-        if one.because is not None:
-            reasons = [reason._asdict() for reason in one.because.ratings]
-            for reason in reasons if "title" in self._lacking else []:
-                del reason["title"]
-            content["because"] = one.because._asdict() | {"ratings": reasons}
-        return content
-
-    @cached_property
-    def _lacking(self) -> list[str]:
-        """Fields of a :class:`Recommendation` that no recommendation of this model has."""
-        return ["rating"] * self.ranks + ["title", "genres"] * (self.snapshot.titles is None)
-
-    def rated(self, row: int, limit: int) -> list[tuple[int, float]]:
-        """A user's highest training ratings, given the user's index: the items' indices, and the ratings."""
-        train = self.snapshot.train
-        _, edge = train.pattern.edges_of(torch.tensor([row]))
-        best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
-        return [*zip(train.item[best].tolist(), map(as_written, train.rating[best].tolist()), strict=True)]
-
-    def title(self, place: int) -> str:
-        """What to call an item, given its index: its title, or its id."""
-        titles = self.snapshot.titles
-        return (titles[place] if titles else None) or str(self.item_ids[place])
-
-    def table(self, found: Iterable[tuple[Any, list[Recommendation]]], because: bool = False) -> pd.DataFrame:
-        """What :meth:`each` gives, as the table of :meth:`recommend`."""
-        rows = [(user, rank, *one) for user, ones in found for rank, one in enumerate(ones, 1)]
-        table = pd.DataFrame(rows, columns=["user", "rank", *Recommendation._fields])
-        return table.drop(columns=self._lacking + ["because"] * (not because))
+        """A recommendation for JSON, without the fields that have no value in this model."""
+        content = {name: value for name, value in vars(one).items() if name not in self._lacking}
+        if one.because is None:
+            del content["because"]
+            return content
+        reasons = [dict(vars(reason)) for reason in one.because.ratings]
+        for reason in reasons if self.snapshot.titles is None else ():
+            del reason["title"]
+        return content | {"because": vars(one.because) | {"ratings": reasons}}
 
     def each(
         self,
@@ -232,58 +217,57 @@ class Recommender:
         exclude: Exclude = "rated",
         min_ratings: int = 0,
         because: int = 0,
-    ) -> Iterator[tuple[Any, list[Recommendation]]]:
-        """As :meth:`recommend`, one user after another; bad input is said at once."""
+    ) -> Iterator[Found]:
+        """As :meth:`recommend`, one user after another. Bad input raises an error before the first."""
         self._check_k(k)
-        if exclude not in ("rated", "training", "none"):
+        if exclude not in EXCLUDED:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
-        hidden = self.snapshot.train.item_degree < min(min_ratings, 2**62) if min_ratings > 0 else None
-        if hidden is not None and bool(hidden.all()):
-            most = int(self.snapshot.train.item_degree.max())
+        degree = self.snapshot.train.item_degree
+        if min_ratings > (most := int(degree.max())):
             raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
-        if ratings is None:
-            return self._best(self._known, self._rows(users), k, exclude, hidden, because)
-        if users is not None:
+        hidden = degree < min_ratings if min_ratings > 0 else None
+        if ratings is not None and users is not None:
             raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
-        return chain.from_iterable(
-            self._best(new, torch.arange(len(new.ids)), k, exclude, hidden, because) for new in self.new_users(ratings)
-        )
+        known = self._known if users is None else self._known._replace(rows=self._found("user", users))
+        asked = [known] if ratings is None else self.new_users(ratings)
+        return chain.from_iterable(self._best(some, k, exclude, hidden, because) for some in asked)
 
-    def _best(
-        self, users: Users, rows: Tensor, k: int, exclude: Exclude, hidden: Tensor | None, because: int
-    ) -> Iterator[tuple[Any, list[Recommendation]]]:
-        factors, titles, genres = users.population.factors, self.snapshot.titles, self.snapshot.genres
-        for chunk in torch.split(rows, users_at_a_time(len(self.item_ids))):
-            top = top_items(factors, chunk, users.seen[exclude], k, hidden)
-            scores = factors.whole(top.score, chunk)
-            predicted = self.model.scale.clamped(scores).tolist()
-            for row, items, of_items, rating in zip(
-                chunk.tolist(), top.item.tolist(), scores.tolist(), predicted, strict=True
-            ):
-                items = items[: items.index(len(self.item_ids))] if items[-1] == len(self.item_ids) else items
-                explained = self._explained(users.population, row, items, of_items, because) if because else [None] * k
-                yield (
-                    users.ids[row],
-                    [
-                        Recommendation(
-                            self.item_ids[item],
-                            titles[item] if titles else None,
-                            genres[item] if genres else None,
-                            of_items[place],
-                            None if self.ranks else rating[place],
-                            explained[place],
-                        )
-                        for place, item in enumerate(items)
-                    ],
-                )
+    def _best(self, users: Users, k: int, exclude: Exclude, hidden: Tensor | None, because: int) -> Iterator[Found]:
+        factors, ids, nothing = users.population.factors, self.item_ids, repeat(None)
+        for rows in torch.split(users.rows, users_at_a_time(len(ids))):
+            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], k, hidden)
+            scores = factors.whole(top.score, rows)
+            lists = (part.tolist() for part in (rows, top.item, scores, self.model.scale.clamped(scores)))
+            for row, places, of_items, ratings in zip(*lists, strict=True):
+                places = [place for place in places if place < len(ids)]
+                reasons: Iterable[Explanation | None] = nothing
+                if because:
+                    reasons = self._explained(users.population, row, places, of_items[: len(places)], because)
+                values = zip(places, of_items, nothing if self.ranks else ratings, reasons, strict=False)
+                yield users.ids[row], [Recommendation(*self.item(place), *more) for place, *more in values]
 
     @cached_property
     def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating of the data, those that training left out included."""
+        """The lowest and the highest rating of the data, those included that training left out."""
         rating = torch.cat([self.snapshot.train.rating, self.snapshot.others.rating])
         return as_written(float(rating.min())), as_written(float(rating.max()))
+
+    def rated(self, row: int, limit: int) -> list[tuple[int, float]]:
+        """A user's highest training ratings, given the user's index: the items' indices, and the ratings."""
+        train = self.snapshot.train
+        _, edge = train.pattern.edges_of(torch.tensor([row]))
+        best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
+        return [*zip(train.item[best].tolist(), map(as_written, train.rating[best].tolist()), strict=True)]
+
+    def item(self, place: int) -> tuple[Id, str | None, str | None]:
+        """An item's id, title and genres, given its index."""
+        return self.item_ids[place], self._titles[place], self._genres[place]
+
+    def title(self, place: int) -> str:
+        """What to call an item, given its index: its title, or its id."""
+        return self._titles[place] or str(self.item_ids[place])
 
     # -- reasons -------------------------------------------------------------------------------------------
 
@@ -293,17 +277,17 @@ class Recommender:
         Raises:
             InputError: the user or the item is not in the data.
         """
-        row, place = int(self._rows([user])[0]), int(self._places([item])[0])
-        score = float(self.model.factors.predict(torch.tensor([row]), torch.tensor([place])))
-        return self._explained(self.model.known, row, [place], [score], len(self.item_ids))[0]
+        row, place = self._found("user", [user]), self._found("item", [item])
+        score = self.model.factors.predict(row, place).tolist()
+        return self._explained(self.model.known, int(row), place.tolist(), score, len(self.item_ids))[0]
 
     def _explained(
         self, population: Population, row: int, items: list[int], scores: list[float], most: int
     ) -> list[Explanation]:
-        """Of one user's scores for some items, what each of the user's ratings did to them."""
+        """One user's scores for some items in parts, with the ``most`` ratings that contribute most."""
         factors, graph = population.factors, population.graph
-        place = torch.tensor(items, dtype=torch.int64)
-        _, edge = graph.pattern.edges_of(torch.tensor([row]))
+        place, user = torch.tensor(items, dtype=torch.int64), torch.tensor([row])
+        _, edge = graph.pattern.edges_of(user)
         rated = graph.item[edge].long()
         carried = torch.zeros(len(rated), population.columns.shape[1])
         for weight, sent in zip(population.weights, self.model.sent, strict=True):
@@ -311,26 +295,22 @@ class Recommender:
         contribution = self.model.head.reads(population.columns[row], factors.item[place]) @ carried.t()
         if population.corrections is not None:
             contribution = contribution + factors.item[place] @ population.corrections[edge].t()
-        base = factors.offset + torch.zeros(len(items))
-        if population.bias is not None:
-            base = base + population.bias[row]
-        if factors.item_bias is not None:
-            base = base + factors.item_bias[place]
+        # Without embeddings, and without what is propagated, a score is mean and biases.
+        bare = factors._replace(user=factors.user[:, :0], item=factors.item[:, :0], user_bias=population.bias)
+        basis, total = bare.predict(user.expand(len(place)), place), contribution.sum(dim=1)
         best = contribution.topk(min(most, len(rated)), dim=1)
-        others = contribution.sum(dim=1) - best.values.sum(dim=1)
-        own = torch.tensor(scores[: len(items)]) - base - contribution.sum(dim=1)
-        ratings, titles = graph.rating[edge].tolist(), self.snapshot.titles
-        explained = []
-        for values, places, parts in zip(
-            best.values.tolist(), best.indices.tolist(), torch.stack([base, own, others], dim=1).tolist(), strict=True
-        ):
-            reasons = [
-                Reason(self.item_ids[index], titles[index] if titles else None, as_written(ratings[at]), value)
-                for at, value in zip(places, values, strict=True)
-                for index in [int(rated[at])]
-            ]
-            explained.append(Explanation(parts[0], parts[1], reasons, parts[2]))
-        return explained
+        parts = torch.stack([basis, torch.tensor(scores) - basis - total, total - best.values.sum(dim=1)], dim=1)
+        places, ratings = rated.tolist(), graph.rating[edge].tolist()
+
+        def reason(at: int, value: float) -> Reason:
+            item, title, _ = self.item(places[at])
+            return Reason(item, title, as_written(ratings[at]), value)
+
+        lists = (part.tolist() for part in (parts, best.indices, best.values))
+        return [
+            Explanation(base, own, [*map(reason, chosen, values)], others)
+            for (base, own, others), chosen, values in zip(*lists, strict=True)
+        ]
 
     # -- new users -----------------------------------------------------------------------------------------
 
@@ -338,14 +318,15 @@ class Recommender:
         """Users that the model has never seen, from their ratings, without training; some at a time.
 
         Args:
-            ratings: a table with columns item, rating (not of implicit data), user, without which all are one
-                user's, and timestamp (seconds since 1970) where there are times; or one user's ratings by item. Items
-                that are not in the data are left out, with a warning, and so are users who are left without any. Of a
-                pair that is there twice the last counts.
+            ratings: one user's ratings by item; or a table with columns item, rating (not of implicit data), user
+                (without it all ratings are one user's) and, for a model with a channel that uses times, timestamp
+                (seconds since 1970; without it all count as given at the latest training time). Items that are not in
+                the data are left out, with a warning, and so are users who are left without any. Of a pair that is
+                there twice the last counts.
 
         Raises:
-            InputError: nothing is left, a rating is not a number or outside the scale, or the model is one without
-                propagation.
+            InputError: nothing is left, a rating is not a number or outside the scale, a time is not a number, or the
+                model is one without propagation.
         """
         if not self.model.propagates:
             raise InputError("this model propagates nothing (num_layers 0): it knows nothing of users without training")
@@ -353,76 +334,75 @@ class Recommender:
             self._warned = True
             log.warning(
                 "this model gives users embeddings of their own (--model.ego_layer, --data.add_self_loops), which new "
-                "users do not have; they are served from their ratings and what users have in the mean"
+                "users do not have; they are served from their ratings and the mean of these embeddings"
             )
-        return self._folded_in(*self._checked(ratings))
+        return self._served(*self._checked(ratings))
 
-    def _folded_in(
-        self, ids: list[Any], user: Tensor, item: Tensor, rating: Tensor, time: Tensor | None
-    ) -> Iterator[Users]:
-        """As many users at a time as have RATINGS ratings, or one; given :meth:`_checked` ratings."""
+    def _served(self, ids: list[Any], columns: list[Tensor]) -> Iterator[Users]:
+        """As many users at a time as have RATINGS ratings, or one who has more."""
         lowest, kind = self.snapshot.min_rating, {name: getattr(self.snapshot.train, name) for name in KIND}
-        if lowest is not None and (low := int((rating < lowest).sum())):
-            log.warning("left out %s below %g, as in training", _counted(low, "rating"), lowest)
-        whole = RatingGraph.from_edges(user, item, rating, len(ids), len(self.item_ids), time=time, **kind)
-        first, starts = 0, whole.pattern.user_starts
+        first, starts, num_items = 0, row_starts(columns[0].bincount()), len(self.item_ids)
         while first < len(ids):
             last = max(int(torch.searchsorted(starts, starts[first] + RATINGS, right=True)) - 1, first + 1)
-            edges = slice(int(starts[first]), int(starts[last]))
-            columns = whole.user[edges] - first, whole.item[edges], whole.rating[edges]
-            times = None if whole.time is None else whole.time[edges]
-            part = RatingGraph(*columns, last - first, whole.num_items, time=times, **kind)
-            seen: Seen = {"rated": [part.pattern], "training": [part.pattern], "none": []}
+            user, item, rating, *time = (column[starts[first] : starts[last]] for column in columns)
+            kind["time"] = time[0] if time else None
+            part = RatingGraph.from_edges(user - first, item, rating, last - first, num_items, **kind)
             kept = part if lowest is None else part.part(part.rating >= lowest)
-            yield Users(ids[first:last], self.model.new(kept), seen)
+            yield Users(ids[first:last], self.model.new(kept), [part.pattern], torch.arange(last - first))
             first = last
 
-    def _checked(self, ratings: NewRatings) -> tuple[list[Any], Tensor, Tensor, Tensor, Tensor | None]:
-        """Raw ids of the users. Of each rating that can be used: its user's place in them, item, value, and time."""
+    def _checked(self, ratings: NewRatings) -> tuple[list[Any], list[Tensor]]:
+        """The users' raw ids; of the ratings that can be used, sorted by user: user, item, value and perhaps time."""
         if isinstance(ratings, Mapping):
-            columns: dict[str, list[Any]] = {"item": list(ratings), "rating": list(ratings.values())}
-        else:
-            columns = {str(name): ratings[name].tolist() for name in ratings if name in KNOWN_COLUMNS}
-        for name in ("item",) if self.snapshot.implicit else ("item", "rating"):
-            if name not in columns:
+            ratings = pd.DataFrame({"item": list(ratings), "rating": list(ratings.values())})
+        implicit, lowest = self.snapshot.implicit, self.snapshot.min_rating
+        for name in ("item",) if implicit else ("item", "rating"):
+            if name not in ratings:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, ratings))})")
-        raw, lowest, highest = columns["item"], *self.scale
+        names = ("user", "item", "rating", "timestamp")
+        columns = {name: ratings[name].tolist() for name in names if name in ratings}
+        raw, times = columns["item"], list[NDArray[np.float64]]()
         rating = np.ones(len(raw), dtype=np.float32)
-        if not self.snapshot.implicit:
-            # Compared as they are kept, so that none of the data's own ratings is outside.
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-                rating = np.asarray(pd.to_numeric(columns["rating"], errors="coerce"), dtype=np.float32)
-            if len(wrong := np.flatnonzero(~((rating >= lowest) & (rating <= highest)))):
-                raise InputError(
-                    f"the rating {columns['rating'][wrong[0]]} of item {raw[wrong[0]]} is not between {lowest:g} and "
-                    f"{highest:g}, the scale of the data ({_counted(len(wrong), 'such rating')})"
-                )
+        if not implicit:
+            low, high = self.scale
+            needed = f"between {low:g} and {high:g}, the scale of the data"
+            rating = _numbers(columns, "rating", self.scale, needed).astype(np.float32)
+            if lowest is not None and (count := int((rating < lowest).sum())):
+                log.warning("left out %s below %g, as in training", _counted(count, "rating"), lowest)
+        if self.model.propagation.uses_times and "timestamp" in columns:
+            times = [_numbers(columns, "timestamp", (-(2**53), 2**53), "a number, the seconds since 1970")]
         item = self.snapshot.items.encode(raw)
         _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "rating")
         user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
         if "user" in columns:
             user, ids = pd.factorize(pd.Index(columns["user"]))
+            if len(known := ids[self.snapshot.users.encode(ids) >= 0]):
+                named = _counted(len(known), "user"), _shown(known.tolist())
+                log.warning("%s with ids of the data (%s): they are served from the new ratings alone", *named)
         usable = np.flatnonzero((item >= 0) & (user >= 0))
+        if times:
+            usable = usable[np.argsort(times[0][usable], kind="stable")]
         pair = user[usable] * len(self.item_ids) + item[usable]
-        usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]
+        usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]  # the last of each pair
         if not len(usable):
             raise InputError("no rating is left: none of the items is in the data that the model was trained on")
         present, place = np.unique(user[usable], return_inverse=True)
         _name_unknown("user", ids.delete(present).tolist(), "user", "without a known item")
-        time = None
-        if "timestamp" in columns:
-            time = torch.from_numpy(np.asarray(columns["timestamp"], dtype=np.int64)[usable])
-        used = torch.from_numpy(place), torch.from_numpy(item[usable]), torch.from_numpy(rating[usable])
-        return ids[present].tolist(), *used, time
+        others: list[NDArray[Any]] = [item, rating, *times]
+        used = (place, *(column[usable] for column in others))
+        return ids[present].tolist(), [torch.from_numpy(column) for column in used]
 
     # -- predictions and neighbours ------------------------------------------------------------------------
 
-    def predict(self, users: Iterable[Hashable], items: Iterable[Hashable]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    def predict(
+        self, users: Iterable[Hashable], items: Iterable[Hashable], ratings: NewRatings | None = None
+    ) -> NDArray[np.float32]:
         """Predicted ratings of pairs, or the scores of a model that ranks: what ``lgcn predict`` writes.
 
         Args:
             users: raw ids, one for each of ``items``. One that is not in the data is predicted from the other side.
             items: likewise.
+            ratings: new users' ratings, as for :meth:`new_users`; ``users`` are theirs then.
 
         Returns:
             [n] float32.
@@ -430,36 +410,22 @@ class Recommender:
         Raises:
             InputError: the two differ in length.
         """
-        indices = [
-            torch.from_numpy(ids.encode(list(given)))
-            for ids, given in ((self.snapshot.users, users), (self.snapshot.items, items))
-        ]
-        if len(indices[0]) != len(indices[1]):
-            raise InputError(f"'users' and 'items' differ in length: {len(indices[0])} and {len(indices[1])}")
-        scores = self.model.scale.clamped(self.model.factors.predict(*indices))
-        predicted: np.ndarray[Any, np.dtype[np.float32]] = scores.numpy()
-        return predicted
-
-    def predict_new(
-        self, ratings: NewRatings, users: Iterable[Hashable], items: Iterable[Hashable]
-    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
-        """As :meth:`predict`, of users who are not in the data, from their ratings (as for :meth:`new_users`)."""
         users, place = list(users), torch.from_numpy(self.snapshot.items.encode(list(items)))
         if len(users) != len(place):
             raise InputError(f"'users' and 'items' differ in length: {len(users)} and {len(place)}")
-        predicted = self.model.factors.predict(torch.full((len(users),), -1), place)
-        for new in self.new_users(ratings):
+        of_known = np.full(len(users), -1) if ratings is not None else self.snapshot.users.encode(users)
+        scores = self.model.factors.predict(torch.from_numpy(of_known), place)
+        for new in self.new_users(ratings) if ratings is not None else ():
             ids, factors = Vocabulary(new.ids), new.population.factors
-            row_of = np.append(np.argsort(ids.encode(new.ids)), -1)  # of an id's place among them; the last is no place
+            row_of = np.append(np.argsort(ids.encode(new.ids)), -1)  # by the id's place in ids; the last is for none
             rows = torch.from_numpy(row_of[ids.encode(users)])
-            asked = (rows >= 0).nonzero()[:, 0]
-            of_both = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
-            predicted[asked] = of_both.predict(rows[asked], place[asked])
-        values: np.ndarray[Any, np.dtype[np.float32]] = self.model.scale.clamped(predicted).numpy()
+            theirs = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
+            scores[rows >= 0] = theirs.predict(rows[rows >= 0], place[rows >= 0])
+        values: NDArray[np.float32] = self.model.scale.clamped(scores).numpy()
         return values
 
     def similar(self, items: Iterable[Hashable], k: int = 10) -> pd.DataFrame:
-        """The k items nearest to each item: the largest cosine of their factors, i.e. liked by the same users.
+        """The k items nearest to each item: the largest cosine of their factors, which means liked by the same users.
 
         Args:
             items: raw ids. Those that are not in the data, or have no training ratings, are left out, with a warning.
@@ -473,32 +439,33 @@ class Recommender:
             InputError: k is not between 1 and the number of items, no item is left, or the model has no factors.
         """
         self._check_k(k)
-        places = self._places(items)
-        known = self.model.graph.item_degree[places] > 0
-        _name_unknown("item", [self.item_ids[at] for at in places[~known].tolist()], "item", "without training ratings")
-        places = places[known]
+        places, rated = self._found("item", items), self.model.graph.item_degree > 0
+        unrated = [self.item_ids[at] for at in places[~rated[places]].tolist()]
+        _name_unknown("item", unrated, "item", "without training ratings")
+        places = places[rated[places]]
         if not len(places):
             raise InputError("none of the items has a training rating")
-        rows, titles, genres = [], self.snapshot.titles, self.snapshot.genres
+        rows = []
         for chunk in torch.split(places, users_at_a_time(len(self.item_ids))):
             cosine = self._directions[chunk] @ self._directions.t()
-            cosine[:, self.model.graph.item_degree == 0] = -torch.inf
+            cosine[:, ~rated] = -torch.inf
             cosine[torch.arange(len(chunk)), chunk] = -torch.inf
-            best = cosine.topk(min(k, len(self.item_ids)), dim=1)
+            best = cosine.topk(k, dim=1)
             for item, values, near in zip(chunk.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
-                for rank, (value, other) in enumerate(zip(values, near, strict=True), 1):
-                    if value > -np.inf:
-                        title = () if titles is None or genres is None else (titles[other], genres[other])
-                        rows.append((self.item_ids[item], rank, self.item_ids[other], *title, value))
-        names = [] if titles is None else ["title", "genres"]
-        return pd.DataFrame(rows, columns=["item", "rank", "similar", *names, "similarity"])
+                rows += [
+                    (self.item_ids[item], rank, *self.item(other), value)
+                    for rank, (value, other) in enumerate(zip(values, near, strict=True), 1)
+                    if value > -np.inf
+                ]
+        table = pd.DataFrame(rows, columns=["item", "rank", "similar", "title", "genres", "similarity"])
+        return table.drop(columns=["title", "genres"] * (self.snapshot.titles is None))
 
     @cached_property
     def _directions(self) -> Tensor:
         """[I, F], the items' factors at length 1."""
         items = self.model.known.factors.item
         if not items.shape[1]:
-            raise InputError("the linear head leaves nothing of an item but a bias: no two are alike; use head dot")
+            raise InputError("the linear head leaves nothing of an item but a bias: no two are alike; use head DotHead")
         return normalize(items, dim=1)
 
     # -- ids -----------------------------------------------------------------------------------------------
@@ -507,21 +474,12 @@ class Recommender:
         if not isinstance(k, int) or not 1 <= k <= len(self.item_ids):
             raise InputError(f"'k' must be between 1 and {len(self.item_ids):,}, the number of items (got {k})")
 
-    def _rows(self, users: Iterable[Hashable] | None) -> Tensor:
-        if users is None:
-            return torch.arange(len(self.user_ids))
-        return self._found("user", users)
-
-    def _places(self, items: Iterable[Hashable]) -> Tensor:
-        return self._found("item", items)
-
     def _found(self, what: Literal["user", "item"], given: Iterable[Hashable]) -> Tensor:
         """The indices of those ids that are in the data."""
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise InputError(f"'{what}s' must be a list of ids (got {given!r}); give [{given!r}]")
         given = list(given)
-        ids = self.snapshot.users if what == "user" else self.snapshot.items
-        index = ids.encode(given) if given else np.zeros(0, dtype=np.int64)
+        index = (self.snapshot.users if what == "user" else self.snapshot.items).encode(given)
         _name_unknown(what, [raw for raw, at in zip(given, index, strict=True) if at < 0], what)
         index = index[index >= 0]
         if not len(index):
@@ -533,16 +491,34 @@ class Recommender:
 
 @lru_cache(maxsize=4096)
 def as_written(rating: float) -> float:
-    """A float32 as the number that somebody wrote: 4.7, and not 4.699999809."""
+    """A float32 as the number that somebody wrote.
+
+    >>> as_written(torch.tensor(4.7).item())  # 4.699999809265137
+    4.7
+    """
     return float(str(np.float32(rating)))
+
+
+def _numbers(columns: dict[str, Any], name: str, within: tuple[float, float], needed: str) -> NDArray[np.float64]:
+    """A column of new users' ratings as numbers, which may be given as texts."""
+    values: NDArray[np.float64] = pd.to_numeric(pd.Series(columns[name], dtype=object), errors="coerce").to_numpy(float)
+    with np.errstate(over="ignore"):  # compared as float32, which is how the data's own ratings are kept
+        rounded = values.astype(np.float32)
+    if len(wrong := np.flatnonzero(~((rounded >= within[0]) & (rounded <= within[1])))):
+        value, item = columns[name][wrong[0]], columns["item"][wrong[0]]
+        raise InputError(f"the {name} {value} of item {item} is not {needed} ({_counted(len(wrong), f'such {name}')})")
+    return values
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def _shown(ids: list[Any]) -> str:
+    return ", ".join(str(raw)[:50] for raw in ids[:5]) + (", ..." if len(ids) > 5 else "")
+
+
 def _name_unknown(what: str, ids: list[Any], of: str, why: str = "not in the data") -> None:
-    """Say what is left out: of ``ids`` of users or items, so many users, items or ratings."""
+    """Warn that ids of users or items (``what``) are left out, counting users, items or ratings (``of``)."""
     if ids:
-        shown = ", ".join(str(raw)[:50] for raw in ids[:5]) + (", ..." if len(ids) > 5 else "")
-        log.warning("left out %s: the %s is %s (%s)", _counted(len(ids), of), what, why, shown)
+        log.warning("left out %s: the %s is %s (%s)", _counted(len(ids), of), what, why, _shown(ids))

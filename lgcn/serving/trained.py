@@ -1,4 +1,4 @@
-"""A trained model at work, and its users as tables: those it was trained on and those it has never seen.
+"""A trained model at work: its users as tables, those it was trained on and those it has never seen.
 
 Propagation is linear, so a user's columns are a sum over the user's ratings (LightGCN, equations 7 and 8, with the
 channels of :mod:`lgcn.graph.channels`):
@@ -38,13 +38,13 @@ from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 from lgcn.model.lightgcn import LightGCN
 
-RIDGE = 5.0  # of a new user's correction: so many ratings of a mean item that say it is 0
+RIDGE = 5.0  # strength of the ridge on a new user's d: so many ratings of a mean item that say d is 0
 
 
 class Population(NamedTuple):
     """Users as tables with a row each."""
 
-    factors: Factors  # of these users, [n + 1, F], and all items, [I, F]; the last row is that of anybody else
+    factors: Factors  # of these users, [n + 1, F], and all items, [I, F]; the last row is for any other user
     columns: Tensor  # [n, C], x
     bias: Tensor | None  # [n], the part of the users' biases that is not propagated
     graph: RatingGraph  # the ratings that are propagated
@@ -56,23 +56,25 @@ class TrainedModel:
     """A model after propagation, on the CPU. It does not change.
 
     Args:
-        model: with its trained parameters.
+        model: with its trained parameters, on the CPU. It is frozen.
         settings: the hyper-parameters of its LightGCNModule, plain values.
         train: the training ratings.
 
     Raises:
-        InputError: there is nothing to propagate over.
+        InputError: the ratings lack what a channel needs, or there is nothing to propagate over.
 
+    >>> from lgcn import LightGCNModule
     >>> from lgcn.examples import graph
-    >>> settings = {"propagation": {"over": "ratings"}, "ranks": False, "clamp": True, "l2": {}}
-    >>> model = TrainedModel(LightGCN(3, 3, head="DotHead", num_layers=1).requires_grad_(False), settings, graph)
-    >>> model.factors.user.shape  # one row more, for anybody who is not in the data
-    torch.Size([4, 64])
+    >>> module = LightGCNModule(num_users=3, num_items=3, embedding_dim=4, head="DotHead")
+    >>> TrainedModel(module.model, module.hparams, graph).factors.user.shape  # one row for users not in the data
+    torch.Size([4, 4])
     """
 
     def __init__(self, model: LightGCN, settings: Mapping[str, Any], train: RatingGraph) -> None:
-        self.settings, self.head, self.ranks = settings, model.head, bool(settings["ranks"])
+        self.head = model.requires_grad_(False).eval().head
+        self.settings, self.ranks = settings, bool(settings["ranks"])
         self.propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
+        self.propagation.check(train)
         self.graph = graph = self.propagation.ratings(train)
         if not len(graph):
             raise InputError("the checkpoint's data has no ratings that are propagated over")
@@ -82,26 +84,23 @@ class TrainedModel:
         combined, own = torch.zeros(()), torch.zeros(())
         self.sent: list[Tensor] = []  # of each channel [I, C], z
         weights = []
-        with torch.no_grad():
-            for matrix, table in zip(self.propagation.matrices(graph), model.projected(), strict=True):
-                assert isinstance(matrix, BipartiteMatrix)
-                sent = sparse_polynomial(matrix, table, alpha[1:]) if alpha[1:] else torch.zeros_like(table)
-                combined = combined + alpha[0] * table + matrix @ sent
-                own = own + alpha[0] * table[:num_users]
-                if matrix.diagonal is not None:
-                    own = own + matrix.diagonal[:num_users, None] * sent[:num_users]
-                self.sent.append(sent[num_users:].clone())
-                weights.append(matrix.by_user.values())
-            user, item = combined[:num_users], combined[num_users:]
-            #: Of pairs; index -1 is a user or item that is not in the data.
-            self.factors = model.completed(model.head(user, item), graph, replace_items=not self.ranks)
+        for matrix, table in zip(self.propagation.matrices(graph), model.projected(), strict=True):
+            assert isinstance(matrix, BipartiteMatrix)
+            sent = sparse_polynomial(matrix, table, alpha[1:]) if alpha[1:] else torch.zeros_like(table)
+            combined = combined + alpha[0] * table + matrix @ sent
+            own = own + alpha[0] * table[:num_users]
+            if matrix.diagonal is not None:
+                own = own + matrix.diagonal[:num_users, None] * sent[:num_users]
+            self.sent.append(sent[num_users:].clone())
+            weights.append(matrix.by_user.values())
+        user, item = combined[:num_users], combined[num_users:]
+        #: Of pairs; index -1 is a user or item that is not in the data.
+        self.factors = model.completed(model.head(user, item), graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
         self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
         self.has_own_embeddings = bool(own.any())
-        self._mean_own = own[graph.user_degree > 0].mean(dim=0)
-
-    # -- new users -----------------------------------------------------------------------------------------
+        self._mean_own, self._item_scale = own[graph.user_degree > 0].mean(dim=0), self.propagation.item_scale(graph)
 
     def new(self, ratings: RatingGraph) -> Population:
         """Users that the model has never seen, from their ratings of its items.
@@ -131,7 +130,7 @@ class TrainedModel:
         return Population(factors, columns, fitted, graph, weights, corrections)
 
     def _of_users(self, columns: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Factors [n, F] of propagated columns [n, C], and the biases [n] that are propagated, too."""
+        """Factors [n, F] of propagated columns [n, C], and the biases [n] if they are propagated, too."""
         factors: Factors = self.head(columns, columns[:0])
         return factors.user, factors.user_bias if self.head.propagates_biases else None
 
@@ -145,7 +144,8 @@ class TrainedModel:
         left = (columns - self._mean_own)[user]
         for weight, sent in zip(weights, self.sent, strict=True):
             left.addcmul_(weight[:, None], sent[item], value=-1.0)
-        # Where nothing else travels the difference is not quite 0, which a cosine would make a direction of.
+        # Where no other rating sends anything, rounding leaves a difference of almost 0. A cosine would read a
+        # direction from it.
         nothing = left.norm(dim=1) < 1e-6 * columns.norm(dim=1)[user]
         left = left.masked_fill(nothing[:, None], 0.0)
         rows, bias = self._of_users(self._mean_own + growth[user, None] * left)
@@ -162,20 +162,14 @@ class TrainedModel:
 
     @cached_property
     def _penalty(self) -> Tensor:
-        """[F + 1, F + 1], diagonal: on d, and on b that of training, where it has one and the head learns biases."""
+        """[F + 1, F + 1], diagonal: on d, and on b. The latter is training's, if that had one on each user's bias."""
         factors, l2 = self.known.factors, self.settings["l2"]
-        strength = l2.get("biases", 0.0)
         of_d = RIDGE * factors.item[self.graph.item.long()].square().sum(dim=1).mean()
-        learned = self.known.bias is not None and strength and l2.get("per", "node") == "node"
-        of_b = strength / 2 * len(self.graph) if learned else BiasBaseline.user_reg
+        penalised = self.known.bias is not None and l2["biases"] and l2["per"] == "node"
+        of_b = l2["biases"] / 2 * len(self.graph) if penalised else BiasBaseline.user_reg
         return torch.diag(torch.cat([of_d.expand(factors.item.shape[1]), torch.tensor([of_b])]))
 
     @cached_property
     def _statistics(self) -> list[Any]:
-        """What each channel knows of the training ratings."""
+        """The channels' statistics of the training ratings."""
         return self.propagation.statistics(self.graph)
-
-    @cached_property
-    def _item_scale(self) -> Tensor:
-        """[I], what items' degrees make of a weight."""
-        return self.propagation.item_scale(self.graph)

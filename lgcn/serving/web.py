@@ -10,7 +10,7 @@
     POST /api/recommendations                for somebody new, from their ratings
     GET  /openapi.json                       all of this in detail
 
-Everything is answered from memory. An error is a JSON object with one text, ``error``, and tells nothing of this
+Everything is answered from memory. An error is a JSON object with one text, ``error``, which says nothing about this
 machine.
 """
 
@@ -28,7 +28,7 @@ import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
-from lgcn.serving.recommender import Exclude, Recommendation, Recommender, as_written
+from lgcn.serving.recommender import Exclude, Id, Recommendation, Recommender, as_written
 
 try:
     import uvicorn
@@ -48,9 +48,9 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page.html")
 LARGEST_BODY = 1 << 20  # bytes
 MOST = 1000  # items or ratings in one answer or question
-MOST_REASONS = 20  # for each item; more of both would keep everybody else waiting
-LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser asks for it
-# The page brings all it needs along; nothing is loaded from anywhere else, and nobody may put it into a frame.
+MOST_REASONS = 20  # for each item; more of both would keep all others waiting
+LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser writes it
+# The page holds all it needs. It loads nothing from elsewhere, and no other page may show it in a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -59,7 +59,9 @@ HEADERS = {
 }
 
 Count = Annotated[int, Query(ge=1, le=MOST)]
-Id = int | str
+Reasons = Annotated[int, Query(ge=0, le=MOST_REASONS)]
+Least = Annotated[int, Query(ge=0)]
+Words = Annotated[str, Query(max_length=200)]
 
 
 class Rating(BaseModel):
@@ -78,45 +80,11 @@ class Question(BaseModel):
     min_ratings: Annotated[int, Field(ge=0)] = 0
 
 
-class Reason(BaseModel):
-    """What one of the user's ratings did to a score."""
-
-    item: Id
-    title: str | None = None
-    rating: float
-    contribution: float
-
-
-class Because(BaseModel):
-    """A score in parts: base + own + others + the contributions."""
-
-    base: float
-    own: float
-    ratings: list[Reason]
-    others: float
-
-
-class Item(BaseModel):
-    """An item."""
-
-    item: Id
-    title: str | None = None
-    genres: str | None = None
-
-
-class Recommended(Item):
-    """An item for a user: score is what is ranked by, rating the prediction within the scale."""
-
-    score: float
-    rating: float | None = None
-    because: Because | None = None
-
-
 class Recommendations(BaseModel):
     """The best first. ``unknown``: items of the question that are not in the data."""
 
     user: Id | None = None
-    recommendations: list[Recommended]
+    recommendations: list[Recommendation]
     unknown: list[Id] = []
 
 
@@ -125,20 +93,15 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
 
     Args:
         recommender: the model.
-        local: whether only requests to this machine by its local names are answered, so that a page from elsewhere
-            cannot ask through a name of its own that points here.
+        local: answer only requests that ask for this machine by its local names. A page from elsewhere that reaches
+            it by a name of its own, which points here, gets no answer then.
     """
-    app = FastAPI(
-        title="lgcn",
-        version=__version__,
-        description="Recommendations of a trained LightGCN.",
-        default_response_class=Json,
-        docs_url=None,  # these two load scripts from elsewhere
-        redoc_url=None,
-    )
+    about: Any = {"title": "lgcn", "version": __version__, "description": "Recommendations of a trained LightGCN."}
+    # The pages at docs_url and redoc_url would load scripts from elsewhere.
+    app = FastAPI(**about, default_response_class=Json, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, local=local)
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    for kind in (StarletteHTTPException, RequestValidationError, InputError, Exception):
+        app.add_exception_handler(kind, failed)
     api = Api(recommender)
     app.get("/", response_class=HTMLResponse, include_in_schema=False)(api.show)
     app.get("/api/model")(api.model)
@@ -152,15 +115,15 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
 
 
 class Api:
-    """The answers. They are short and all made by one thread, which is faster than to change threads for each."""
+    """The answers. They are short, and one thread makes them all: to change threads for each would take longer."""
 
     def __init__(self, recommender: Recommender) -> None:
         self.recommender, self.snapshot = recommender, recommender.snapshot
-        degree = self.snapshot.train.item_degree
-        self.degree, self.by_degree = degree.tolist(), degree.argsort(descending=True, stable=True).tolist()
-        self.lowered = [recommender.title(place).lower() for place in range(len(self.degree))]
-        self.page = PAGE.read_text(encoding="utf-8")
         train = self.snapshot.train
+        self.degree = train.item_degree.tolist()
+        self.by_degree = train.item_degree.argsort(descending=True, stable=True).tolist()
+        self.lowered = [recommender.title(place).lower() for place in range(train.num_items)]
+        self.page = PAGE.read_text(encoding="utf-8")
         values = [*map(as_written, train.rating.unique().tolist())]  # type: ignore[no-untyped-call]  # torch's
         self.about = {
             "ranks": recommender.ranks,
@@ -174,7 +137,7 @@ class Api:
             "values": values if len(values) <= 20 else None,
             "own_embeddings": recommender.model.has_own_embeddings,
         }
-        with suppress(InputError):  # so that the first new user waits no longer than the others
+        with suppress(InputError):  # the first new user would wait longer than the others
             list(recommender.new_users({recommender.item_ids[self.by_degree[0]]: recommender.scale[1]}))
 
     async def show(self) -> HTMLResponse:
@@ -185,9 +148,7 @@ class Api:
         """What the model is and knows. ``values``: the ratings there are, if they are few."""
         return self.about
 
-    async def find_items(
-        self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20
-    ) -> list[dict[str, Any]]:
+    async def find_items(self, query: Words = "", limit: Count = 20) -> list[dict[str, Any]]:
         """Items whose title has all words of the query, or whose id it is; the most rated first."""
         words = query.lower().split()
         exact = int(self.snapshot.items.encode([query])[0])
@@ -206,7 +167,7 @@ class Api:
         found: Any = table.drop(columns=["item", "rank"]).rename(columns={"similar": "item"}).astype(object)
         return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
-    async def find_users(self, query: Annotated[str, Query(max_length=200)] = "", limit: Count = 20) -> list[Id]:
+    async def find_users(self, query: Words = "", limit: Count = 20) -> list[Id]:
         """Users whose id begins with the query."""
         return list(islice((user for user in self.recommender.user_ids if str(user).startswith(query)), limit))
 
@@ -216,12 +177,7 @@ class Api:
         return [self._described(place) | {"rating": rating} for place, rating in rated]
 
     async def recommend(
-        self,
-        user: str,
-        k: Count = 10,
-        because: Annotated[int, Query(ge=0, le=MOST_REASONS)] = 0,
-        min_ratings: Annotated[int, Query(ge=0)] = 0,
-        exclude: Exclude = "rated",
+        self, user: str, k: Count = 10, because: Reasons = 0, min_ratings: Least = 0, exclude: Exclude = "rated"
     ) -> "Json":
         """The best items for a user of the data."""
         raw = self.recommender.user_ids[self._place("user", user)]
@@ -243,14 +199,12 @@ class Api:
         return self._answer(ones, **({"unknown": unknown} if unknown else {}))
 
     def _answer(self, ones: list[Recommendation], **more: Any) -> "Json":
-        # A response is sent as it is: to have the model above check what was just made takes longer than to make it.
+        # It is sent as it is: to check it against its description would take longer than to make it.
         return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
 
     def _described(self, place: int) -> dict[str, Any]:
-        content = {"item": self.recommender.item_ids[place]}
-        if self.snapshot.titles is not None and self.snapshot.genres is not None:
-            content |= {"title": self.snapshot.titles[place], "genres": self.snapshot.genres[place]}
-        return content
+        item, title, genres = self.recommender.item(place)
+        return {"item": item} | ({} if self.snapshot.titles is None else {"title": title, "genres": genres})
 
     def _place(self, what: Literal["user", "item"], raw: str) -> int:
         ids = self.snapshot.users if what == "user" else self.snapshot.items
@@ -260,11 +214,8 @@ class Api:
         return place
 
 
-# -- errors ----------------------------------------------------------------------------------------------------
-
-
 class Json(JSONResponse):
-    """With letters beyond ASCII escaped, so that half a surrogate pair in a question can be given back."""
+    """JSON with letters beyond ASCII escaped: a question may hold half a surrogate pair, which UTF-8 cannot write."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
@@ -274,30 +225,17 @@ def _error(status: int, message: str) -> Json:
     return Json({"error": message}, status)
 
 
-async def _http_error(request: Request, error: Any) -> Json:
-    return _error(error.status_code, str(error.detail))
-
-
-async def _wrong_form(request: Request, error: Any) -> Json:
-    """What is wrong and where; not what was sent, which may be long."""
-    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
-    return _error(422, "; ".join(found))
-
-
-async def _bad_input(request: Request, error: Any) -> Json:
-    return _error(400, str(error))
-
-
-async def _failure(request: Request, error: Any) -> Json:
+async def failed(request: Request, error: Any) -> Json:
+    """The answer to a request that fails."""
+    match error:
+        case StarletteHTTPException():
+            return _error(error.status_code, str(error.detail))
+        case RequestValidationError():  # what is wrong and where; not what was sent, which may be long
+            found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+            return _error(422, "; ".join(found))
+        case InputError():
+            return _error(400, str(error))
     return _error(500, "something went wrong here")
-
-
-_HANDLERS: dict[Any, Any] = {
-    StarletteHTTPException: _http_error,
-    RequestValidationError: _wrong_form,
-    InputError: _bad_input,
-    Exception: _failure,
-}
 
 
 class Guard:
@@ -315,29 +253,20 @@ class Guard:
         if self.local and re.fullmatch(LOCAL_HOST, host) is None:
             await _error(400, "the request is for another host")(scope, receive, send)
             return
-        refusal = _error(413, f"the request has more than {LARGEST_BODY:,} bytes")
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            await refusal(scope, receive, send)
+        length, size = headers.get(b"content-length", b"0"), 0
+        too_long, chunks = not length.isdigit() or int(length) > LARGEST_BODY, list[Message]()
+        while not too_long and (not chunks or chunks[-1].get("more_body")):  # a body without a length is counted
+            chunks.append(await receive())
+            size += len(chunks[-1].get("body", b""))
+            too_long = size > LARGEST_BODY
+        if too_long:
+            await _error(413, f"the request has more than {LARGEST_BODY:,} bytes")(scope, receive, send)
             return
-        chunks, size = [], 0
-        while True:  # what comes without a length is counted
-            message = await receive()
-            chunks.append(message)
-            size += len(message.get("body", b""))
-            if size > LARGEST_BODY:
-                await refusal(scope, receive, send)
-                return
-            if message["type"] != "http.request" or not message.get("more_body"):
-                break
 
         async def replay() -> Message:
             return chunks.pop(0) if chunks else await receive()
 
         await self.app(scope, replay, send)
-
-
-# -- running ---------------------------------------------------------------------------------------------------
 
 
 def serve_at(recommender: Recommender, host: str, port: int) -> None:
@@ -348,9 +277,9 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
     """
     if not host:
         raise InputError("--host must be an address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (all of them)")
-    torch.set_num_threads(1)  # many requests at once instead of one in parts
+    torch.set_num_threads(1)  # a request is too small to be shared between cores
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is said, for asyncio sends small packets at once (TCP_NODELAY) only where it sees TCP.
+    # asyncio sends small packets at once (TCP_NODELAY) only if the socket names TCP.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -53,7 +53,7 @@ def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
     others_known, others_rest = (part[~hidden.reindex(part.index)] for part in (known, rest))
 
     without = trained(others_known, others_rest, folder, f"without_{seed}")
-    predicted = without.predict_new(hidden_known, hidden_rest["user"], hidden_rest["item"])
+    predicted = without.predict(hidden_rest["user"], hidden_rest["item"], ratings=hidden_known)
     new = rmse(predicted, hidden_rest["rating"])
     others = rmse(without.predict(others_rest["user"], others_rest["item"]), others_rest["rating"])
     model = trained(known, rest, folder, f"with_{seed}")

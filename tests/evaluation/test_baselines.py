@@ -1,19 +1,20 @@
 """Baselines against the same written in loops or densely, and against measured figures on real ratings."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
-from lgcn.training.tasks import RankingTask
 from torch import Tensor
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.evaluation.baselines import Ease, Popularity
-from lgcn.evaluation.ranking_metrics import ranking_results
+from lgcn.evaluation.baselines import Ease, Popularity, RankingBaseline, UserItemBiases, usual_baselines
+from lgcn.evaluation.judges import judged_baselines
+from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.ratings import RatingGraph
-from lgcn.runs.summary import ranking_baselines
 
+Ranking = TypeVar("Ranking", bound=RankingBaseline)
 USERS, ITEMS = 8, 11  # the last user and the last two items have no ratings
 
 
@@ -113,12 +114,35 @@ def test_ml_latest_small(real_data: Path) -> None:
     assert rmse["test"] == pytest.approx(0.8239, abs=0.0005)
 
 
+# -- as baselines of a model ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("user_reg", "item_reg"), [(3.0, 2.0), (0.5, 4.0)])
+def test_user_item_biases_predict_as_they_were_fitted(user_reg: float, item_reg: float) -> None:
+    graph = made_graph()
+    baseline = UserItemBiases(user_reg, item_reg)
+    baseline.fit(graph)
+    user, item = torch.arange(USERS).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(USERS)
+    expected = BiasBaseline.fit(graph, user_reg, item_reg).predict(user, item)
+    assert torch.equal(baseline.predict(user, item), expected)
+
+
+def test_the_usual_baselines_are_of_the_models_kind() -> None:
+    assert [type(baseline) for baseline in usual_baselines(ranks=False)] == [UserItemBiases]
+    assert [type(baseline) for baseline in usual_baselines(ranks=True)] == [Popularity, Ease]
+
+
 # -- rankings ------------------------------------------------------------------------------------------------------
+
+
+def fitted(baseline: Ranking, graph: RatingGraph) -> Ranking:
+    baseline.fit(graph)
+    return baseline
 
 
 def test_popularity_is_the_degree() -> None:
     graph = made_graph()
-    scores = Popularity.fit(graph).scores(torch.tensor([5, 0]))
+    scores = fitted(Popularity(), graph).scores(torch.tensor([5, 0]))
     degree = [graph.item.tolist().count(item) for item in range(ITEMS)]
     assert scores.tolist() == [degree, degree]
 
@@ -142,7 +166,7 @@ def test_ease_against_the_dense_formula(shape: tuple[int, int], l2: float) -> No
     weights = torch.eye(shape[1], dtype=torch.float64) - inverse / inverse.diagonal()
     assert weights.diagonal().abs().max() < 1e-12
     expected, new = dense @ weights, dense == 0
-    ease = Ease.fit(graph, l2)
+    ease = fitted(Ease(l2), graph)
     users = torch.arange(shape[0])
     torch.testing.assert_close(ease.scores(users)[new].double(), expected[new], rtol=1e-4, atol=1e-5)
     some = torch.tensor([shape[0] - 1, 2, 0])  # one without items among them, in any order
@@ -153,7 +177,7 @@ def test_ease_against_the_dense_formula(shape: tuple[int, int], l2: float) -> No
 def test_ease_is_the_ridge_regression_of_each_item_on_the_others() -> None:
     """The column of an item by itself: (ZᵀZ + λ)^-1 Zᵀ x, Z being X without that item."""
     graph, dense = rated(14, 9)
-    scores = Ease.fit(graph, 3.0).scores(torch.arange(14))
+    scores = fitted(Ease(3.0), graph).scores(torch.arange(14))
     for item in range(9):
         others = dense.clone()
         others[:, item] = 0
@@ -166,29 +190,28 @@ def test_ease_finds_the_obvious_answer() -> None:
     """On a checkerboard with one item of each user missing, that one; popularity cannot know."""
     user, item = ((torch.arange(10)[:, None] + torch.arange(10)) % 2 == 0).nonzero().t()
     train, missing = user != item, user == item
-    graphs = [
+    known, wanted = (
         RatingGraph.from_edges(user[part], item[part], torch.ones(int(part.sum())), 10, 10) for part in (train, missing)
-    ]
-    seen, relevant = (graph.pattern for graph in graphs)
-    assert ranking_results(Ease.fit(graphs[0], 1.0), relevant, [seen], [1])["ranking_recall@1"] == 1
-    assert ranking_results(Popularity.fit(graphs[0]), relevant, [seen], [1])["ranking_recall@1"] < 1
+    )
+    judge = RankingJudge("val", wanted, [known.pattern], [1])
+    assert judge.of_baseline(fitted(Ease(1.0), known))["val/ranking_recall@1"] == 1
+    assert judge.of_baseline(fitted(Popularity(), known))["val/ranking_recall@1"] < 1
 
 
 def test_ease_is_fitted_where_that_is_quick() -> None:
     none = torch.zeros(0, dtype=torch.long)
     for sizes, fits in (((10_000, 50_000), True), ((50_000, 10_000), True), ((10_001, 10_001), False)):
-        assert Ease.fits(RatingGraph.from_edges(none, none, torch.zeros(0), *sizes)) is fits
+        assert Ease().fits(RatingGraph.from_edges(none, none, torch.zeros(0), *sizes)) is fits
 
 
 def test_ml_latest_small_rankings(real_data: Path) -> None:
     # Measured elsewhere, with other code, on the notebook's split: 3.5 and more is positive, and what a user rated in
     # training is not recommended. EASE has λ = 100.
     data = RatingsDataModule("ml-latest-small", root=str(real_data), min_rating=1)
-    task = RankingTask("bpr", data.num_users, data.num_items, [20], 3.5, None, None, 1.0, mask_validation=False)
-    graphs: dict[str, RatingGraph] = {part: graph for part, graph in data.graphs.items()}  # noqa: C416  # typed anew
-    task.prepare(graphs, data.implicit, torch.device("cpu"))
-    assert int((task.relevant["test"].user_starts.diff() > 0).sum()) == 567
-    results = ranking_baselines(task, "test", [20])
+    train, test = data.graphs["train"], data.graphs["test"].positives()
+    judge = RankingJudge("test", test, [train.pattern], [20])
+    assert int((test.user_degree > 0).sum()) == 567
+    results = judged_baselines(judge, train, usual_baselines(ranks=True))
     for name, recall, ndcg in (("EASE", 0.2825, 0.2310), ("popularity", 0.1452, 0.1153)):
-        assert results[name]["ranking_recall@20"] == pytest.approx(recall, abs=5e-4)
-        assert results[name]["ranking_ndcg@20"] == pytest.approx(ndcg, abs=5e-4)
+        assert results[name]["test/ranking_recall@20"] == pytest.approx(recall, abs=5e-4)
+        assert results[name]["test/ranking_ndcg@20"] == pytest.approx(ndcg, abs=5e-4)

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lgcn.evaluation import bootstrap as comparison
+from lgcn.evaluation import bootstrap
 from lgcn.evaluation.bootstrap import against_baseline, by_training_ratings, resampled, rmse_difference, show
 from lgcn.evaluation.rating_metrics import error_sums
 from lgcn.graph.ratings import RatingGraph
@@ -50,7 +50,7 @@ def test_difference_by_hand() -> None:
 
 @pytest.mark.parametrize("block", [7, 1 << 14])
 def test_samples_are_those_of_a_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "BLOCK", block)
+    monkeypatch.setattr(bootstrap, "BLOCK", block)
     model, baseline = made_sums(50)
     there = [user for user in range(50) if model[user, 0] > 0]
     drawn: dict[int, list[int]] = defaultdict(list)
@@ -76,7 +76,7 @@ def test_samples_are_those_of_a_loop(block: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("block", [4, 8, 1 << 14])
 def test_every_user_is_drawn_as_often_and_on_their_own(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often a user is drawn: mean 1, variance 1 - 1/U; the covariance of two users is -1/U."""
-    monkeypatch.setattr(comparison, "BLOCK", block)
+    monkeypatch.setattr(bootstrap, "BLOCK", block)
     users, draws = 10, 20_000
     times = np.zeros((draws, users))
     for draw, some, often in resampled(users, draws, seed=0):

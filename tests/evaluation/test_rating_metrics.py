@@ -5,6 +5,7 @@ Run as a script this file is one of the processes of test_two_processes.
 """
 
 import json
+import math
 import subprocess
 import sys
 from collections import defaultdict
@@ -18,7 +19,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection
 
 from lgcn.errors import InputError
-from lgcn.evaluation.rating_metrics import ErrorSums, RatingPrecision, RatingRecall, error_sums, recall_precision_at_k
+from lgcn.evaluation.rating_metrics import ErrorSums, RecallPrecision, error_sums
 
 USERS = 40
 
@@ -73,12 +74,14 @@ def in_chunks(data: HeldOut, seed: int) -> list[HeldOut]:
     return [shuffled.rows(slice(start, end)) for start, end in pairwise(cuts)]
 
 
-def measured(chunks: list[HeldOut], k: int, threshold: float = 3.5) -> tuple[float, float]:
-    metrics = RatingRecall(USERS, k, threshold), RatingPrecision(USERS, k, threshold)
-    for metric in metrics:
-        for chunk in chunks:
-            metric.update(*chunk)
-    return metrics[0].compute().item(), metrics[1].compute().item()
+def measured(chunks: list[HeldOut], k: int, threshold: float = 3.5, num_users: int = USERS) -> tuple[float, float]:
+    """Recall and precision of all chunks."""
+    metric = RecallPrecision(num_users, k, threshold)
+    for chunk in chunks:
+        metric.update(*chunk)
+    values = metric.compute()
+    assert values.keys() == {f"recall@{k}", f"precision@{k}"}
+    return values[f"recall@{k}"].item(), values[f"precision@{k}"].item()
 
 
 # -- values ------------------------------------------------------------------------------------------------
@@ -92,24 +95,25 @@ def test_by_hand() -> None:
     target = torch.tensor([4.0, 3.0, 5.0, 4.5, 1.0, 5.0, 2.0])
     user, item = torch.tensor([0, 0, 0, 0, 1, 1, 2]), torch.tensor([0, 1, 2, 3, 0, 1, 0])
     # The first two: user 0 hits 1 of 3 relevant and of 2 recommended, user 1 none of 1 and 1, user 2 none of 0 and 1.
-    recall, precision = recall_precision_at_k(preds, target, user, item, k=2)
-    assert recall.item() == pytest.approx((1 / 3 + 0 / 1 + 0) / 3)
-    assert precision.item() == pytest.approx((1 / 2 + 0 / 1 + 0 / 1) / 3)
+    data = HeldOut(preds, target, user, item)
+    recall, precision = measured([data], k=2)
+    assert recall == pytest.approx((1 / 3 + 0 / 1 + 0) / 3)
+    assert precision == pytest.approx((1 / 2 + 0 / 1 + 0 / 1) / 3)
     # All: user 0 hits 2 of 3 relevant and of 3 recommended; the prediction of 3.0 is not recommended.
-    recall, precision = recall_precision_at_k(preds, target, user, item, k=20)
-    assert recall.item() == pytest.approx((2 / 3 + 0 + 0) / 3)
-    assert precision.item() == pytest.approx((2 / 3 + 0 + 0) / 3)
+    recall, precision = measured([data], k=20)
+    assert recall == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert precision == pytest.approx((2 / 3 + 0 + 0) / 3)
     # Only the 5 and the 4.5 of user 0 and the 5 of user 1 are relevant from 4.5 on.
-    recall, precision = recall_precision_at_k(preds, target, user, item, k=1, threshold=4.5)
-    assert recall.item() == pytest.approx((0 / 2 + 0 / 1 + 0) / 3)
-    assert precision.item() == 0
+    recall, precision = measured([data], k=1, threshold=4.5)
+    assert recall == pytest.approx((0 / 2 + 0 / 1 + 0) / 3)
+    assert precision == 0
 
 
 def test_a_tie_goes_to_the_lower_item() -> None:
     preds, user, item = torch.tensor([4.0, 4.0, 4.0]), torch.zeros(3).long(), torch.tensor([7, 2, 5])
     for relevant, recall in ((2, 1.0), (5, 0.0), (7, 0.0)):
         target = torch.where(item == relevant, 5.0, 1.0)
-        assert recall_precision_at_k(preds, target, user, item, k=1)[0].item() == recall
+        assert measured([HeldOut(preds, target, user, item)], k=1)[0] == recall
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 20, 1000])
@@ -124,8 +128,8 @@ def test_values_are_the_notebooks(k: int, seed: int, ties: bool) -> None:
     if ties:
         assert len(set(zip(data.user.tolist(), data.preds.tolist(), strict=True))) < 0.7 * len(data.user)
     assert measured([data], k) == pytest.approx(notebook_recall_precision(data, k), abs=1e-6)
-    ours = recall_precision_at_k(*data, k=k)
-    assert [value.item() for value in ours] == list(measured([data], k))
+    # How many users there might be does not matter.
+    assert measured([data], k, num_users=int(data.user.max()) + 1) == measured([data], k)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 3.0, 4.25, 5.0, 9.0])
@@ -156,7 +160,7 @@ def test_infinite_predictions(k: int) -> None:
 def test_a_prediction_of_minus_infinity_is_a_rating_and_not_an_empty_slot() -> None:
     # With a threshold of minus infinity everything is relevant and recommended, so the empty slots alone are not.
     preds, target = torch.tensor([-torch.inf, -torch.inf, 1.0]), torch.tensor([1.0, 1.0, 1.0])
-    metric = RatingRecall(1, k=2, threshold=-torch.inf)
+    metric = RecallPrecision(1, k=2, threshold=-torch.inf)
     for row in range(3):
         metric.update(preds[[row]], target[[row]], torch.tensor([0]), torch.tensor([row]))
         hits, recommended, relevant, _ = metric.counts()
@@ -186,16 +190,15 @@ def test_a_prediction_of_nan_is_looked_at_first_and_never_recommended(k: int) ->
 
 def test_without_ratings_there_is_no_value() -> None:
     none = torch.zeros(0)
-    recall, precision = recall_precision_at_k(none, none, none.long(), none.long())
-    assert recall.isnan()
-    assert precision.isnan()
+    recall, precision = measured([HeldOut(none, none, none.long(), none.long())], k=20)
+    assert math.isnan(recall)
+    assert math.isnan(precision)
 
 
 @pytest.mark.parametrize("k", [0, -1])
-@pytest.mark.parametrize("metric", [RatingRecall, RatingPrecision])
-def test_k_below_1(metric: type[RatingRecall] | type[RatingPrecision], k: int) -> None:
+def test_k_below_1(k: int) -> None:
     with pytest.raises(InputError, match=rf"'k' must be at least 1 \(got {k}\)"):
-        metric(USERS, k=k)
+        RecallPrecision(USERS, k=k)
 
 
 def test_inputs_of_other_types() -> None:
@@ -209,7 +212,7 @@ def test_inputs_of_other_types() -> None:
 
 
 def test_the_state_does_not_grow() -> None:
-    metric, k = RatingRecall(USERS, k=5), 5
+    metric, k = RecallPrecision(USERS, k=5), 5
 
     def held_bytes() -> int:
         states = [getattr(metric, name) for name in metric._defaults]
@@ -223,47 +226,20 @@ def test_the_state_does_not_grow() -> None:
 
 
 def test_reset_forgets() -> None:
-    metric = RatingRecall(USERS, k=3)
+    metric = RecallPrecision(USERS, k=3)
     metric.update(*held_out(0))
     metric.reset()
     metric.update(*held_out(1))
-    assert metric.compute().item() == measured([held_out(1)], 3)[0]
+    assert metric.compute()["recall@3"].item() == measured([held_out(1)], 3)[0]
 
 
 def test_forward_gives_the_batchs_value_and_accumulates() -> None:
-    metric, chunks = RatingRecall(USERS, k=3), [chunk for chunk in in_chunks(held_out(0), seed=1) if len(chunk.user)]
+    metric, chunks = RecallPrecision(USERS, k=3), [chunk for chunk in in_chunks(held_out(0), seed=1) if len(chunk.user)]
     assert len(chunks) > 3
     for chunk in chunks:
-        assert metric(*chunk).item() == measured([chunk], 3)[0]
+        assert metric(*chunk)["recall@3"].item() == measured([chunk], 3)[0]
     metric.update(*held_out(0).rows(slice(0)))
-    assert metric.compute().item() == measured([held_out(0)], 3)[0]
-
-
-def test_the_tasks_collection() -> None:
-    from lgcn.training.tasks import RatingTask
-
-    task = RatingTask("mse", USERS, 50, k=3, threshold=3.5, clamp=False)
-    metrics = task.val_metrics
-    task.test_metrics.update(**held_out(9)._asdict())
-    for seed in range(3):
-        data = held_out(seed)
-        for chunk in in_chunks(data, seed):
-            if len(chunk.user):
-                metrics.update(**chunk._asdict())
-        values = {name: value.item() for name, value in metrics.compute().items()}
-        recall, precision = notebook_recall_precision(data, k=3)
-        error = [p - t for p, t in zip(data.preds.tolist(), data.target.tolist(), strict=True)]
-        assert values == {
-            "val/rmse": pytest.approx((sum(e * e for e in error) / len(error)) ** 0.5),
-            "val/mae": pytest.approx(sum(abs(e) for e in error) / len(error)),
-            "val/recall@3": pytest.approx(recall, abs=1e-6),
-            "val/precision@3": pytest.approx(precision, abs=1e-6),
-        }
-        metrics.reset()
-    # Recall and precision share one state, so ratings are sorted once.
-    assert ["precision@3", "recall@3"] in map(sorted, metrics.compute_groups.values())
-    recall, _ = notebook_recall_precision(held_out(9), k=3)
-    assert task.test_metrics.compute()["test/recall@3"].item() == pytest.approx(recall, abs=1e-6)
+    assert metric.compute()["recall@3"].item() == measured([held_out(0)], 3)[0]
 
 
 # -- sums of errors ----------------------------------------------------------------------------------------
@@ -305,9 +281,7 @@ def test_error_sums_are_those_of_a_loop_however_batched(seed: int, dtype: torch.
 
 
 def collection() -> MetricCollection:
-    return MetricCollection(
-        {"recall": RatingRecall(USERS, 3), "precision": RatingPrecision(USERS, 3), "mse": MeanSquaredError()}
-    )
+    return MetricCollection({"top": RecallPrecision(USERS, 3), "mse": MeanSquaredError()}, compute_groups=False)
 
 
 def values_of(metrics: MetricCollection, errors: ErrorSums) -> dict[str, Any]:
@@ -374,10 +348,11 @@ def test_two_processes(tmp_path: Path) -> None:
     one.update(**more()._asdict())
     errors.update(*more())
     and_more = values_of(one, errors)
-    assert alone["recall"] != and_more["recall"]
-    for name in shares(held_out(0)):
-        for found, expected in ((results[0][name], alone), (results[0][f"{name}, and more"], and_more)):
-            assert (found["recall"], found["precision"]) == (expected["recall"], expected["precision"])
+    assert alone["recall@3"] != and_more["recall@3"]
+    for share in shares(held_out(0)):
+        for found, expected in ((results[0][share], alone), (results[0][f"{share}, and more"], and_more)):
+            for name in ("recall@3", "precision@3"):
+                assert found[name] == expected[name]
             assert found["mse"] == pytest.approx(expected["mse"])
             assert found["users"] == pytest.approx(expected["users"])
             assert found["items"] == pytest.approx(expected["items"])

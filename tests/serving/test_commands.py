@@ -419,8 +419,7 @@ def test_new_users_with_ids_of_the_data_are_said_to_be_new(
     NEW.replace({"user": {"a": "u1", "b": "u2"}}).to_csv(tmp_path / "new.csv", index=False)
     args = ["--ratings", str(tmp_path / "new.csv"), "--k", "6", "--output", "new.parquet"]
     main(["recommend", "--ckpt_path", str(trained["made"]), *args])
-    assert "2 users of" in caplog.text
-    assert "have ids that are in the data, too (u1, u2)" in caplog.text
+    assert "2 users with ids of the data (u1, u2): they are served from the new ratings alone" in caplog.text
     expected = Recommender.from_checkpoint(trained["made"]).recommend(ratings=NEW, k=6)
     expected["user"] = expected["user"].map({"a": "u1", "b": "u2"})
     pd.testing.assert_frame_equal(read_back(Path("new.parquet")), expected, check_dtype=False)
@@ -505,7 +504,7 @@ def test_checkpoints_that_are_none(
     for name, words in {
         "text.ckpt": "is not a checkpoint of lgcn, or is damaged",
         "short.ckpt": "is not a checkpoint of lgcn, or is damaged",
-        "empty.ckpt": "is not a checkpoint of lgcn; give one that `lgcn fit` wrote",
+        "empty.ckpt": "is not a checkpoint of lgcn; give one of a LightGCNModule, such as `lgcn fit` writes",
         "other.ckpt": "keeps no data",
         "nowhere.ckpt": f"there is no file {tmp_path / 'nowhere.ckpt'}; give best, last, or the path",
     }.items():

@@ -275,7 +275,7 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     described = re.findall(r"^    (GET|POST) +(/api\S*?)(?:\?\S*)?(?:\s|$)", serve.__doc__ or "", re.MULTILINE)
     assert len(described) == 7
     assert {(method.upper(), path) for path, ways in content["paths"].items() for method in ways} == set(described)
-    shape = content["components"]["schemas"]["Recommended"]["properties"].keys()
+    shape = content["components"]["schemas"]["Recommendation"]["properties"].keys()
     for one in get(client, "/api/users/1/recommendations", because=1)["recommendations"]:
         assert one.keys() == shape
     for elsewhere in ("/docs", "/redoc"):  # their pages load scripts from another host
