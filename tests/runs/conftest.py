@@ -1,10 +1,14 @@
 """Runs that tests share. A run of a session is trained once, and no test changes its folder."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lgcn.__main__ import main
+from lgcn.data.datamodule import RatingsDataModule
+from tests.runs.movies import BRIEF, RANKING, RATINGS, movielens_like
 from tests.runs.running import BPR, FAST_ADAM, IMPLICIT, copied, made_ratings, train
 
 
@@ -48,3 +52,24 @@ def ranked(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(rated: Path, tmp_path: Path) -> Path:
     """A copy of the run that predicts ratings."""
     return copied(rated, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run that predicts ratings and one that ranks, with reports; the first again, tested. No test changes them."""
+    folder = tmp_path_factory.mktemp("reported")
+    source = movielens_like(folder / "ml-tiny")
+    for name, settings in {"rated": RATINGS, "ranked": RANKING}.items():
+        where = ["--run_name", name, "--runs_dir", str(folder)]
+        main(["fit", "--data.source", str(source), *BRIEF, *settings, *where])
+    found = {name: folder / name / "version_0" for name in ("rated", "ranked")}
+    found["tested"] = folder / "tested" / "version_0"
+    shutil.copytree(found["rated"], found["tested"])
+    main(["test", "--ckpt_path", str(found["tested"] / "checkpoints" / "best.ckpt")])
+    return found | {"source": source}
+
+
+@pytest.fixture(scope="session")
+def data(runs: dict[str, Path]) -> RatingsDataModule:
+    """The parts of those runs."""
+    return RatingsDataModule(str(runs["source"]))
