@@ -111,13 +111,24 @@ class RatingJudge(Judge):
         return {name: float(value) for name, value in metrics.compute().items()}
 
 
+def check_baselines(baselines: Sequence[Baseline], ranks: bool) -> None:
+    """Raise an InputError if a baseline ranks items and the model predicts ratings, or the other way round.
+
+    >>> check_baselines([], ranks=True)
+    """
+    for baseline in baselines:
+        if baseline.ranks != ranks:
+            kind = "ranks items" if baseline.ranks else "predicts ratings"
+            raise InputError(f"the baseline {type(baseline).__name__} {kind}, which this model does not; leave it out")
+
+
 def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Baseline]) -> dict[str, dict[str, float]]:
     """The metrics of each baseline that the data is small enough for, by its title.
 
     The baselines are fitted to the training ratings, those that rank to the positive ones.
 
     Raises:
-        InputError: a baseline ranks and the judge does not, or the other way round.
+        InputError: a baseline is of the other kind.
 
     >>> from lgcn.evaluation.baselines import UserItemBiases
     >>> from lgcn.examples import graph
@@ -125,11 +136,9 @@ def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Basel
     >>> list(judged_baselines(judge, graph, [UserItemBiases()]))
     ['user + item biases']
     """
+    check_baselines(baselines, judge.ranks)
     results, train = {}, train.positives() if judge.ranks else train
     for baseline in baselines:
-        if baseline.ranks != judge.ranks:
-            kind = "ranks items" if baseline.ranks else "predicts ratings"
-            raise InputError(f"the baseline {type(baseline).__name__} {kind}, which this model does not; leave it out")
         if baseline.fits(train):
             baseline.fit(train)
             results[baseline.title or type(baseline).__name__] = judge.of_baseline(baseline)

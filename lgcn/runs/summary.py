@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
 from lgcn.evaluation.bootstrap import against_baseline, show
-from lgcn.evaluation.judges import Part, RatingJudge, judged_baselines
+from lgcn.evaluation.judges import Part, RatingJudge, check_baselines, judged_baselines
 from lgcn.evaluation.rating_metrics import error_sums
 from lgcn.evaluation.results import Results
 from lgcn.files import replacing
@@ -50,10 +50,13 @@ class RunSummary(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run = run_folder(trainer)
+        assert isinstance(pl_module, LightGCNModule)
+        if self.baselines is None:
+            self.baselines = usual_baselines(pl_module.objective.ranks)
+        check_baselines(self.baselines, pl_module.objective.ranks)
 
     def _judge_baselines(self, module: LightGCNModule, part: Part) -> None:
-        if self.baselines is None:
-            self.baselines = usual_baselines(module.objective.ranks)
+        assert self.baselines is not None
         with Console(stderr=True).status("judging the baselines"):
             self.judged = judged_baselines(module.judge(part), module.training_ratings, self.baselines)
 

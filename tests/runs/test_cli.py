@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lgcn.__main__ import main
 from tests.runs.running import (
     BPR,
     DOT,
@@ -26,8 +28,6 @@ from tests.runs.running import (
     predicted,
     refused,
 )
-
-from lgcn.__main__ import main
 
 # -- what a run leaves behind ----------------------------------------------------------------------------------
 
@@ -287,7 +287,10 @@ def test_two_processes_train_and_rank_what_one_would(
             ["--data.rating_column=null", "--model.objective=Bpr", "--model.propagation.channels=[Liked]"],
             ["--model.propagation.channels must be [Binary]", "[Liked]"],
         ),
-        (["--model.objective=Bpr", "--data.threshold=9"], ["no val rating reaches --data.threshold 9", "lower"]),
+        (
+            ["--model.objective=Bpr", "--data.threshold=9"],
+            ["no train rating reaches --data.threshold 9", "the highest is 5", "lower"],
+        ),
         (["--model.objective=warp"], ["objective", "warp"]),
         (["--model.init=Spectral", "--model.embedding_dim=21"], ["at most 20 columns", "'embedding_dim' 21"]),
         (

@@ -64,7 +64,7 @@ def test_noting_the_hook_goes_past_torch_and_nothing_else_does() -> None:
     module = Module()
     module._current_fx_name = "training_step"
     assert module.__dict__["_current_fx_name"] == module._current_fx_name == "training_step"
-    module.something, module.more = 3, nn.Linear(1, 1)
+    module.something, module.more = 3, nn.Linear(1, 1)  # type: ignore[assignment]
     assert module.something == 3
     assert {"more.weight", "more.bias"} <= module.state_dict().keys()
 

@@ -1,0 +1,62 @@
+"""`lgcn predict`: what it writes, for pairs of a file, for who is unknown, and where."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lgcn.__main__ import main
+from lgcn.data.datamodule import RatingsDataModule
+from tests.runs.running import checkpoint, path_of, predicted, refused
+
+
+def test_predict_for_pairs_in_a_file(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pairs = pd.DataFrame({"item": [0, 10, 999], "user": ["u1", "nobody", "u2"]})
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    table = predicted(rated, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv"))
+    assert table["user"].tolist() == ["u1", "nobody", "u2"]
+    assert table["item"].tolist() == [0, 10, 999]
+    assert table["prediction"].notna().all()
+    assert "nobody" in caplog.text
+    assert "999" in caplog.text
+    args = ["--ckpt_path", path_of(rated), "--data.predict_path", str(tmp_path / "pairs.csv")]
+    main(["predict", *args, "--output", str(tmp_path / "p.parquet")])
+    assert pd.read_parquet(tmp_path / "p.parquet")["prediction"][0] == pytest.approx(table["prediction"][0], rel=1e-5)
+
+
+def test_predictions_for_who_is_unknown(fit: Callable[..., Path], moved: Path, csv: Path, tmp_path: Path) -> None:
+    """Head dot with biases: what mean and biases are known. Linear: what an average one would be predicted."""
+    users, items = [*pd.read_csv(csv)["user"].unique(), "nobody"], [0, 10, 999]
+    pairs = pd.MultiIndex.from_product([users, items], names=["user", "item"]).to_frame(index=False)
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    data = RatingsDataModule(str(csv))
+    assert data.graphs["train"].user_degree.all()  # so that every user counts in the linear head's average
+    runs = moved, fit("--model.head=LinearHead", name="linear")
+    tables = (predicted(run, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv")) for run in runs)
+    of_dot, of_linear = (table["prediction"].to_numpy().reshape(len(users), len(items)) for table in tables)
+    state = checkpoint(moved)["state_dict"]
+    mean, of_user, of_item = (state[f"model.head.{name}"].numpy() for name in ("offset", "user_bias", "item_bias"))
+    user_bias, item_bias = of_user[data.users.encode(users[:-1])], of_item[data.items.encode(items[:-1])]
+    assert min(np.abs(user_bias).max(), np.abs(item_bias).max()) > 0.01
+    assert of_dot[-1] == pytest.approx(np.append(mean + item_bias, mean), rel=1e-5)
+    assert of_dot[:-1, -1] == pytest.approx(mean + user_bias, rel=1e-5)
+    assert of_linear[-1] == pytest.approx(of_linear[:-1].mean(axis=0), rel=1e-5)
+
+
+def test_scores_for_who_is_unknown(ranked: Path, tmp_path: Path) -> None:
+    """Items have biases; a user who is not in the data gets them alone."""
+    (tmp_path / "pairs.csv").write_text("user,item\nnobody,0\nnobody,10\nu1,0\n")
+    table = predicted(ranked, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv"))
+    state = checkpoint(ranked)["state_dict"]
+    biases = state["model.head.item_bias"][:2] + state["model.head.offset"]
+    assert biases.abs().min() > 0.01
+    assert table["prediction"][:2].tolist() == pytest.approx(biases.tolist(), rel=1e-5)
+
+
+def test_output_that_cannot_be_written(rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["predict", "--ckpt_path", path_of(rated), "--output"]
+    for output, words in {"/proc/none/p.csv": "cannot be written", str(tmp_path): ".csv or .parquet"}.items():
+        assert words in refused(capsys, [*args, output])
+    assert "predictions.xlsx" in refused(capsys, [*args, "predictions.xlsx"])
