@@ -23,7 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
-from lgcn.graph.torch_sparse import sparse_tensor
+from lgcn.graph.torch_sparse import as_sparse_tensor
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
 # tests/test_ops.py, so the label says nothing to someone who trains a model.
@@ -43,15 +43,6 @@ class Normalisation(NamedTuple):
 
 
 PAPER = Normalisation()
-
-
-class Adjacency(NamedTuple):
-    """The normalised adjacency, compressed by row."""
-
-    crow: Tensor  # [N + 1] where each row starts
-    col: Tensor  # [nnz] column of each entry
-    value: Tensor  # [nnz] float32, gcn_norm's weight
-    edge: Tensor  # [nnz] the rating each entry comes from; E for a self-loop
 
 
 class RatingSums(NamedTuple):
@@ -295,27 +286,10 @@ class RatingGraph:
             of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
             of_items = self.item_scale(item_receives, damping[1]) * self.item_scale(item_sends, damping[1])
             loops = torch.cat([of_users, of_items])
-        if engine == "csr":
-            pattern = self.pattern
-            halves = pattern.by_users(to_users), pattern.by_items(to_items)
-            if symmetric:
-                return BipartiteMatrix(*halves, loops)
-            return BipartiteMatrix(*halves, loops, (pattern.by_users(to_items), pattern.by_items(to_users)))
-        crow, col, _, edge = self.adjacency
-        entries = self._entries(to_users, to_items, loops, crow, edge)
-        matrix: Multipliable = sparse_tensor(crow, col, entries, (self.num_nodes, self.num_nodes))
-        return matrix
-
-    def _entries(self, to_users: Tensor, to_items: Tensor, loops: Tensor | None, crow: Tensor, edge: Tensor) -> Tensor:
-        """The adjacency's values from a value for each rating, [E] a direction, and each node's loop, [N]."""
-        zero = to_users.new_zeros(1)
-        first_of_items = int(crow[self.num_users])
-        value = torch.cat(
-            [torch.cat([to_users, zero])[edge[:first_of_items]], torch.cat([to_items, zero])[edge[first_of_items:]]]
-        )
-        if loops is None:
-            return value
-        return torch.where(edge == len(self), loops.repeat_interleave(crow.diff()), value)
+        pattern = self.pattern
+        back = None if symmetric else (pattern.by_users(to_items), pattern.by_items(to_users))
+        matrix = BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
+        return matrix if engine == "csr" else as_sparse_tensor(matrix)
 
     def kept(self, probability: float, generator: torch.Generator) -> Tensor:
         """[E] bool: all ratings but those left out, each with ``probability``."""
@@ -348,26 +322,6 @@ class RatingGraph:
             item_degree=item_starts.diff().long(),
         )
         return part
-
-    @cached_property
-    def adjacency(self) -> Adjacency:
-        """D^-1/2 A D^-1/2 in compressed rows, both directions of every edge: 2 E entries (+ N self-loops)."""
-        # scipy compresses edge numbers instead of values: the result says where each edge went.
-        user, item = self.user.cpu().numpy(), self.item.cpu().numpy() + np.int32(self.num_users)
-        loop = np.arange(self.num_nodes if self.add_self_loops else 0, dtype=np.int32)
-        number = np.arange(len(self), dtype=np.int32)
-        both = sparse.coo_array(
-            (
-                np.concatenate([number, number, np.full_like(loop, len(self))]),
-                (np.concatenate([user, item, loop]), np.concatenate([item, user, loop])),
-            ),
-            shape=(self.num_nodes, self.num_nodes),
-        ).tocsr()
-        crow, col, edge = (
-            torch.from_numpy(part).to(self.device, torch.int32) for part in (both.indptr, both.indices, both.data)
-        )
-        loops = torch.cat([self.user_scale(), self.item_scale()]).square() if self.add_self_loops else None
-        return Adjacency(crow, col, self._entries(self.edge_weight, self.edge_weight, loops, crow, edge), edge)
 
     @cached_property
     def pattern(self) -> EdgePattern:

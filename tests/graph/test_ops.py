@@ -144,8 +144,11 @@ def test_a_bipartite_matrix_is_the_adjacency(
     monkeypatch.setattr(ops, "CACHED", cached)
     graph = rated_pairs()
     graph = RatingGraph.from_edges(graph.user, graph.item, graph.rating, 7, 9, add_self_loops)
-    crow, col, value, _ = graph.adjacency
-    full = csr(crow, col, value, (16, 16)).to_dense().double()
+    full = torch.zeros(16, 16, dtype=torch.float64)
+    user, item = graph.user.long(), 7 + graph.item.long()
+    full[user, item] = full[item, user] = graph.edge_weight.double()
+    if add_self_loops:
+        full += torch.cat([graph.user_scale(), graph.item_scale()]).square().double().diag()
     matrix = graph.propagation_matrix()
     assert isinstance(matrix, BipartiteMatrix)
     torch.testing.assert_close(matrix.to_dense().double(), full, rtol=0, atol=0)
