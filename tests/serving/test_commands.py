@@ -20,63 +20,12 @@ from pyarrow import parquet
 
 from lgcn import __version__
 from lgcn.__main__ import main
+from lgcn.checkpoints import import_modules
 from lgcn.errors import InputError
 from lgcn.serving import commands
 from lgcn.serving.recommender import Recommender
 from lgcn.terminal import TRAINING, USING
-
-FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
-FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-FAST += ["--model.embedding_dim=4", "--model.num_layers=1", "--optimizer=Adam", "--optimizer.lr=0.1"]
-RATINGS = ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true"]
-RANKING = ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr"]
-
-
-def made_ratings(num_users: int = 30, num_items: int = 20) -> pd.DataFrame:
-    """Half of all pairs, rated 0.5 to 5 by biases and noise: users u0, u1, ..., items 0, 10, ...."""
-    draw = np.random.default_rng(0)
-    user, item = np.divmod(draw.permutation(num_users * num_items)[: num_users * num_items // 2], num_items)
-    taste = draw.normal(3, 0.7, num_users)[user] + draw.normal(0, 0.7, num_items)[item] + draw.normal(0, 0.3, len(user))
-    names = [f"u{number}" for number in user]
-    return pd.DataFrame({"user": names, "item": item * 10, "rating": np.clip(np.round(taste * 2) / 2, 0.5, 5.0)})
-
-
-def titled_files(folder: Path) -> Path:
-    """A folder laid out as MovieLens's, users and items being numbers; titles with what a table could stumble over."""
-    folder.mkdir()
-    ratings = made_ratings().assign(timestamp=1)
-    ratings["user"] = ratings["user"].str.removeprefix("u").astype(int) + 1
-    ratings.columns = pd.Index(["userId", "movieId", "rating", "timestamp"])
-    ratings.to_csv(folder / "ratings.csv", index=False)
-    titles = [f'Film "{number}", The (19{number:02d})' for number in range(19)]  # the last item has none
-    movies = {"movieId": range(0, 190, 10), "title": titles, "genres": "Comedy|Drama"}
-    pd.DataFrame(movies).to_csv(folder / "movies.csv", index=False)
-    return folder
-
-
-def train(runs_dir: Path, name: str, source: Path, *args: str) -> Path:
-    """The best checkpoint of a short run."""
-    main(["fit", "--data.source", str(source), *FAST, "--run_name", name, "--runs_dir", str(runs_dir), *args])
-    return runs_dir / name / "version_0" / "checkpoints" / "best.ckpt"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints: of ratings with columns of other names, with titles, of a ranking, of a file without a header."""
-    folder = tmp_path_factory.mktemp("trained")
-    ratings = made_ratings()
-    ratings.to_csv(folder / "made.csv", index=False, header=["customer", "product", "stars"])
-    ratings[["item", "user", "rating"]].to_csv(folder / "places.csv", index=False, header=False)
-    named = ["--data.user_column=customer", "--data.item_column=product", "--data.rating_column=stars"]
-    (folder / "places.yaml").write_text("data: {user_column: 1, item_column: 0, rating_column: 2}")
-    places = ["--config", str(folder / "places.yaml")]
-    runs = folder / "runs"
-    return {
-        "made": train(runs, "made", folder / "made.csv", *named, *RATINGS),
-        "titled": train(runs, "titled", titled_files(folder / "ml-tiny"), *RATINGS),
-        "ranking": train(runs, "ranking", folder / "made.csv", *named, *RANKING),
-        "places": train(runs, "places", folder / "places.csv", *places, *RATINGS),
-    }
+from tests.serving.conftest import made_ratings, refused, train_mine
 
 
 @pytest.fixture(autouse=True)
@@ -86,18 +35,6 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
-    """The one line that a command ends with, having failed with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("lgcn: error: ")
-    return lines[0]
 
 
 def shown(printed: str) -> list[list[str]]:
@@ -544,6 +481,50 @@ def test_best_and_last_are_of_the_newest_run_that_has_one(
         assert ("score" in printed, "rating" in printed) == (ranks, not ranks)
 
 
+# -- classes of a user's own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [["recommend", "--users", "u1"], ["similar", "--items", "0"], ["export", "--output", "out"], ["serve"]]
+)
+def test_own_modules_are_imported_if_the_user_says_so(
+    mine: Path, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the current folder; and not because a checkpoint names them."""
+    monkeypatch.setattr("lgcn.serving.web.serve_at", lambda *args: print(*args))
+    import_modules(["mine_for_tests"])
+    train_mine(sys.modules.pop("mine_for_tests"), mine / "own.ckpt")
+    base = [*command, "--ckpt_path", "own.ckpt"]
+    assert "mine_for_tests is not imported" in refused(capsys, base)
+    assert "mine_for_tests" not in sys.modules
+    assert "--import nothing_like_it: No module named 'nothing_like_it'; name a module as Python does, without .py" in (
+        refused(capsys, [*base, "--import", "nothing_like_it"])
+    )
+    assert "without .py" in refused(capsys, [*base, "--import", "mine_for_tests.py"])
+    main([*base, "--import", "json", "--import", "mine_for_tests"])
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("header", ["timestamp", "seconds", "when"])
+def test_times_of_new_ratings_in_a_file(mine: Path, header: str) -> None:
+    """As trained, in MovieLens's words, or told; they count where a channel uses times."""
+    import_modules(["mine_for_tests"])
+    train_mine(sys.modules["mine_for_tests"], mine / "own.ckpt")
+    new = NEW.assign(timestamp=[27, 20, 20, 3, 1])
+    new.rename(columns={"timestamp": header}).to_csv("new.csv", index=False)
+    told = ["--timestamp_column", "when"] if header == "when" else []
+    base = ["recommend", "--ckpt_path", "own.ckpt", "--ratings", "new.csv", "--k", "6", "--output", "new.json"]
+    main([*base, *told])
+    recommender = Recommender.from_checkpoint("own.ckpt")
+    expected = recommender.recommend(ratings=new, k=6)
+    pd.testing.assert_frame_equal(read_back(Path("new.json")), expected, check_dtype=False)
+    assert expected["score"].tolist() != recommender.recommend(ratings=NEW, k=6)["score"].tolist()
+    NEW.to_csv("new.csv", index=False)
+    main(base)
+    expected = recommender.recommend(ratings=NEW, k=6)
+    pd.testing.assert_frame_equal(read_back(Path("new.json")), expected, check_dtype=False)
+
+
 # -- similar ---------------------------------------------------------------------------------------------------
 
 
@@ -684,28 +665,29 @@ print(libc.mallinfo2().number_3 - before)
 """
 
 
-def after_settling(code: str) -> str:
-    """The last line that code prints in a process in which training could begin."""
+@pytest.fixture(scope="module")
+def settled() -> list[str]:
+    """What the two programs above print in a process in which training could begin."""
     env = {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))
     }
     env["OMP_NUM_THREADS"] = "2"
-    call = [sys.executable, "-c", SETTLED + code]
-    done = subprocess.run(call, env=env, check=True, capture_output=True, text=True, timeout=120)
-    return done.stdout.splitlines()[-1]
+    call = [sys.executable, "-c", SETTLED + DENORMAL + MAPPED]
+    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=120)
+    return [line for line in done.stdout.splitlines() if re.fullmatch(r"\[?-?\d+\]?", line)]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="looks at bits as an x86-64 CPU handles them")
-def test_training_takes_denormal_numbers_for_zero_in_every_thread() -> None:
-    assert after_settling(DENORMAL) == "[0]"
+def test_training_takes_denormal_numbers_for_zero_in_every_thread(settled: list[str]) -> None:
+    assert settled[0] == "[0]"
 
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
     reason="torch takes its memory from glibc on x86-64, which tells from 2.33 on what it does",
 )
-def test_training_keeps_the_memory_of_a_step_for_the_next() -> None:
-    assert after_settling(MAPPED) == "0"
+def test_training_keeps_the_memory_of_a_step_for_the_next(settled: list[str]) -> None:
+    assert settled[1] == "0"
 
 
 MODULES = "import sys; from lgcn.__main__ import main; main(sys.argv[1:]); print(*sys.modules)"
@@ -724,8 +706,8 @@ def test_the_overview_imports_next_to_nothing() -> None:
     assert not found & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
 
 
-def test_predicting_ratings_needs_nothing_of_ranking(trained: dict[str, Path]) -> None:
-    found = imported("validate", "--ckpt_path", str(trained["made"]))
+def test_predicting_ratings_needs_nothing_of_ranking(fitted: tuple[Path, Path]) -> None:
+    found = imported("validate", "--ckpt_path", str(fitted[1]))
     assert {"lightning", "torchmetrics"} <= found
     assert "torch_geometric" not in found
 

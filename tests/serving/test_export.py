@@ -18,23 +18,12 @@ from safetensors.numpy import load_file
 from lgcn.__main__ import main
 from lgcn.serving import export
 from lgcn.serving.recommender import Recommender
+from tests.serving.conftest import ITEMS, USERS, WORDS, refused
 
 FILES = ["README.md", "embeddings.safetensors", "items.faiss", "items.parquet", "scorer.pt2", "users.parquet"]
 
-FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
-FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-FAST += [
-    "--model.embedding_dim=4",
-    "--optimizer=Adam",
-    "--optimizer.lr=0.1",
-    "--model.init=Normal",
-    "--model.init.std=1",
-]
-KINDS = {
-    "ratings": ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true", "--model.num_layers=2"],
-    "linear": ["--model.head=LinearHead", "--model.num_layers=1"],
-    "ranking": ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr", "--model.num_layers=1"],
-}
+#: The kinds of models, and their names among the shared ones.
+KINDS = {"ratings": "films", "linear": "films, linear", "ranking": "films, ranking"}
 
 
 class Exported(NamedTuple):
@@ -45,31 +34,12 @@ class Exported(NamedTuple):
     checkpoint: Path
 
 
-def movielens_like(folder: Path, num_users: int = 25, num_items: int = 18) -> Path:
-    """A folder laid out as MovieLens's, half of all pairs being rated 0.5 to 5; the last movie has no title."""
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    user, item = np.divmod(draw.permutation(num_users * num_items)[: num_users * num_items // 2], num_items)
-    taste = draw.normal(3, 1, num_users)[user] + draw.normal(0, 1, num_items)[item]
-    rating = np.clip(np.round(taste * 2) / 2, 0.5, 5.0)
-    table = pd.DataFrame({"userId": 3 * user + 1, "movieId": 7 * item + 1, "rating": rating, "timestamp": 1})
-    table.to_csv(folder / "ratings.csv", index=False)
-    titles = [f"Film {number}" for number in range(num_items - 1)]
-    movies = pd.DataFrame({"movieId": [7 * number + 1 for number in range(num_items - 1)], "title": titles})
-    movies.assign(genres="Comedy|Drama").to_csv(folder / "movies.csv", index=False)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def all_exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    folder = tmp_path_factory.mktemp("exported")
-    source, exported = movielens_like(folder / "ml-tiny"), {}
-    for name, settings in KINDS.items():
-        run = ["--run_name", name, "--runs_dir", str(folder / "runs")]
-        main(["fit", "--data.source", str(source), *FAST, *settings, *run])
-        checkpoint = folder / "runs" / name / "version_0" / "checkpoints" / "best.ckpt"
-        main(["export", "--ckpt_path", str(checkpoint), "--output", str(folder / name)])
-        exported[name] = Exported(Recommender.from_checkpoint(checkpoint), folder / name, checkpoint)
+def all_exported(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    folder, exported = tmp_path_factory.mktemp("exported"), {}
+    for kind, name in KINDS.items():
+        main(["export", "--ckpt_path", str(trained[name]), "--output", str(folder / kind)])
+        exported[kind] = Exported(Recommender.from_checkpoint(trained[name]), folder / kind, trained[name])
     return exported
 
 
@@ -118,7 +88,7 @@ def test_tables_hold_the_model_in_the_order_of_ids(exported: Exported) -> None:
     train = recommender.snapshot.train
     assert users["ratings"].tolist() == np.bincount(train.user, minlength=len(users)).tolist()
     assert items["ratings"].tolist() == np.bincount(train.item, minlength=len(items)).tolist()
-    titles = [f"Film {number}" for number in range(len(items) - 1)]
+    titles = [f"{WORDS[number % 4]} film, the {number}th" for number in range(len(items) - 1)]
     assert items["title"].tolist()[:-1] == titles
     assert items["genres"].tolist()[:-1] == ["Comedy|Drama"] * len(titles)
     assert items[["title", "genres"]].isna().sum().tolist() == [1, 1]
@@ -167,7 +137,7 @@ def test_the_index_finds_what_is_recommended(exported: Exported) -> None:
         assert found.ravel() == pytest.approx(predicted, abs=1e-5)
 
 
-PLACES = [(user, item) for user in range(-1, 25) for item in range(-1, 18)]  # -1: one that is not there
+PLACES = [(user, item) for user in range(-1, USERS) for item in range(-1, ITEMS)]  # -1: one that is not there
 ALONE = list(range(0, len(PLACES), 40))
 SCORING = """
 user, item = torch.tensor(places).unbind(1)
@@ -216,8 +186,8 @@ def test_what_the_readme_shows_is_true(exported: Exported, outside: dict[str, li
 def test_the_readme_says_what_is_there(exported: Exported) -> None:
     text = (exported.folder / "README.md").read_text()
     columns = 0 if exported.folder.name == "linear" else 4
-    assert f"| users.parquet | 25 users: id, embedding ({columns} numbers)" in text
-    assert "| items.parquet | 18 items: likewise, title and genres |" in text
+    assert f"| users.parquet | 30 users: id, embedding ({columns} numbers)" in text
+    assert "| items.parquet | 20 items: likewise, title and genres |" in text
     assert f"from row numbers to {'scores' if exported.folder.name == 'ranking' else 'ratings'} |" in text
     assert f"Trained on {exported.recommender.snapshot.origin}; from the checkpoint best.ckpt." in text
     assert {name for name in FILES if name != "README.md"} <= set(re.findall(r"[\w.]+\.\w+", text))
@@ -258,15 +228,6 @@ def test_exporting_again_replaces_its_files_and_leaves_others(
     for before, after in zip(tables(all_exported["ranking"].folder), tables(folder), strict=True):
         assert np.array_equal(embeddings(before), embeddings(after))
     assert (folder / "README.md").read_text() == (all_exported["ranking"].folder / "README.md").read_text()
-
-
-def refused(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
-    """The last line of a command that fails with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_folders_that_cannot_be_written_to(

@@ -1,12 +1,15 @@
 """Recommender: lists against loops over all items, reasons that add up, new users, ids, what is said of bad input."""
 
+import itertools
 import pickle
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,8 @@ from pandas.testing import assert_frame_equal
 from torch import Tensor, nn
 
 from lgcn.__main__ import main
+from lgcn.checkpoints import import_modules
+from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.snapshot import Snapshot
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
@@ -25,6 +30,7 @@ from lgcn.serving.recommender import Explanation, Recommender
 from lgcn.serving.trained import TrainedModel
 from lgcn.training.module import LightGCNModule
 from tests.made import USUAL, channel_matrices, settings
+from tests.serving.conftest import made_ratings, train, train_mine
 
 USERS, ITEMS = 8, 12
 UNTRAINED_USER, UNTRAINED_ITEM = USERS - 1, ITEMS - 1  # have held-out ratings only
@@ -107,8 +113,8 @@ def rated(graph: RatingGraph, user: int) -> set[int]:
 
 def assert_close(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """Two tables with reasons, whose numbers may differ by rounding."""
-    nests = [table.assign(because=[asdict(because) for because in table["because"]]) for table in (one, other)]
-    assert_frame_equal(*nests, check_exact=False, atol=1e-6)
+    nests = [table.assign(because=table["because"].map(asdict)) for table in (one, other)]
+    assert_frame_equal(nests[0], nests[1], check_exact=False, atol=1e-6)
 
 
 RATES: dict[str, Any] = {"biases": True}
@@ -789,33 +795,9 @@ def test_what_other_methods_cannot_do() -> None:
 # -- from a checkpoint -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Ratings in a file, and a checkpoint of a model that was trained on them."""
-    folder = tmp_path_factory.mktemp("trained")
-    draw = np.random.default_rng(0)
-    user, item = np.divmod(draw.permutation(12 * 9)[:70], 9)
-    rating = np.clip(np.round(draw.normal(3, 1, 12)[user] + draw.normal(0, 1, 9)[item]), 1, 5)
-    path = folder / "ratings.csv"
-    pd.DataFrame({"who": [f"u{n}" for n in user], "what": item * 7, "stars": rating}).to_csv(path, index=False)
-    given = ["--data.source", str(path), "--data.min_rating", "2"]
-    given += ["--data.user_column=who", "--data.item_column=what", "--data.rating_column=stars"]
-    given += ["--model.head=DotHead", "--model.head.biases=true", "--model.embedding_dim=4", "--model.clamp=true"]
-    given += ["--model.propagation.channels=[Binary,Residual]", "--model.layer_weights=learned", "--optimizer.lr=0.05"]
-    given += [
-        "--data.steps_per_epoch=10",
-        "--trainer.max_steps=20",
-        "--trainer.log_every_n_steps=10",
-        "--trainer.enable_progress_bar=false",
-    ]
-    given += ["--trainer.enable_model_summary=false", "--runs_dir", str(folder), "--run_name", "made"]
-    main(["fit", *given])
-    return path, folder / "made" / "version_0" / "checkpoints" / "last.ckpt"
-
-
-def test_predictions_are_those_of_lgcn_predict(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_predictions_are_those_of_lgcn_predict(fitted: tuple[Path, Path], tmp_path: Path) -> None:
     """Without the source: of all pairs, and of ids that are not there."""
-    path, checkpoint = trained
+    path, checkpoint = fitted
     output, asked = tmp_path / "out.csv", tmp_path / "pairs.csv"
     recommender = Recommender.from_checkpoint(checkpoint)
     users, items = [*recommender.user_ids, "u99"], [*recommender.item_ids, 10_000]
@@ -843,47 +825,171 @@ def test_predictions_are_those_of_lgcn_predict(trained: tuple[Path, Path], tmp_p
     assert lists["rating"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_reading_a_checkpoint_draws_nothing(trained: tuple[Path, Path]) -> None:
+def test_reading_a_checkpoint_draws_nothing(fitted: tuple[Path, Path]) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    one, other = (Recommender.from_checkpoint(str(trained[1])).recommend(k=5, because=2) for _ in range(2))
+    one, other = (Recommender.from_checkpoint(str(fitted[1])).recommend(k=5, because=2) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert_frame_equal(one, other)
 
 
-def test_a_checkpoint_that_is_none(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_none(fitted: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(f"there is no checkpoint {tmp_path / 'best.ckpt'}")):
         Recommender.from_checkpoint(tmp_path / "best.ckpt")
     with pytest.raises(InputError, match="is not a checkpoint of lgcn"):
-        Recommender.from_checkpoint(trained[0])
-    content = torch.load(trained[1], weights_only=True)
+        Recommender.from_checkpoint(fitted[0])
+    content = torch.load(fitted[1], weights_only=True)
     del content["RatingsDataModule"]
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="keeps no data"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
-    content = torch.load(trained[1], weights_only=True)
+    content = torch.load(fitted[1], weights_only=True)
     del content["hyper_parameters"]["num_layers"]
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"cannot be used, it is damaged.*num_layers"):
         Recommender.from_checkpoint(tmp_path / "other.ckpt")
 
 
-def test_ratings_are_what_somebody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratings_are_what_somebody_wrote(tmp_path: Path) -> None:
     """4.7 is kept as the float32 next to it, which is below it, and is neither refused nor shown as that."""
-    monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
     pair = draw.permutation(100)[:60]
     rating = draw.choice([0.1, 1.3, 2.7, 4.7], 60)
-    pd.DataFrame({"user": pair // 10, "item": pair % 10, "rating": rating}).to_csv("r.csv", index=False)
-    short = ["--trainer.max_steps=2", "--data.steps_per_epoch=2", "--trainer.log_every_n_steps=1", "--report=false"]
-    main(["fit", "--data.source=r.csv", "--model.head=DotHead", *short, "--trainer.enable_progress_bar=false"])
-    recommender = Recommender.from_checkpoint("runs/lgcn/version_0/checkpoints/best.ckpt")
+    ratings = pd.DataFrame({"user": pair // 10, "item": pair % 10, "rating": rating})
+    train(ratings, tmp_path / "written.ckpt", {}, head="dot")
+    recommender = Recommender.from_checkpoint(tmp_path / "written.ckpt")
     assert recommender.scale == (0.1, 4.7)
     ((_, ones),) = recommender.each(ratings={3: 4.7, 4: 0.1}, k=1, because=2)
     assert ones[0].because is not None
     assert {reason.item: reason.rating for reason in ones[0].because.ratings} == {3: 4.7, 4: 0.1}
     with pytest.raises(InputError, match=r"the rating 4.71 of item 3 is not between 0.1 and 4.7"):
         recommender.recommend(ratings={3: 4.71})
+
+
+# -- of a Trainer of one's own, and of a module -----------------------------------------------------------------
+
+
+def predicted_by_lightning(module: LightGCNModule, data: RatingsDataModule) -> tuple[list[Any], list[Any], list[float]]:
+    """The test part's users, items, and what the module's own predict_step says of them."""
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **quiet)
+    chunks: Any = trainer.predict(module, datamodule=data)
+    pairs = data.predict_pairs
+    return pairs["user"].tolist(), pairs["item"].tolist(), torch.cat(chunks).tolist()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"head": "dot", "biases": True, "clamp": True},
+        {"head": "linear"},
+        {"head": "cosine", "edge_weights": ["binary", "residual"], "layer_weights": "learned"},
+        {"objective": "bpr"},
+        {"objective": "closed form", "spectral_power": 0.0},
+    ],
+    ids=str,
+)
+def test_a_plain_trainers_checkpoint_and_its_module_are_served(given: dict[str, Any], tmp_path: Path) -> None:
+    module, data = train(made_ratings(), tmp_path / "plain.ckpt", {}, **given)
+    users, items, expected = predicted_by_lightning(module, data)
+    assert len(users) == 30
+    one, other = Recommender.from_checkpoint(tmp_path / "plain.ckpt"), Recommender.from_module(module, data)
+    for recommender in (one, other):
+        assert recommender.predict(users, items).tolist() == pytest.approx(expected, abs=1e-5)
+        assert recommender.ranks == ("objective" in given)
+    assert_close(one.recommend(k=4, because=2), other.recommend(k=4, because=2))
+    known = made_ratings()
+    left = set(itertools.product(one.user_ids, one.item_ids)) - set(zip(known["user"], known["item"], strict=True))
+    lists = one.recommend(k=20)
+    assert set(zip(lists["user"], lists["item"], strict=True)) == left
+
+
+def test_a_checkpoint_of_weights_alone_is_served(tmp_path: Path) -> None:
+    """Without the optimiser's state, as a Trainer's save_checkpoint(weights_only=True) writes it."""
+    module, _ = train(made_ratings(), tmp_path / "whole.ckpt", {}, head="dot")
+    module.trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    whole, weights = (
+        Recommender.from_checkpoint(tmp_path / f"{name}.ckpt").recommend() for name in ("whole", "weights")
+    )
+    assert_frame_equal(whole, weights)
+
+
+def test_a_module_may_be_trained_on(tmp_path: Path) -> None:
+    module, data = train(made_ratings(), tmp_path / "plain.ckpt", {}, head="dot")
+    recommender = Recommender.from_module(module, data)
+    before = recommender.recommend(because=1, ratings={0: 5.0})
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.model.parameters())
+    with torch.no_grad():
+        module.model.embedding.weight.zero_()
+    assert_frame_equal(recommender.recommend(because=1, ratings={0: 5.0}), before)
+
+
+def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
+    contents: list[Any] = [[1, 2], {"state_dict": {}, "global_step": 3}, {"state_dict": {}, "hyper_parameters": {}}]
+    for content in contents:
+        torch.save(content, tmp_path / "other.ckpt")
+        with pytest.raises(
+            InputError, match=r"^.*other.ckpt is not a checkpoint of lgcn; give one of a LightGCNModule.*$"
+        ):
+            Recommender.from_checkpoint(tmp_path / "other.ckpt")
+
+
+# -- with classes of a user's own -------------------------------------------------------------------------------
+
+
+def test_own_classes_are_served_when_they_are_imported(mine: Path) -> None:
+    import_modules(["mine_for_tests"])
+    module, data = train_mine(sys.modules["mine_for_tests"], mine / "own.ckpt")
+    recommender = Recommender.from_checkpoint("own.ckpt")
+    users, items, expected = predicted_by_lightning(module, data)
+    assert recommender.predict(users, items).tolist() == pytest.approx(expected, abs=1e-5)
+    for user, ones in recommender.each(k=2, because=20):
+        for one in ones:
+            assert one.because is not None
+            assert one.because.base == pytest.approx(3.0, abs=1e-6)
+            assert one.because.own == pytest.approx(0.0, abs=1e-5)
+            assert one.because.others == pytest.approx(0.0, abs=1e-5)
+            assert parts_of(one.because) == pytest.approx(one.score, abs=1e-5)
+            whole = recommender.explain(user, one.item).ratings
+            reasons = one.because.ratings
+            assert {part.item: part.rating for part in whole} == {part.item: part.rating for part in reasons}
+    del sys.modules["mine_for_tests"]
+    named = r"'head' is mine_for_tests.Times, and mine_for_tests is not imported.*--import mine_for_tests"
+    with pytest.raises(InputError, match=named):
+        Recommender.from_checkpoint("own.ckpt")
+
+
+def test_the_times_of_new_ratings_count(mine: Path) -> None:
+    """They are seconds, and the latest of training is 27. Without, all are of that time."""
+    import_modules(["mine_for_tests"])
+    recommender = Recommender.from_module(*train_mine(sys.modules["mine_for_tests"], mine / "own.ckpt"))
+    new = pd.DataFrame({"item": [0, 50, 120], "rating": [5.0, 1.0, 4.0]})
+
+    def weights(ratings: pd.DataFrame) -> list[float]:
+        (users,) = recommender.new_users(ratings)
+        found: list[float] = users.population.weights[0].tolist()
+        return found
+
+    latest = weights(new)
+    assert weights(new.assign(timestamp=27)) == latest
+    faded = weights(new.assign(timestamp=["27", "22", "17.0"]))
+    assert faded == pytest.approx([latest[0], latest[1] / 2, latest[2] / 4])
+    # Of a pair that is there twice the later rating counts, whichever row is first.
+    twice = pd.DataFrame({"item": [0, 50, 50, 120], "rating": [5.0, 2.0, 1.0, 4.0], "timestamp": [27, 22, 5, 17]})
+    assert weights(twice) == pytest.approx(faded)
+    for wrong in ("yesterday", float("nan"), float("inf")):
+        with pytest.raises(
+            InputError, match=rf"the timestamp {wrong} of item 50 is not a number.*\(1 such timestamp\)"
+        ):
+            recommender.recommend(ratings=new.assign(timestamp=[1, wrong, 3]))
+
+
+def test_times_that_no_channel_uses_are_not_looked_at() -> None:
+    recommender = made(ego_layer=False, **RATES)
+    assert_frame_equal(
+        recommender.recommend(ratings=NEW.assign(timestamp="yesterday")), recommender.recommend(ratings=NEW)
+    )
 
 
 def test_a_users_highest_ratings() -> None:

@@ -1,6 +1,7 @@
 """Populations: known and new users' tables against dense float64 propagation, and corrections against a slow ridge."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lgcn.errors import InputError
+from lgcn.graph.channels import Channel
+from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.heads import DotHead, LinearHead
 from lgcn.model.lightgcn import LightGCN
@@ -423,6 +426,57 @@ def test_who_has_rated_nothing_is_predicted_as_anybody_who_is_unknown(head: dict
     ours = new.factors.predict(torch.full_like(item, 2), item)
     unknown = one.trained.factors.predict(torch.full_like(item, -1), item)
     torch.testing.assert_close(ours, unknown, rtol=0, atol=1e-5)
+
+
+# -- times -------------------------------------------------------------------------------------------------------
+
+
+class Fading(Channel):
+    """Half the weight for every 10 seconds before the latest training rating."""
+
+    uses_times = True
+
+    def fit(self, graph: RatingGraph) -> int:
+        assert graph.time is not None
+        return int(graph.time.max())
+
+    def value(self, graph: RatingGraph, statistics: int) -> Tensor:
+        assert graph.time is not None
+        return torch.pow(0.5, (statistics - graph.time).float() / 10)
+
+
+def faded(times: Tensor | None) -> tuple[TrainedModel, RatingGraph]:
+    """A model whose one channel fades, and its training ratings."""
+    train = replace(made_graph(), time=times)
+    module = LightGCNModule(USERS, ITEMS, head=DotHead(), propagation=Propagation([Fading()]))
+    return TrainedModel(module.model, dict(module.hparams), train), train
+
+
+def test_new_ratings_are_weighed_by_their_times_and_the_statistics_of_training() -> None:
+    """Which are given from 0 to 34."""
+    model, train = faded(torch.arange(EDGES))
+    ratings, given = new_ratings(), [0, 3, 34, 40, 24, 14, 4, 1, 2, 34, 24, 10, 0]
+    weights = model.new(replace(ratings, time=torch.tensor(given))).weights[0].tolist()
+    users = ratings.user.tolist()
+    expected = []
+    for user, item, time in zip(users, ratings.item.tolist(), given, strict=True):
+        degrees = users.count(user) * int(train.item_degree[item])
+        expected.append(0.0 if degrees == 0 else 0.5 ** ((34 - time) / 10) / degrees**0.5)
+    assert weights == pytest.approx(expected, rel=1e-5)
+
+
+def test_new_ratings_without_times_are_of_the_latest_training_time() -> None:
+    model, _ = faded(torch.arange(EDGES))
+    ratings = new_ratings()
+    without = model.new(ratings).factors.user
+    latest, earlier = (model.new(replace(ratings, time=torch.full((len(ratings),), time))) for time in (34, 24))
+    assert torch.equal(without, latest.factors.user)
+    assert not torch.allclose(without, earlier.factors.user)
+
+
+def test_a_channel_that_uses_times_needs_those_of_training() -> None:
+    with pytest.raises(InputError, match=r"\[Fading\] needs times, and the data has none"):
+        faded(None)
 
 
 # -- corrections -------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -25,54 +24,12 @@ from lgcn.errors import InputError
 from lgcn.serving import web as serve
 from lgcn.serving.recommender import Recommender
 from lgcn.serving.web import LARGEST_BODY, application, serve_at
-
-FAST = ["--data.steps_per_epoch=4", "--trainer.max_steps=8", "--trainer.log_every_n_steps=4"]
-FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
-FAST += ["--model.embedding_dim=4", "--model.num_layers=1", "--optimizer=Adam", "--optimizer.lr=0.1"]
-KINDS = {
-    "titled": ["--model.head=DotHead", "--model.head.biases=true", "--model.clamp=true"],
-    "ranking": ["--model.head=DotHead", "--model.head.biases=true", "--model.objective=Bpr"],
-    "linear": ["--model.head=LinearHead"],
-}
-NUM_USERS, NUM_ITEMS = 30, 20
-WORDS = ["Red", "Green", "Blue", "Dark"]
-
-
-def sources(folder: Path) -> dict[str, Path]:
-    """Half of all pairs: laid out as MovieLens's, with titles; and in a file, with texts as ids."""
-    draw = np.random.default_rng(0)
-    drawn = draw.permutation(NUM_USERS * NUM_ITEMS)[: NUM_USERS * NUM_ITEMS // 2]
-    user, item = np.divmod(drawn, NUM_ITEMS)
-    taste = draw.normal(3, 0.7, NUM_USERS)[user] + draw.normal(0, 0.7, NUM_ITEMS)[item]
-    rating = np.clip(np.round(taste * 2) / 2, 0.5, 5.0)
-    titled = folder / "ml-tiny"
-    titled.mkdir()
-    table = pd.DataFrame({"userId": user + 1, "movieId": 7 * item + 3, "rating": rating, "timestamp": 1})
-    table.to_csv(titled / "ratings.csv", index=False)
-    titles = [f"{WORDS[number % 4]} film, the {number}th" for number in range(NUM_ITEMS - 1)]  # the last has none
-    movies = pd.DataFrame({"movieId": [7 * number + 3 for number in range(NUM_ITEMS - 1)], "title": titles})
-    movies.assign(genres="Comedy|Drama").to_csv(titled / "movies.csv", index=False)
-    named = folder / "named.csv"
-    texts = {"user": [f"u{number}" for number in user], "item": [f"a/{number} b" for number in item]}
-    pd.DataFrame(texts | {"rating": rating}).to_csv(named, index=False)
-    return {"titled": titled, "ranking": named, "linear": titled}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints: ratings with titles; a ranking with texts as ids; a model without factors."""
-    folder = tmp_path_factory.mktemp("served")
-    paths = sources(folder)
-    for name, settings in KINDS.items():
-        run = ["--run_name", name, "--runs_dir", str(folder / "runs")]
-        main(["fit", "--data.source", str(paths[name]), *FAST, *settings, *run])
-        paths[name] = folder / "runs" / name / "version_0" / "checkpoints" / "best.ckpt"
-    return paths
+from tests.serving.conftest import ITEMS, USERS
 
 
 @pytest.fixture(scope="module")
 def recommender(trained: dict[str, Path]) -> Recommender:
-    return Recommender.from_checkpoint(trained["titled"])
+    return Recommender.from_checkpoint(trained["films"])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +39,7 @@ def client(recommender: Recommender) -> TestClient:
 
 @pytest.fixture(scope="module")
 def ranker(trained: dict[str, Path]) -> Recommender:
-    return Recommender.from_checkpoint(trained["ranking"])
+    return Recommender.from_checkpoint(trained["named, ranking"])
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +68,8 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
     assert get(client, "/api/model") == {
         "ranks": False,
         "implicit": False,
-        "users": NUM_USERS,
-        "items": NUM_ITEMS,
+        "users": USERS,
+        "items": ITEMS,
         "ratings": 240,
         "titles": True,
         "scale": [0.5, 5.0],
@@ -129,7 +86,7 @@ def test_recommendations_are_the_recommender_s(client: TestClient, recommender: 
         answer = get(client, f"/api/users/{user}/recommendations", k=4)
         assert answer == {"user": user, "recommendations": records(recommender, [user], 4)}
     answer = get(client, "/api/users/2/recommendations", k=1000, because=2, min_ratings=9, exclude="training")
-    wanted = records(recommender, [2], NUM_ITEMS, because=2, min_ratings=9, exclude="training")
+    wanted = records(recommender, [2], ITEMS, because=2, min_ratings=9, exclude="training")
     assert answer["recommendations"] == wanted
     assert {len(one["because"]["ratings"]) for one in wanted} == {2}
     assert len(get(client, "/api/users/2/recommendations")["recommendations"]) == len(records(recommender, [2]))
@@ -181,12 +138,12 @@ def test_similar_items_are_the_recommender_s(
 ) -> None:
     for k in (3, 1000):
         answer = get(client, "/api/items/17/similar", k=k)
-        table = recommender.similar([17], min(k, NUM_ITEMS))
+        table = recommender.similar([17], min(k, ITEMS))
         assert [one["item"] for one in answer] == table["similar"].tolist()
         assert [one["similarity"] for one in answer] == table["similarity"].tolist()
         assert [one["title"] for one in answer] == [None if pd.isna(title) else title for title in table["title"]]
-    assert len(answer) == NUM_ITEMS - 1
-    linear = TestClient(application(Recommender.from_checkpoint(trained["linear"])), base_url="http://localhost")
+    assert len(answer) == ITEMS - 1
+    linear = TestClient(application(Recommender.from_checkpoint(trained["films, linear"])), base_url="http://localhost")
     refusal = linear.get("/api/items/17/similar")
     assert refusal.status_code == 400
     assert "linear head" in refusal.json()["error"]
@@ -220,7 +177,7 @@ def test_items_are_found_by_words_and_by_id(client: TestClient, recommender: Rec
 
     def wanted(words: list[str]) -> list[int]:
         """The most rated first, of equals the first."""
-        found = [place for place in range(NUM_ITEMS) if all(word in (titles[place] or "").lower() for word in words)]
+        found = [place for place in range(ITEMS) if all(word in (titles[place] or "").lower() for word in words)]
         return [recommender.item_ids[place] for place in sorted(found, key=lambda place: (-degree[place], place))]
 
     for query, words in {
@@ -325,7 +282,7 @@ def test_questions_that_are_refused(
 ) -> None:
     answer = client.get(path)
     assert answer.status_code == status
-    assert words in error_of(answer, trained["titled"].parents[3])
+    assert words in error_of(answer, trained["films"].parents[3])
 
 
 @pytest.mark.parametrize("path", ["/api/users/1/recommendations?min_ratings=" + "9" * 20, "/api/recommendations"])
@@ -334,7 +291,7 @@ def test_a_number_that_no_item_reaches_however_long(client: TestClient, path: st
     asked = {"ratings": ONE, "min_ratings": int("9" * 20)}
     answer = quiet.get(path) if "?" in path else quiet.post(path, json=asked)
     assert answer.status_code in (400, 422)
-    error_of(answer, trained["titled"].parents[3])
+    error_of(answer, trained["films"].parents[3])
 
 
 @pytest.mark.parametrize(
@@ -368,7 +325,7 @@ def test_new_users_that_are_refused(
 ) -> None:
     answer = client.post("/api/recommendations", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text[:500]
-    assert words in error_of(answer, trained["titled"].parents[3])
+    assert words in error_of(answer, trained["films"].parents[3])
     assert len(answer.text) < 1000  # what was sent does not come back
 
 
@@ -388,7 +345,7 @@ def test_other_methods_are_refused(client: TestClient, trained: dict[str, Path])
         client.delete("/api/users/1/ratings"),
     ):
         assert answer.status_code == 405
-        assert error_of(answer, trained["titled"].parents[3]) == "Method Not Allowed"
+        assert error_of(answer, trained["films"].parents[3]) == "Method Not Allowed"
 
 
 def test_large_bodies_are_refused_with_and_without_a_length(client: TestClient, trained: dict[str, Path]) -> None:
@@ -404,7 +361,7 @@ def test_large_bodies_are_refused_with_and_without_a_length(client: TestClient, 
         for content in (body, in_parts(body)):
             answer = client.post("/api/recommendations", content=content, headers=kind)
             assert answer.status_code == 413
-            assert "more than 1,048,576 bytes" in error_of(answer, trained["titled"].parents[3])
+            assert "more than 1,048,576 bytes" in error_of(answer, trained["films"].parents[3])
     expected = client.post("/api/recommendations", json={"ratings": ONE}).json()
     for content in (whole, in_parts(whole)):
         answer = client.post("/api/recommendations", content=content, headers=kind)
@@ -427,7 +384,7 @@ def test_a_failure_tells_nothing_and_ends_nothing(
             quiet.post("/api/recommendations", json={"ratings": ONE}),
         ):
             assert answer.status_code == 500
-            assert error_of(answer, trained["titled"].parents[3]) == "something went wrong here"
+            assert error_of(answer, trained["films"].parents[3]) == "something went wrong here"
     assert get(quiet, "/api/users/1/recommendations") == before
 
 
@@ -556,8 +513,8 @@ def test_the_command_serves_this_machine_alone_unless_told(
 ) -> None:
     called: list[tuple[Any, ...]] = []
     monkeypatch.setattr(serve, "serve_at", lambda *args: called.append(args))
-    main(["serve", "--ckpt_path", str(trained["titled"])])
-    main(["serve", "--ckpt_path", str(trained["ranking"]), "--host", "0.0.0.0", "--port", "80"])
+    main(["serve", "--ckpt_path", str(trained["films"])])
+    main(["serve", "--ckpt_path", str(trained["named, ranking"]), "--host", "0.0.0.0", "--port", "80"])
     assert [args[1:] for args in called] == [("127.0.0.1", 8000), ("0.0.0.0", 80)]
     assert [args[0].ranks for args in called] == [False, True]
 
