@@ -74,7 +74,8 @@ class RunCheckpoints(Checkpoint):
             self.monitor, self.mode = pl_module.monitor
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.saved_step = trainer.global_step  # nothing new to save yet
+        # Nothing is new yet, but for what a closed form has fitted before its only step, which counts as none.
+        self.saved_step = trainer.global_step or -1
         # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
         if not self.path("best").is_file():
             self.best_score = None
@@ -97,7 +98,8 @@ class RunCheckpoints(Checkpoint):
                 self._save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        if trainer.global_step > 0:
+            self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
@@ -160,6 +162,9 @@ class RunConfig(SaveConfigCallback):
     ) -> None:
         if trainer.state.fn == "fit" and "config" in checkpoint:
             settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
+            if not pl_module.objective.trains:  # type: ignore[union-attr]
+                log.warning("the model is fitted already: there is nothing to train; to fit anew leave --ckpt_path out")
+                return
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
             self._restored = checkpoint
             if 0 <= trainer.max_steps <= checkpoint["global_step"]:

@@ -114,7 +114,7 @@ class LightGCNModule(pl.LightningModule):
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
         self._factors: Factors | None = None
-        self._trained_steps = 0
+        self._trained_steps, self._restored = 0, False
 
     def _check(self, init: Initialisation, head: Head) -> None:
         """Raise an InputError if the choices do not fit together."""
@@ -171,8 +171,7 @@ class LightGCNModule(pl.LightningModule):
         )
         if stage == "fit":
             self.model.head.fit_mean(float(self.train_graph.rating.mean()))
-            if self.model.init.fits and self.trainer.ckpt_path is None:
-                self._fit_start()
+        self._restored = False
         self._matrices = dict.fromkeys(("train", "val", "test"), self.propagation.matrices(self.train_graph))
         if data.eval_graph == "split":
             if self.propagation.uses_ratings or self.objective.ranks:
@@ -184,8 +183,11 @@ class LightGCNModule(pl.LightningModule):
                 self._matrices[part] = self.propagation.matrices(data.graphs[part].to(device))
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
-    def _fit_start(self) -> None:
-        """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
+    def on_fit_start(self) -> None:
+        """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum, unless
+        they come from a checkpoint or are not fitted."""
+        if not self.model.init.fits or self._restored:
+            return
         graph, one = self.train_graph, torch.ones_like(self.train_graph.rating)
         tables = torch.split(self.model.embedding.weight.detach(), graph.num_nodes)
         values = torch.stack([one if value is None else value for value in self.propagation.values(graph)])
@@ -288,7 +290,7 @@ class LightGCNModule(pl.LightningModule):
         Raises:
             InputError: they do not; the message says which settings differ.
         """
-        self._trained_steps = checkpoint["global_step"]
+        self._trained_steps, self._restored = checkpoint["global_step"], True
         theirs, ours = (
             {name: one.shape for name, one in of.items()} for of in (checkpoint["state_dict"], self.state_dict())
         )

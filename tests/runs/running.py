@@ -26,8 +26,8 @@ BPR += ["--model.l2.embeddings=0.01", "--model.l2.per=batch", "--model.k=[5,2]"]
 SOFTMAX = ["--model.objective=Softmax", "--model.objective.batch_size=10", "--model.objective.num_negatives=7"]
 SOFTMAX += ["--model.objective.temperature=0.5", "--model.masking=EdgeMasking", "--model.masking.share=0.4"]
 SOFTMAX += ["--model.head=CosineHead", "--model.head.biases=true", "--model.k=[5,2]"]
-CLOSED = ["--model.objective=ClosedForm", "--model.init=Spectral", "--model.k=[5,2]", "--data.steps_per_epoch=1"]
-CLOSED += ["--model.head.biases=false"]
+CLOSED = ["--model.objective=ClosedForm", "--model.init=Spectral", "--model.init.power=0.25"]
+CLOSED += ["--model.head.biases=false", "--model.k=[5,2]", "--data.steps_per_epoch=1"]
 FAST_ADAM = ["--optimizer=Adam", "--optimizer.lr=0.1"]
 
 
