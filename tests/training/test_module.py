@@ -1,251 +1,47 @@
-"""LightGCNModule: what a masked step sees and predicts, the penalties' gradients, and clamping."""
+"""LightGCNModule: what it is made of, what a plain Trainer makes of it, and what a checkpoint keeps."""
 
-from typing import Any, cast
+import copy
+import math
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from lgcn.training.tasks import RatingTask
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from torchmetrics import R2Score
 
-from lgcn.data.datamodule import EdgeChunks, Edges, TrainingSteps
+from lgcn.data.datamodule import TrainingSteps
 from lgcn.errors import InputError
-from lgcn.graph.channels import EdgeWeights, channel_matrices
-from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.model.lightgcn import Factors
+from lgcn.evaluation.baselines import RankingBaseline, RatingBaseline
+from lgcn.evaluation.judges import judged_baselines
+from lgcn.graph.channels import Binary, Centered
+from lgcn.graph.propagation import Propagation
+from lgcn.graph.ratings import RatingGraph
+from lgcn.model.heads import CosineHead, DotHead
+from lgcn.model.initialisation import Normal, Spectral
+from lgcn.training.masking import EdgeDropout, EdgeMasking
 from lgcn.training.module import LightGCNModule
+from lgcn.training.objectives import Bpr, ClosedForm, Softmax
+from lgcn.training.penalty import L2
+from tests.evaluation import pairs
+from tests.evaluation.pairs import made_graphs, pairs_of
+from tests.made import channel_matrices
+from tests.training.conftest import Run
+from tests.training.own import Hinge, LastHit, MeanError, QuarticError
+from tests.training.running import Given, made_module, trained, trainer_of
+from tests.training.test_masking import EDGES, ITEMS, USERS, made_graph, with_ratings
 
-USERS, ITEMS, EDGES = 20, 25, 200
-Seen = list[tuple[Tensor, Tensor]]  # predictions and ratings
-
-
-def made_graph(num_edges: int = EDGES, seed: int = 0) -> RatingGraph:
-    """All ratings differ, so that a rating says which edge it is of; as 64ths, their float32 sum is exact."""
-    draw = torch.Generator().manual_seed(seed)
-    pair = torch.randperm(USERS * ITEMS, generator=draw)[:num_edges]
-    rating = (1 + torch.randperm(num_edges, generator=draw)) / 64
-    return RatingGraph.from_edges(pair // ITEMS, pair % ITEMS, rating, USERS, ITEMS)
-
-
-def with_ratings(graph: RatingGraph, rating: Tensor) -> RatingGraph:
-    return RatingGraph.from_edges(graph.user, graph.item, rating, USERS, ITEMS)
-
-
-class Given(pl.LightningDataModule):
-    """Graphs as they are given, for training and for validation."""
-
-    eval_graph = "train"
-
-    def __init__(self, train: RatingGraph, val: RatingGraph, steps: int) -> None:
-        super().__init__()
-        self.graphs, self.steps = {"train": train, "val": val}, steps
-
-    def train_dataloader(self) -> TrainingSteps:
-        return TrainingSteps(self.steps)
-
-    def val_dataloader(self) -> EdgeChunks:
-        val = self.graphs["val"]
-        return EdgeChunks(Edges(val.user, val.item, val.rating), size=len(val))
-
-
-class Watched(LightGCNModule):
-    """Plain gradient descent, with a note of what is predicted in training and in validation."""
-
-    rate = 0.0
-    optimizer: type[torch.optim.Optimizer] = torch.optim.SGD
-    options: dict[str, Any] = {}  # noqa: RUF012  # replaced, never changed
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        self.seen: Seen = []
-        self.validated: Seen = []
-        assert isinstance(self.task, RatingTask)
-        loss, judge, predict = self.task.loss, self.task.judge, self.task.predict
-
-        def noting_loss(factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Tensor:
-            self.seen.append((factors.predict_edges(predicted).detach(), predicted.rating))
-            return loss(factors, predicted, generator)
-
-        def noting_judge(part: str, factors: Factors, batch: Any) -> Tensor:
-            self.validated.append((predict(factors, batch), batch.rating))
-            return judge(part, factors, batch)
-
-        self.task.loss, self.task.judge = noting_loss, noting_judge  # type: ignore[method-assign]
-        return self.optimizer(self.parameters(), lr=self.rate, **self.options)  # type: ignore[call-arg]
-
-
-def made_module(seed: int = 3, rate: float = 0.0, **given: Any) -> Watched:
-    """A module on its first step; embeddings of deviation 1 make predictions that can be told from rounding."""
-    torch.manual_seed(seed)
-    module = Watched(USERS, ITEMS, **({"embedding_dim": 4, "num_layers": 2, "init_std": 1.0} | given))
-    module.rate = rate
-    return module
-
-
-def trained(
-    module: Watched,
-    graph: RatingGraph,
-    steps: int = 1,
-    val: RatingGraph | None = None,
-    plugin: MixedPrecision | None = None,
-) -> dict[str, float]:
-    """Train on a graph, validate, and give what was logged."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        plugins=plugin,
-        max_steps=steps,
-        limit_val_batches=0 if val is None else 1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=Given(graph, graph if val is None else val, steps))
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-# -- masked training ---------------------------------------------------------------------------------------
-
-MODELS = [
-    {"head": "linear", "edge_weights": ["binary", "centered"]},
-    {"head": "dot", "edge_weights": ["residual"], "ego_layer": False},
-    {"head": "dot", "biases": True, "edge_weights": ["rating", "residual"], "degree_exponents": (1.0, 0.25)},
-]
-
-
-def first_step(graph: RatingGraph, **given: Any) -> tuple[Tensor, Tensor]:
-    module = made_module(edge_masking=0.4, **given)
-    trained(module, graph)
-    (seen,) = module.seen
-    return seen
-
-
-@pytest.mark.parametrize("given", MODELS, ids=lambda given: "-".join([given["head"], *given["edge_weights"]]))
-def test_a_hidden_rating_reaches_no_prediction(given: dict[str, Any]) -> None:
-    graph = made_graph()
-    preds, target = first_step(graph, **given)
-    hidden = torch.isin(graph.rating, target)
-    assert torch.equal(target, graph.rating[hidden])
-    # 200 ratings, each hidden with 0.4: 80 ± 7, so 45 to 115 is five standard deviations.
-    assert 45 < len(target) < 115
-    # Each hidden rating changes, and their mean, which is a part of the head with biases, stays.
-    changed = graph.rating.clone()
-    changed[hidden] = changed[hidden].roll(1)
-    other_preds, other_target = first_step(with_ratings(graph, changed), **given)
-    assert torch.equal(other_target, changed[hidden])
-    assert torch.equal(other_preds, preds)
-    assert mse_loss(other_preds, other_target) != mse_loss(preds, target)
-    # A change of what is visible shows.
-    changed = graph.rating.clone()
-    changed[~hidden] = changed[~hidden].roll(1)
-    moved, same_target = first_step(with_ratings(graph, changed), **given)
-    assert torch.equal(same_target, target)
-    assert (moved - preds).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("given", MODELS, ids=lambda given: "-".join([given["head"], *given["edge_weights"]]))
-def test_a_masked_step_predicts_as_a_model_that_was_given_the_other_ratings_only(given: dict[str, Any]) -> None:
-    graph = made_graph()
-    preds, target = first_step(graph, **given)
-    hidden = torch.isin(graph.rating, target)
-    visible = RatingGraph.from_edges(graph.user[~hidden], graph.item[~hidden], graph.rating[~hidden], USERS, ITEMS)
-    model: Any = made_module(**given).model
-    model.head.fit_mean(float(graph.rating.mean()))
-    matrices = channel_matrices(
-        visible, given["edge_weights"], Normalisation(given.get("degree_exponents", (0.5, 0.5)))
-    )
-    expected = model(*matrices).predict(graph.user[hidden].long(), graph.item[hidden].long())
-    torch.testing.assert_close(preds, expected.detach(), rtol=1e-5, atol=1e-5)
-
-
-def test_what_is_hidden_is_decided_by_seed_and_step() -> None:
-    graph, runs = made_graph(), []
-    for seed in (3, 3, 4):
-        module = made_module(seed, rate=0.01, edge_masking=0.4)
-        trained(module, graph, steps=3)
-        runs.append(module.seen)
-    one, again, other = ([frozenset(target.tolist()) for _, target in run] for run in runs)
-    assert one == again
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(*runs[:2], strict=True))
-    assert len({*one, *other}) == 6
-
-
-def test_one_rating_is_not_hidden() -> None:
-    graph = made_graph(1)
-    module = made_module(edge_masking=0.5, edge_weights=["residual"])
-    trained(module, graph, steps=8)
-    assert [target.tolist() for _, target in module.seen] == [graph.rating.tolist()] * 8
-
-
-# -- L2 ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("l2_per", ["node", "rating"])
-@pytest.mark.parametrize("channel_embeddings", ["own", "shared"])
-@pytest.mark.parametrize("head", ["linear", "dot"])
-def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings: str, head: str) -> None:
-    """Against torch's gradient of the objective with the penalty written out; the loss that is logged is without."""
-    graph = made_graph(60)
-    kinds: list[EdgeWeights] = ["binary", "residual"]
-    given: dict[str, Any] = {
-        "head": head,
-        "biases": head == "dot",
-        "channel_embeddings": channel_embeddings,
-        "edge_weights": kinds,
-    }
-    module = made_module(rate=1.0, l2_embeddings=0.3, l2_biases=0.7, l2_per=l2_per, **given)
-    model: Any = made_module(**given).model
-    if head == "dot":  # biases start at 0, where a penalty's gradient is 0, too
-        for ours in (model, cast(Any, module.model)):
-            torch.manual_seed(5)
-            torch.nn.init.normal_(ours.head.user_bias)
-            torch.nn.init.normal_(ours.head.item_bias)
-    model.head.fit_mean(float(graph.rating.mean()))
-    objective = mse_loss(model(*channel_matrices(graph, kinds)).predict_edges(graph), graph.rating)
-    user, item = graph.user.long(), graph.item.long()
-    penalty = torch.zeros(())
-    for table in model.embedding.weight.split(USERS + ITEMS):
-        rows = table if l2_per == "node" else torch.cat([table[user], table[USERS + item]])
-        penalty = penalty + 0.3 / 2 * rows.square().sum() / (1 if l2_per == "node" else len(graph))
-    if head == "dot":
-        for bias, index in ((model.head.user_bias, user), (model.head.item_bias, item)):
-            penalty = penalty + 0.7 / 2 * (bias.square().sum() if l2_per == "node" else bias[index].square().mean())
-    grads = torch.autograd.grad(objective + penalty, list(model.parameters()))
-    logged = trained(module, graph)
-    assert logged["train/loss"] == pytest.approx(float(objective.detach()), rel=1e-5)
-    for (name, after), before, grad in zip(module.model.named_parameters(), model.parameters(), grads, strict=True):
-        torch.testing.assert_close(after, before - grad, rtol=1e-5, atol=1e-5, msg=name)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_penalty_is_the_same_when_gradients_are_scaled(fused: bool) -> None:
-    """A fused optimiser takes scaled gradients and divides them itself, after the penalty is added."""
-
-    def table(plugin: MixedPrecision | None) -> Tensor:
-        module = made_module(rate=0.1, l2_embeddings=0.3)
-        module.options = {"fused": fused}
-        trained(module, made_graph(), steps=2, plugin=plugin)
-        return module.model.embedding.weight.detach()
-
-    # bf16 autocast on the CPU; the sparse products and their gradients are float32 in either case.
-    scaled = table(MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10)))
-    torch.testing.assert_close(scaled, table(None), rtol=1e-2, atol=1e-2)
-    unpenalised = made_module(rate=0.1)
-    trained(unpenalised, made_graph(), steps=2)
-    assert (unpenalised.model.embedding.weight.detach() - scaled).abs().max() > 0.03
-
-
-# -- clamping ----------------------------------------------------------------------------------------------
+# -- clamping ----------------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_clamped_to_the_training_range_outside_training() -> None:
     graph, other = made_graph(), made_graph(seed=1)
     val = with_ratings(other, other.rating * 2 - 3)  # -3 to 3.25; the training ratings are 1/64 to 3.125
-    free, clamped = (made_module(rate=0.01, head="dot", num_layers=0, clamp=clamp) for clamp in (False, True))
-    trained(free, graph, steps=2, val=val)
-    logged = trained(clamped, graph, steps=2, val=val)
+    given: dict[str, Any] = {"rate": 0.01, "head": "dot", "num_layers": 0}
+    free, clamped = (made_module(USERS, ITEMS, clamp=clamp, **given) for clamp in (False, True))
+    trained(free, {"train": graph, "val": val}, steps=2)
+    logged = trained(clamped, {"train": graph, "val": val}, steps=2)
     for (ours, _), (theirs, _) in zip(clamped.seen, free.seen, strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(clamped.parameters(), free.parameters(), strict=True):
@@ -260,28 +56,451 @@ def test_predictions_are_clamped_to_the_training_range_outside_training() -> Non
     assert logged["val/mae"] == pytest.approx(float((preds - rating).abs().mean()), rel=1e-5)
 
 
-# -- construction ------------------------------------------------------------------------------------------
+# -- a start that is fitted ----------------------------------------------------------------------------------------
+
+
+def test_a_spectral_start_scores_as_its_docstring_says() -> None:
+    """One layer without the ego layer, before any training: U Σ^(2 + 2p) Vᵀ of the positives' matrix."""
+    graphs, dim, power = made_graphs(), 4, -0.5
+    given: dict[str, Any] = {"num_layers": 1, "ego_layer": False, "degree_damping": (3.0, 1.0)}
+    given |= {"objective": "bpr", "embedding_dim": dim, "spectral_power": power}
+    module = made_module(pairs.USERS, pairs.ITEMS, **given)
+    trained(module, graphs)
+    ((factors, positives, _),) = module.steps
+    matrix = torch.zeros(pairs.USERS, pairs.ITEMS, dtype=torch.float64)
+    for user, item in pairs_of(positives):
+        degrees = positives.user_degree[user] + 3, positives.item_degree[item] + 1
+        matrix[user, item] = 1 / math.sqrt(degrees[0] * degrees[1])
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    expected = u[:, :dim] * s[:dim] ** (2 + 2 * power) @ v[:dim]
+    torch.testing.assert_close(factors.scores(torch.arange(pairs.USERS)), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+class Watcher(pl.Callback):
+    """Notes the parameters when training starts, and counts what Lightning does."""
+
+    def __init__(self) -> None:
+        self.validations = self.batches = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = copy.deepcopy(pl_module.state_dict())
+
+    def on_train_batch_end(self, *given: Any) -> None:
+        self.batches += 1
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validations += 1
+
+
+def test_a_closed_form_is_fitted_and_not_trained(fitted: Run) -> None:
+    """With no optimiser, and one validation. A second fit finds the same."""
+    watcher = Watcher()
+    trainer = trainer_of(-1, max_epochs=100, callbacks=[watcher])
+    module = LightGCNModule(**without_ranks(fitted.module))
+    drawn = module.model.embedding.weight.detach().clone()
+    trainer.fit(module, datamodule=fitted.data)
+    assert (trainer.global_step, trainer.optimizers, watcher.validations) == (0, [], 1)
+    assert not torch.equal(drawn, module.model.embedding.weight)
+    for name, value in module.model.state_dict().items():
+        assert torch.equal(value, watcher.start[f"model.{name}"])
+    assert {name: float(value) for name, value in trainer.callback_metrics.items()} == fitted.logged
+    assert fitted.trainer.global_step == 0
+    assert "val/ranking_ndcg@5" in fitted.logged
+
+
+def test_a_closed_form_is_the_ridge_regression_of_items(fitted: Run) -> None:
+    """R̃ (R̃ᵀR̃ + λ)^-1 R̃ᵀR̃ of the positives, in its four leading vectors."""
+    train = fitted.data.graphs["train"]
+    matrix = torch.zeros(train.num_users, train.num_items, dtype=torch.float64)
+    liked = train.rating >= 3.5
+    user, item = train.user[liked].long(), train.item[liked].long()
+    of_user, of_item = torch.bincount(user, minlength=30), torch.bincount(item, minlength=20)
+    matrix[user, item] = 1 / (of_user[user] * of_item[item]).double().sqrt()
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    expected = u[:, :4] * s[:4] ** 3 / (s[:4] ** 2 + 0.1 * s[0] ** 2) @ v[:4]
+    module = fitted.module
+    scores = module(*module.propagation.matrices(module.train_graph)).scores(torch.arange(train.num_users))
+    torch.testing.assert_close(scores.detach().double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"init": Normal()}, {"masking": EdgeMasking(0.3)}, {"l2": L2(embeddings=0.1)}, {"l2": L2(biases=0.1)}],
+    ids=lambda given: "-".join(given),
+)
+def test_a_closed_form_takes_nothing_of_training(given: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"objective": ClosedForm(), "init": Spectral(), "head": DotHead()}
+    LightGCNModule(4, 5, **usual)
+    message = r"'objective' ClosedForm trains nothing: it needs an 'init' that is fitted, such as Spectral, and no"
+    with pytest.raises(InputError, match=message):
+        LightGCNModule(4, 5, **(usual | given))
+
+
+# -- objectives, metrics and baselines of one's own, with a plain Trainer ------------------------------------------
+
+
+def loaded(run: Run) -> LightGCNModule:
+    """The trained module once more."""
+    return LightGCNModule.load_from_checkpoint(run.checkpoint, weights_only=True)
+
+
+def test_an_own_rating_objective_and_metric(rated: Run) -> None:
+    results = trainer_of(1).test(loaded(rated), datamodule=rated.data, verbose=False)[0]
+    batches: Any = trainer_of(1).predict(loaded(rated), datamodule=rated.data)
+    target = rated.data.graphs["test"].rating.tolist()
+    errors = [pred - true for pred, true in zip(torch.cat(batches).tolist(), target, strict=True)]
+    assert results["test/mean_error"] == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    assert results["test/loss"] == pytest.approx(sum(error**4 for error in errors) / len(errors), rel=1e-4)
+    assert results["test/rmse"] == pytest.approx((sum(error**2 for error in errors) / len(errors)) ** 0.5, rel=1e-4)
+    assert rated.logged.keys() >= {"train/loss", "val/loss", "val/rmse", "val/recall@5", "val/mean_error"}
+    assert rated.trainer.global_step == 20
+
+
+def test_an_own_ranking_objective_and_metric(ranked: Run) -> None:
+    module, graphs = ranked.module, ranked.data.graphs
+    train, val = graphs["train"], graphs["val"]
+    factors = module(*module.propagation.matrices(module.train_graph))
+    scores = factors.scores(torch.arange(train.num_users)).detach()
+    last, recalls = [], []
+    for user in range(train.num_users):
+        has = set(train.item[train.user == user].tolist())
+        wanted = set(val.item[(val.user == user) & (val.rating >= 3.5)].tolist())
+        best = sorted(set(range(train.num_items)) - has, key=lambda item, row=scores[user]: -float(row[item]))[:5]  # type: ignore[misc]
+        if wanted:
+            last.append(max([rank for rank, item in enumerate(best, 1) if item in wanted], default=0))
+            recalls.append(len(wanted & set(best)) / len(wanted))
+    assert len(set(last)) > 2
+    assert ranked.logged["val/ranking_last_hit"] == pytest.approx(sum(last) / len(last), rel=1e-5)
+    assert ranked.logged["val/ranking_recall@5"] == pytest.approx(sum(recalls) / len(recalls), rel=1e-5)
+    assert "train/loss" in ranked.logged
+
+
+def test_training_by_an_own_objective_descends_it(rated: Run, ranked: Run) -> None:
+    """The loss after twenty steps of Adam is below that of the model as it was made."""
+    for run in (rated, ranked):
+        pl.seed_everything(1)
+        losses = []
+        for module in (loaded(run), LightGCNModule(**without_ranks(run.module))):
+            trainer = trainer_of(1, limit_val_batches=0, log_every_n_steps=1)
+            trainer.fit(module, datamodule=run.data)
+            losses.append(float(trainer.callback_metrics["train/loss"]))
+        assert losses[0] < losses[1]
+
+
+class MeanRating(RatingBaseline):
+    """The mean rating of all."""
+
+    title = "mean"
+
+    def fit(self, graph: RatingGraph) -> None:
+        self.mean = graph.rating.mean()
+
+    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+        return self.mean.expand(len(user))
+
+
+class Reversed(RankingBaseline):
+    """The items in reverse order."""
+
+    title = "reversed"
+
+    def fit(self, graph: RatingGraph) -> None:
+        self.num_items = graph.num_items
+
+    def scores(self, users: Tensor) -> Tensor:
+        return torch.arange(self.num_items).float().repeat(len(users), 1)
+
+
+def test_an_own_baseline_beside_a_trained_model(rated: Run, ranked: Run) -> None:
+    """It has the metrics that the model has, one's own included."""
+    module = loaded(rated)
+    trainer_of(1).test(module, datamodule=rated.data, verbose=False)
+    results = judged_baselines(module.judge("test"), module.training_ratings, [MeanRating()])["mean"]
+    graphs = rated.data.graphs
+    mean = float(graphs["train"].rating.double().mean())
+    errors = [mean - rating for rating in graphs["test"].rating.tolist()]
+    assert results["test/mean_error"] == pytest.approx(sum(errors) / len(errors), abs=1e-5)
+    assert results["test/rmse"] == pytest.approx((sum(error**2 for error in errors) / len(errors)) ** 0.5, rel=1e-5)
+
+    results = judged_baselines(ranked.module.judge("val"), ranked.module.training_ratings, [Reversed()])["reversed"]
+    assert results.keys() == {name for name in ranked.logged if name.startswith("val/")}
+    train, val = ranked.data.graphs["train"], ranked.data.graphs["val"].positives()
+    recalls = []
+    for user in sorted(set(val.user.tolist())):
+        has, wanted = (set(graph.item[graph.user == user].tolist()) for graph in (train, val))
+        best = [item for item in reversed(range(train.num_items)) if item not in has][:5]
+        recalls.append(len(wanted & set(best)) / len(wanted))
+    assert results["val/ranking_recall@5"] == pytest.approx(sum(recalls) / len(recalls), rel=1e-5)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------
+
+
+def without_ranks(module: LightGCNModule) -> dict[str, Any]:
+    """The arguments that a module's hyper-parameters name."""
+    return {name: value for name, value in module.hparams.items() if name != "ranks"}
+
+
+def assert_plain(value: Any) -> None:
+    assert type(value) in (str, int, float, bool, type(None), list, dict), value
+    if isinstance(value, dict):
+        assert all(type(key) is str for key in value)
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        assert_plain(one)
+
+
+def described(path: str, **given: Any) -> dict[str, Any]:
+    return {"class_path": path, "init_args": given}
+
+
+SAME: dict[str, list[dict[str, Any]]] = {
+    "nothing said": [
+        {},
+        {"objective": "SquaredError", "head": "LinearHead", "init": "Normal", "l2": {}, "k": [20, 10, 50]},
+        {"propagation": Propagation(), "l2": L2(), "init": Normal(0.1), "masking": None, "metrics": []},
+        {"propagation": {"channels": ["Binary"], "over": "ratings"}, "layer_weights": "uniform"},
+    ],
+    "ratings": [
+        {
+            "head": DotHead(biases=True),
+            "propagation": Propagation([Binary(), Centered()], degree_exponents=(0.7, 0.2)),
+            "masking": EdgeMasking(0.3),
+            "l2": L2(2e-5, 1e-4),
+            "init": Spectral(power=0.5),
+            "layer_weights": (0.0, 1.0),
+            "num_layers": 1,
+            "metrics": [R2Score(), MeanError()],
+            "k": 7,
+        },
+        {
+            "head": described("DotHead", biases=True),
+            "propagation": {"channels": ["Binary", "Centered"], "degree_exponents": [0.7, 0.2]},
+            "masking": described("EdgeMasking", share=0.3),
+            "l2": {"embeddings": 2e-5, "biases": 1e-4},
+            "init": described("Spectral", power=0.5),
+            "layer_weights": [0.0, 1.0],
+            "num_layers": 1,
+            "metrics": ["R2Score", "MeanError"],
+            "k": [7],
+        },
+        {
+            "head": described("lgcn.model.heads.DotHead", biases=True),
+            "propagation": {
+                "channels": [described("lgcn.graph.channels.Binary"), "lgcn.graph.channels.Centered"],
+                "degree_exponents": (0.7, 0.2),
+            },
+            "masking": described("lgcn.training.masking.EdgeMasking", share=0.3),
+            "l2": L2(embeddings=2e-5, biases=1e-4, per="node"),
+            "init": described("lgcn.model.initialisation.Spectral", power=0.5, ridge=0.0),
+            "layer_weights": [0.0, 1.0],
+            "num_layers": 1,
+            "metrics": [R2Score(), described(f"{MeanError.__module__}.MeanError")],
+            "k": 7,
+        },
+    ],
+    "rankings": [
+        {"head": CosineHead(), "objective": Softmax(0.2, batch_size=5), "masking": EdgeDropout()},
+        {
+            "head": "CosineHead",
+            "objective": described("Softmax", temperature=0.2, batch_size=5),
+            "masking": "EdgeDropout",
+        },
+        {
+            "head": described("lgcn.model.heads.CosineHead", biases=False),
+            "objective": described("lgcn.training.objectives.Softmax", temperature=0.2, batch_size=5),
+            "masking": described("lgcn.training.masking.EdgeDropout", share=0.5),
+        },
+    ],
+    "of one's own": [
+        {"head": DotHead(), "objective": Hinge(0.5), "metrics": [LastHit(2.0)]},
+        {
+            "head": "DotHead",
+            "objective": described("Hinge", margin=0.5),
+            "metrics": [described(f"{LastHit.__module__}.LastHit", power=2.0)],
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_hyper_parameters_are_plain_and_the_same_however_a_choice_is_given(name: str) -> None:
+    modules = [LightGCNModule(4, 5, **given) for given in SAME[name]]
+    first = dict(modules[0].hparams)
+    assert_plain(first)
+    for module in modules[1:]:
+        assert dict(module.hparams) == first
+    again = LightGCNModule(**without_ranks(modules[0]))
+    assert dict(again.hparams) == first
+    assert first["ranks"] == (name in ("rankings", "of one's own"))
+    assert again.state_dict().keys() == modules[0].state_dict().keys()
+
+
+def test_what_hyper_parameters_say() -> None:
+    """By hand, for one."""
+    module = LightGCNModule(4, 5, objective=Bpr(num_negatives=2), head=DotHead(), metrics=[LastHit(2.0)])
+    assert dict(module.hparams) == {
+        "num_users": 4,
+        "num_items": 5,
+        "embedding_dim": 64,
+        "num_layers": 3,
+        "layer_weights": "uniform",
+        "ego_layer": True,
+        "channel_embeddings": "own",
+        "init": described("lgcn.model.initialisation.Normal", std=0.1),
+        "head": described("lgcn.model.heads.DotHead", biases=False),
+        "propagation": {
+            "channels": [described("lgcn.graph.channels.Binary")],
+            "over": "positives",
+            "degree_exponents": [0.5, 0.5],
+            "item_degree_exponents": None,
+            "degree_damping": [0.0, 0.0],
+            "engine": "csr",
+        },
+        "objective": described("lgcn.training.objectives.Bpr", batch_size=None, num_negatives=2, mask_validation=True),
+        "masking": None,
+        "l2": {"embeddings": 0.0, "biases": 0.0, "per": "node"},
+        "k": [20, 10, 50],
+        "clamp": False,
+        "metrics": [described("tests.training.own.LastHit", power=2.0)],
+        "ranks": True,
+    }
+
+
+@pytest.mark.parametrize("name", ["rated", "ranked", "fitted"])
+def test_a_plain_trainers_checkpoint_is_loaded(name: str, request: pytest.FixtureRequest) -> None:
+    """Without running anything that is in it; and it validates as the trained model did."""
+    run: Run = request.getfixturevalue(name)
+    module = loaded(run)
+    assert dict(module.hparams) == dict(run.module.hparams)
+    assert type(module.objective) is type(run.module.objective)
+    assert vars(module.objective).items() <= vars(run.module.objective).items()
+    ours, theirs = module.state_dict(), run.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    results = trainer_of(1).validate(module, datamodule=run.data, verbose=False)[0]
+    judged = {key: value for key, value in run.logged.items() if key.startswith("val/")}
+    assert results == {key: pytest.approx(value, rel=1e-6) for key, value in judged.items()}
+
+
+def test_a_resumed_run_is_the_same_run(ranked: Run) -> None:
+    """From step 20 to 30, and from the start to 30: what is drawn depends on seed and step alone."""
+    pl.seed_everything(7)  # of no effect: the seed is in the checkpoint
+    resumed = LightGCNModule(**without_ranks(ranked.module))
+    trainer_of(30).fit(resumed, datamodule=ranked.data, ckpt_path=ranked.checkpoint, weights_only=True)
+    pl.seed_everything(1)
+    whole = LightGCNModule(**without_ranks(ranked.module))
+    trainer_of(30).fit(whole, datamodule=ranked.data)
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(whole.model.embedding.weight, ranked.module.model.embedding.weight)
+
+
+def test_the_checkpoint_of_another_model_is_refused(ranked: Run) -> None:
+    """The message names the settings that decide which parameters there are, and no others."""
+    checkpoint = torch.load(ranked.checkpoint, weights_only=True)
+    same = without_ranks(ranked.module)
+    LightGCNModule(**same).on_load_checkpoint(checkpoint)
+    LightGCNModule(**(same | {"objective": "Bpr", "clamp": True})).on_load_checkpoint(checkpoint)
+    biased = described("DotHead", biases=True)
+    channels = {"channels": ["Binary", "Centered"]}
+    other = LightGCNModule(**(same | {"embedding_dim": 7, "head": biased, "propagation": channels, "clamp": True}))
+    message = (
+        r"the checkpoint is of another model or other data: embedding_dim 4 there and 7 here; head "
+        r"DotHead\(biases=False\) there and DotHead\(biases=True\) here; channels \['Binary\(\)'\] there and "
+        r"\['Binary\(\)', 'Centered\(\)'\] here; use the settings of its run"
+    )
+    with pytest.raises(InputError, match=message):
+        other.on_load_checkpoint(checkpoint)
+    with pytest.raises(InputError, match="num_users 30 there and 12 here"):
+        LightGCNModule(**(same | {"num_users": 12})).on_load_checkpoint(checkpoint)
+    foreign = {"state_dict": {"weight": torch.zeros(1)}, "global_step": 1, "hyper_parameters": {"head": "mlp"}}
+    with pytest.raises(InputError, match=r"the checkpoint is of another model .*; head mlp there and DotHead"):
+        LightGCNModule(**same).on_load_checkpoint(foreign)
+
+
+# -- data --------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_needs_a_datamodule() -> None:
+    class Empty(pl.LightningDataModule):
+        """Loaders without graphs."""
+
+        def train_dataloader(self) -> TrainingSteps:
+            return TrainingSteps(1)
+
+        def val_dataloader(self) -> TrainingSteps:
+            return TrainingSteps(1)
+
+    message = r"LightGCNModule needs its graphs: give the Trainer datamodule=RatingsDataModule\(...\)"
+    with pytest.raises(InputError, match=message):
+        trainer_of(1).fit(LightGCNModule(4, 5), TrainingSteps(1), TrainingSteps(1))
+    with pytest.raises(InputError, match=message):
+        trainer_of(1).fit(LightGCNModule(4, 5), datamodule=Empty())
+
+
+def test_a_module_for_other_data(rated: Run) -> None:
+    message = "the data has 30 users and 20 items, and the model was made for 30 and 21; give it data.num_users"
+    with pytest.raises(InputError, match=message):
+        trainer_of(1).fit(LightGCNModule(30, 21), datamodule=rated.data)
+
+
+class Split(Given):
+    """Each part is judged over its own pairs."""
+
+    eval_graph = "split"
+
+
+@pytest.mark.parametrize(
+    "given", [{"propagation": {"channels": ["Centered"]}}, {"objective": "Bpr", "head": "DotHead"}]
+)
+def test_a_held_out_part_must_not_show_what_it_asks_for(given: dict[str, Any]) -> None:
+    message = r"--data\.eval_graph split needs --model\.propagation\.channels \[Binary\] and an objective that predicts"
+    module = LightGCNModule(pairs.USERS, pairs.ITEMS, **given)
+    with pytest.raises(InputError, match=message):
+        trainer_of(1).fit(module, datamodule=Split(made_graphs(), 1))
+
+
+def test_a_held_out_part_may_be_propagated_over_if_it_is_asked_to() -> None:
+    graphs, module = made_graphs(), made_module(pairs.USERS, pairs.ITEMS)
+    trainer_of(1).fit(module, datamodule=Split(graphs, 1))
+    ((preds, _),) = module.validated
+    val = graphs["val"]
+    (matrix,) = channel_matrices(val, ["binary"])
+    expected = module.model(matrix).predict(val.user.long(), val.item.long())
+    torch.testing.assert_close(preds, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+# -- construction ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"edge_masking": 1.0}, r"'edge_masking' must be at least 0 and below 1 \(got 1.0\)"),
-        ({"edge_masking": -0.1}, r"'edge_masking' must be at least 0 and below 1 \(got -0.1\)"),
-        ({"edge_dropout": float("nan")}, r"'edge_dropout' must be at least 0 and below 1 \(got nan\)"),
-        ({"edge_masking": 0.2, "edge_dropout": 0.1}, r"'edge_masking' exclude each other \(got 0.1 and 0.2\)"),
-        ({"edge_weights": []}, r"'edge_weights' must be a list of one or more of binary, .* \(got \[\]\)"),
-        ({"edge_weights": ["binry"]}, r"'edge_weights' must be .* \(got \['binry'\]\)"),
-        ({"edge_weights": "binary"}, r"'edge_weights' must be a list .* \(got 'binary'\)"),
-        ({"degree_exponents": (1.0,)}, r"'degree_exponents' must be two finite numbers \(got \(1.0,\)\)"),
-        ({"degree_exponents": (float("nan"), 0)}, r"'degree_exponents' must be two finite numbers"),
-        ({"l2_per": "user"}, r"'l2_per' must be 'node' or 'rating', or 'batch' to rank items \(got 'user'\)"),
-        ({"propagate": "all"}, r"'propagate' must be 'positives' or 'ratings' \(got 'all'\)"),
-        ({"embedding_init": "svd"}, r"'embedding_init' must be 'normal' or 'spectral' \(got 'svd'\)"),
-        ({"l2_embeddings": -1.0}, r"'l2_embeddings' must be 0 or more \(got -1.0\)"),
-        ({"l2_biases": float("nan")}, r"'l2_biases' must be 0 or more \(got nan\)"),
+        ({"propagation": {"channels": []}}, r"'channels' must be a list of one or more channels, .* \(got \[\]\)"),
+        ({"propagation": {"channels": ["Binry"]}}, r"'channels' must be one of .*Binary.* \(got 'Binry'\)"),
+        ({"propagation": {"channels": "Binary"}}, r"'channels' must be a list .* \(got 'Binary'\)"),
+        ({"propagation": {"degree_exponents": (1.0,)}}, r"'degree_exponents' must be two finite .* \(got \(1.0,\)\)"),
+        ({"propagation": {"degree_exponents": (float("nan"), 0)}}, r"'degree_exponents' must be two finite numbers"),
+        ({"propagation": {"over": "all"}}, r"'over' must be 'ratings' or 'positives' \(got 'all'\)"),
+        ({"init": "Svd"}, r"'init' must be one of .*Normal, Spectral.* \(got 'Svd'\)"),
+        ({"head": "mlp"}, r"'head' must be one of CosineHead, DotHead, .*LinearHead.* \(got 'mlp'\)"),
+        ({"head": Normal()}, r"'head' must be a Head or the name of one \(got Normal\(std=0.1\)\)"),
+        ({"head": "somewhere.MyHead"}, r"'head' is somewhere.MyHead, and somewhere is not imported"),
+        ({"objective": described("Softmax", temprature=1)}, r"'objective': .*unexpected keyword argument 'temprature'"),
+        ({"objective": "Bpr"}, r"'objective' Bpr needs a 'head' such as DotHead or CosineHead: LinearHead ranks items"),
+        ({"k": 0}, r"'k' must be at least 1, or several such numbers \(got 0\)"),
+        ({"k": []}, r"'k' must be at least 1, or several such numbers \(got \[\]\)"),
+        ({"k": [20, 0]}, r"'k' must be at least 1, or several such numbers \(got \[20, 0\]\)"),
+        ({"metrics": ["NoSuchMetric"]}, r"'metrics' must be one of .*\(got 'NoSuchMetric'\)"),
     ],
 )
 def test_arguments_out_of_range(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LightGCNModule(2, 3, **given)
+
+
+def test_a_module_keeps_its_objects() -> None:
+    objective = QuarticError()
+    module = LightGCNModule(2, 3, objective=objective)
+    assert module.objective is objective
+    assert module.configure_optimizers().defaults["lr"] == 1e-3

@@ -81,10 +81,6 @@ def test_drawn_users_have_pairs(size: int | None) -> None:
 # -- patterns of pairs -----------------------------------------------------------------------------------------
 
 
-def dense(pattern: EdgePattern, value: Tensor) -> tuple[Tensor, Tensor]:
-    return pattern.by_users(value).to_dense(), pattern.by_items(value).to_dense()
-
-
 def test_a_pattern_of_distinct_pairs_is_the_graphs() -> None:
     pattern, _ = made_pattern()
     again = EdgePattern.of_pairs(pattern.user.long(), pattern.item.long(), USERS, ITEMS)
