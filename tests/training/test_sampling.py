@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Tensor
 
 from lgcn.graph.ops import EdgePattern
 from lgcn.graph.ratings import RatingGraph
