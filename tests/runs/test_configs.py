@@ -1,6 +1,8 @@
 """Every shipped configuration is parsed, and run where its data can be had or made."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,22 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
 
 
+@pytest.fixture(scope="session")
+def in_force() -> dict[str, Any]:
+    """The settings that each configuration gives, which no test changes."""
+    found = {}
+    for config in CONFIGS:
+        printed = io.StringIO()
+        with redirect_stdout(printed), pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(config), "--print_config"])
+        assert stop.value.code == 0
+        found[config.stem] = yaml.safe_load(printed.getvalue())
+    return found
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.stem))
-def test_is_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(config), "--print_config"])
-    assert stop.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
+def test_is_understood(config: Path, in_force: dict[str, Any]) -> None:
+    printed = in_force[config.stem]
     # Of several files the last one that says something counts.
     for number, written in enumerate(chain := settings.load(config)):
         for name, value in leaves(written):
@@ -29,11 +41,45 @@ def test_is_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None
                 assert matches(at(printed, name), value), name
 
 
-def leaves(content: Any, start: str = "") -> list[tuple[str, Any]]:
-    """The values of a nest of dictionaries by dotted name; a choice is one value."""
-    if not isinstance(content, dict) or "class_path" in content:
+#: Where each configuration that builds on the recipe differs from it.
+OWN: dict[str, dict[str, Any]] = {
+    "quickstart": {},  # the sample is what data there is if nothing else is said
+    "csv": {"data.source": "ratings.csv"},
+    "ml-latest-small": {"data.source": "ml-latest-small", "data.min_rating": 1.0},
+    "ml-100k": {
+        **{"data.source": "ml-100k", "data.split": "files"},
+        **{"data.train_path": "u1.base", "data.test_path": "u1.test"},
+    },
+    "ml-1m": {
+        **{"data.source": "ml-1m", "model.l2.embeddings": 2e-6, "model.l2.biases": 1e-5},
+        **{"lr_scheduler.init_args.T_max": 800, "trainer.max_steps": 800},
+    },
+    "ml-25m": {
+        **{"data.source": "ml-25m", "data.split": "temporal", "data.eval_batch_size": 1 << 20},
+        **{"model.l2.embeddings": 8e-8, "model.l2.biases": 4e-7},
+        **{"lr_scheduler.init_args.T_max": 800, "trainer.max_steps": 800},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_builds_on_the_recipe_differs_as_it_says(name: str, in_force: dict[str, Any]) -> None:
+    recipe, own = (dict(leaves(in_force[of], whole=False)) for of in ("ratings", name))
+    assert own.keys() == recipe.keys()
+    different = {key: value for key, value in own.items() if value != recipe[key]}
+    assert different == OWN[name] | {"run_name": name}
+
+
+def test_all_that_build_on_the_recipe_are_compared_with_it() -> None:
+    built = {config.stem for config in CONFIGS if len(settings.load(config)) > 1}
+    assert built == OWN.keys()
+
+
+def leaves(content: Any, start: str = "", whole: bool = True) -> list[tuple[str, Any]]:
+    """The values of a nest of dictionaries by dotted name. A choice is one value if ``whole``."""
+    if not isinstance(content, dict) or (whole and "class_path" in content):
         return [(start, content)]
-    return [leaf for key, value in content.items() for leaf in leaves(value, f"{start}.{key}".lstrip("."))]
+    return [leaf for key, value in content.items() for leaf in leaves(value, f"{start}.{key}".lstrip("."), whole)]
 
 
 def at(content: Any, name: str) -> Any:
@@ -117,3 +163,45 @@ def test_larger_editions_run(name: str, tmp_path: Path) -> None:
         ratings.columns = pd.Index(["userId", "movieId", "rating", "timestamp"])
         ratings.to_csv(folder / "ratings.csv", index=False)
     _learns(CONFIGS[0].with_name(f"{name}.yaml"), tmp_path, "--data.source", str(folder))
+
+
+@pytest.mark.parametrize("name", ["gowalla", "gowalla-paper"])
+def test_rankings_run(name: str, tmp_path: Path) -> None:
+    """On generated files in the paper's format; the embeddings have as many columns as there are items at most."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part, ratings in (("train", _made()[:1000]), ("test", _made()[1000:])):
+        lines = (f"{user} {' '.join(map(str, rows['item']))}" for user, rows in ratings.groupby("user"))
+        (folder / f"{part}.txt").write_text("\n".join(lines) + "\n")
+    args = ["--data.source", str(folder), "--data.val_fraction=0.1"]
+    if name == "gowalla-paper":
+        _learns(CONFIGS[0].with_name(f"{name}.yaml"), tmp_path, *args, "--optimizer.lr=0.05")
+    else:
+        fitted = ["--model.embedding_dim=8", "--runs_dir", str(tmp_path), "--report=false"]
+        main(["fit", "--config", str(CONFIGS[0].with_name(f"{name}.yaml")), *args, *fitted])
+    main(["test", "--config", str(CONFIGS[0].with_name(f"{name}.yaml")), "--runs_dir", str(tmp_path)])
+    judged = json.loads((tmp_path / name / "version_0" / "test_metrics.json").read_text())
+    assert judged["num_positives"] == 200
+    assert judged["test/ranking_recall@20"] > 0
+
+
+def test_ranking_on_real_data(real_data: Path, tmp_path: Path) -> None:
+    """With a sixteenth of the columns: better than popularity, as the whole is."""
+    config = str(CONFIGS[0].with_name("ml-latest-small-ranking.yaml"))
+    main(
+        [
+            "fit",
+            "--config",
+            config,
+            "--data.root",
+            str(real_data),
+            "--runs_dir",
+            str(tmp_path),
+            "--model.embedding_dim=32",
+            "--report=false",
+            "--trainer.enable_progress_bar=false",
+        ]
+    )
+    path = tmp_path / "ml-latest-small-ranking" / "version_0" / "fit_metrics.json"
+    written = json.loads(path.read_text())
+    assert written["best"]["value"] > 1.5 * written["baselines"]["popularity"]["val/ranking_ndcg@20"]
