@@ -1,4 +1,4 @@
-"""What every command shares in a terminal: how it speaks, and how it fails."""
+"""What all commands share in a terminal: help, messages and errors."""
 
 import difflib
 import logging
@@ -21,7 +21,7 @@ TRAINING = {
 }
 #: Those that need a checkpoint only.
 USING = {
-    "recommend": "each user's best items, with reasons; for new users, too",
+    "recommend": "each user's best items with reasons, also for new users",
     "similar": "the items nearest to an item",
     "export": "embeddings, an index and a scorer for other systems",
     "serve": "a page and a JSON API on this machine",
@@ -47,13 +47,13 @@ def overview() -> str:
 
 
 def unknown_command(name: str) -> InputError:
-    """That there is no such command, and which is near."""
+    """The error for a command that does not exist. It names the nearest one."""
     near = difflib.get_close_matches(name, [*TRAINING, *USING], n=1)
     return InputError(f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "; see lgcn --help"))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Messages go to stderr, as they are."""
+    """Print messages on stderr, without time, level or place."""
     logging.basicConfig(
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
@@ -63,7 +63,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """Leave with status 2 and one line on bad input (and errors of the types ``more``), with 130 when interrupted."""
+    """Exit with status 2 and one line on bad input or an error of a type in ``more``, with 130 when interrupted."""
     expected: tuple[type[Exception], ...] = (InputError, *more)
     try:
         yield

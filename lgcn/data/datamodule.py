@@ -211,6 +211,8 @@ class RatingsDataModule(pl.LightningDataModule):
             times: whether a checkpoint keeps when the training ratings were given.
         """
         self._by_users, self._keeps_times = by_users, times
+        for made_before in ("snapshot", "_packed"):
+            vars(self).pop(made_before, None)
 
     # -- what others read ----------------------------------------------------------------------------------
 

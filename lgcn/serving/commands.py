@@ -82,12 +82,12 @@ def _say(line: str) -> None:
 
 def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     """``lgcn recommend``."""
-    who = parser.add_argument_group("for whom (all users, if nothing is said)").add_mutually_exclusive_group()
+    who = parser.add_argument_group("for whom (default: all users)").add_mutually_exclusive_group()
     who.add_argument("--users", nargs="+", metavar="ID", help="some users, by the ids of the ratings file")
     who.add_argument("--users_file", "--users-file", type=_file, metavar="FILE", help="a file of such ids, one a line")
     new = "new users: a file of their ratings; without a column of users all are one user's"
     who.add_argument("--ratings", type=_file, metavar="FILE", help=new)
-    usual = "columns of --ratings, if they are neither called as in the ratings trained on, nor user, item, rating"
+    usual = "columns of --ratings, where their names are neither the training data's nor user, item, rating"
     columns = parser.add_argument_group(usual)
     for column in USUAL:
         columns.add_argument(f"--{column}_column", metavar="NAME")

@@ -129,8 +129,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
     if not (faiss := find_spec("faiss") is not None):
         del files["items.faiss"]
         (folder / "items.faiss").unlink(missing_ok=True)  # it would be another model's
-    console, progress = Console(highlight=False), Console(stderr=True)
-    with progress.status("") as status:
+    with Console(stderr=True).status("") as status:
         for name, write in files.items():
             status.update(f"writing {name}")
             try:
@@ -140,7 +139,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
                 raise InputError(f"--output {folder}: {name} cannot be written: {error.strerror or error}") from error
     written = [folder / name for name in files]
     for path in written:
-        console.print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True, markup=False)
+        Console(highlight=False).print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True, markup=False)
     if not faiss:
         log.info("without items.faiss, which needs faiss: pip install 'lgcn[faiss]'")
     return written
@@ -170,7 +169,8 @@ def _write_table(path: Path, names: dict[str, Any], rows: Tensor, bias: Tensor, 
     embedding = (
         pa.FixedSizeListArray.from_arrays(flat, columns) if columns else pa.array([[]] * size, pa.list_(pa.float32()))
     )
-    texts = {name: pa.array(values) for name, values in names.items() if values is not None}
+    kinds = {"title": pa.string(), "genres": pa.string()}  # even where all of them are missing
+    texts = {name: pa.array(values, kinds.get(name)) for name, values in names.items() if values is not None}
     numbers = {"bias": pa.array(bias.numpy()), "ratings": pa.array(degree.numpy())}
     parquet.write_table(pa.table({**texts, "embedding": embedding, **numbers}), path)
 

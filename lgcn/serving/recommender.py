@@ -339,7 +339,7 @@ class Recommender:
         return self._served(*self._checked(ratings))
 
     def _served(self, ids: list[Any], columns: list[Tensor]) -> Iterator[Users]:
-        """As many users at a time as have RATINGS ratings, or one who has more."""
+        """Some users at a time: as many as have RATINGS ratings together, or one who has more."""
         lowest, kind = self.snapshot.min_rating, {name: getattr(self.snapshot.train, name) for name in KIND}
         first, starts, num_items = 0, row_starts(columns[0].bincount()), len(self.item_ids)
         while first < len(ids):
