@@ -13,39 +13,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from machine import describe
+
+from lgcn.runs import settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FULL = "the full recipe"
 DEFAULT_COLUMNS = 64  # LightGCNModule's
 
 # After the paper: no weights but 1, layer 0 included, every edge in every step, three layers.
-PLAIN = ["--model.edge_weights=[binary]", "--model.ego_layer=true", "--model.edge_masking=0"]
+PLAIN = ["--model.propagation.channels=[Binary]", "--model.ego_layer=true", "--model.masking=null"]
+PAPERS = "--model.propagation.degree_exponents=[0.5, 0.5]"
 
 
 def variants(config: Path) -> dict[str, list[str]]:
     """The options that take each part of a recipe away."""
-    model: dict[str, Any] = yaml.safe_load(config.read_text())["model"]
-    share, columns = model.get("edge_masking", 0), model.get("embedding_dim", DEFAULT_COLUMNS)
+    model: dict[str, Any] = {}
+    for content in settings.load(config):
+        model |= content.get("model", {})
+    share, columns = model["masking"]["init_args"]["share"], model.get("embedding_dim", DEFAULT_COLUMNS)
     return {
         FULL: [],
         "with the ego layer": ["--model.ego_layer=true"],
-        "binary weights only": ["--model.edge_weights=[binary]"],
-        "centered weights only": ["--model.edge_weights=[centered]"],
-        "residual instead of centered": ["--model.edge_weights=[binary, residual]"],
+        "binary weights only": ["--model.propagation.channels=[Binary]"],
+        "centered weights only": ["--model.propagation.channels=[Centered]"],
+        "residual instead of centered": ["--model.propagation.channels=[Binary, Residual]"],
         "channels share embeddings": ["--model.channel_embeddings=shared"],
-        "the paper's degree exponents": ["--model.degree_exponents=[0.5, 0.5]"],
-        "no masking": ["--model.edge_masking=0"],
-        f"edge dropout {share} instead of masking": ["--model.edge_masking=0", f"--model.edge_dropout={share}"],
-        "no L2 on embeddings": ["--model.l2_embeddings=0"],
-        "no L2 on biases": ["--model.l2_biases=0"],
-        "no biases": ["--model.biases=false", "--model.l2_biases=0"],
+        "the paper's degree exponents": [PAPERS],
+        "no masking": ["--model.masking=null"],
+        f"edge dropout {share} instead of masking": ["--model.masking=EdgeDropout", f"--model.masking.share={share}"],
+        "no L2 on embeddings": ["--model.l2.embeddings=0"],
+        "no L2 on biases": ["--model.l2.biases=0"],
+        "no biases": ["--model.head.biases=false", "--model.l2.biases=0"],
         "no clamping": ["--model.clamp=false"],
         "constant learning rate": ["--lr_scheduler=null", "--lr_interval=null"],
         **{f"{few} columns": [f"--model.embedding_dim={few}"] for few in (16, 32, 64) if few != columns},
         "three layers": ["--model.num_layers=3"],
-        "plain LightGCN, K = 3": [*PLAIN, "--model.degree_exponents=[0.5, 0.5]", "--model.num_layers=3"],
+        "plain LightGCN, K = 3": [*PLAIN, PAPERS, "--model.num_layers=3"],
         "no graph: matrix factorisation": [*PLAIN, "--model.num_layers=0"],
     }
 

@@ -19,7 +19,12 @@ def fit(folder: Path, steps: int) -> tuple[float, float]:
     columns = [f"--data.{name}_column={column}" for name, column in (("user", "userId"), ("item", "movieId"))]
     args = ["fit", f"--data.source={folder / 'ratings.csv'}", *columns, "--data.rating_column=rating"]
     args += ["--data.timestamp_column=timestamp", f"--data.cache={folder / 'cache'}", f"--runs_dir={folder / 'runs'}"]
-    args += ["--model.head=dot", "--model.num_layers=3", "--trainer.limit_val_batches=0", "--data.val_fraction=0.001"]
+    args += [
+        "--model.head=DotHead",
+        "--model.num_layers=3",
+        "--trainer.limit_val_batches=0",
+        "--data.val_fraction=0.001",
+    ]
     args += ["--data.test_fraction=0.001", f"--trainer.max_steps={steps}", f"--data.steps_per_epoch={steps}"]
     start = time.perf_counter()
     _, peak = run("from lgcn.__main__ import main; main()", *args)

@@ -12,18 +12,21 @@ import time
 from collections.abc import Callable
 
 import torch
-from lgcn.training.tasks import RankingTask
 from machine import describe, interleaved, median, run, spread
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import softplus
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.evaluation.ranking_metrics import ranking_results
+from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.graph.ratings import RatingGraph
-from lgcn.model.lightgcn import Factors, LightGCN
+from lgcn.model.factors import Factors
+from lgcn.model.heads import DotHead
+from lgcn.model.lightgcn import LightGCN
+from lgcn.training.objectives import Bpr
+from lgcn.training.penalty import L2, with_penalties
 
-BATCH, COLUMNS, LAYERS, L2 = 2048, 64, 3, 1e-4
+BATCH, COLUMNS, LAYERS, STRENGTH = 2048, 64, 3, 1e-4
 
 
 def load() -> RatingsDataModule:
@@ -57,7 +60,7 @@ def papers_step(graph: RatingGraph) -> Callable[[], None]:
         ego = of_users(chosen), of_items(positive), of_items(negative)
         penalty = sum(part.norm(2).pow(2) for part in ego) / 2 / BATCH
         optimizer.zero_grad()
-        (softplus(other - wanted).mean() + L2 * penalty).backward()
+        (softplus(other - wanted).mean() + STRENGTH * penalty).backward()
         optimizer.step()
 
     return step
@@ -65,19 +68,16 @@ def papers_step(graph: RatingGraph) -> Callable[[], None]:
 
 def our_step(graph: RatingGraph) -> Callable[[], None]:
     """Ours, without Lightning around it; with the draw of negatives that avoid the user's items."""
-    model = LightGCN(graph.num_users, graph.num_items, COLUMNS, LAYERS, head="dot")
-    task = RankingTask("bpr", graph.num_users, graph.num_items, [20], 0.0, BATCH, 1, 1.0, True)
-    task.prepare({"train": graph}, implicit=True, device=torch.device("cpu"))
+    model = LightGCN(graph.num_users, graph.num_items, COLUMNS, LAYERS, head=DotHead())
+    objective, l2 = Bpr(batch_size=BATCH), L2(embeddings=STRENGTH, per="batch")
+    objective.prepare(graph, graph)
     matrix, draw = graph.propagation_matrix(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        task.loss(model(matrix), graph, draw).backward()  # type: ignore[no-untyped-call]
-        table = model.embedding.weight
-        assert table.grad is not None
-        share = torch.cat(task.node_share(graph.num_users))[:, None]
-        table.grad.addcmul_(table.detach(), share, value=L2)
+        drawn = objective.step(model(matrix), graph, draw)
+        with_penalties(drawn.loss, l2.of(model, graph, drawn)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
@@ -86,11 +86,11 @@ def our_step(graph: RatingGraph) -> Callable[[], None]:
 def evaluate(columns: int) -> None:
     """Rank all items for all users with test pairs; prints the seconds."""
     graphs = load().graphs
-    test, seen = graphs["test"].pattern, [graphs["train"].pattern, graphs["val"].pattern]
+    judge = RankingJudge("test", graphs["test"], [graphs["train"].pattern, graphs["val"].pattern], [10, 20, 50])
     size = (graphs["test"].num_users, columns), (graphs["test"].num_items, columns)
     factors = Factors(torch.randn(*size[0]), torch.randn(*size[1]), None, None, torch.zeros(()))
     start = time.perf_counter()
-    results = ranking_results(factors, test, seen, [10, 20, 50])
+    results = judge.of_baseline(factors)  # which asks for scores alone
     print(time.perf_counter() - start, len(results))
 
 
