@@ -1,8 +1,8 @@
-"""The command line: LightningCLI, with run folders, and checkpoints that bring their settings along.
+"""The command line: LightningCLI, with run folders and the settings that a checkpoint keeps.
 
-Settings come, each winning over the one before, from defaults, the checkpoint (if --ckpt_path is given), configuration
-files in order, and options. For ``validate``, ``test`` and ``predict`` the checkpoint wins over the files, which only
-name the run: what is judged is the model that was trained.
+Settings come from defaults, the checkpoint (--ckpt_path), configuration files in their order, and options. A later one
+wins. For ``validate``, ``test`` and ``predict`` the checkpoint wins over the files, which then only name the run: these
+commands judge the model as it was trained.
 """
 
 import argparse
@@ -29,17 +29,10 @@ from lgcn import checkpoints, speed
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
+from lgcn.runs import lightning_internals as internals
 from lgcn.runs import settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
 from lgcn.runs.folders import next_version
-from lgcn.runs.lightning_internals import (
-    ContinuedCSVLogger,
-    NoProfiler,
-    OneCommandCLI,
-    RunProgressBar,
-    quicken,
-    quieten,
-)
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
@@ -67,16 +60,36 @@ DEFAULTS = {
 
 
 class Invocation(NamedTuple):
-    """A command line, once it is known which run and checkpoint it speaks of."""
+    """A command line, and the run and the checkpoint that it means."""
 
     args: list[str]
-    name: str
-    runs_dir: Path
-    checkpoint: Path | None
-    content: dict[str, Any]  # of the checkpoint
+    name: str = "lgcn"
+    runs_dir: Path = Path("runs")
+    checkpoint: Path | None = None
+    step: int = 0  # of the checkpoint
 
 
-class LgcnCLI(OneCommandCLI):
+def run_options(
+    run_name: str | None = None,
+    runs_dir: str = "runs",
+    lr_interval: Literal["step", "epoch"] | None = None,
+    lr_frequency: int = 1,
+    report: bool = True,
+    baselines: list[Baseline] | None = None,
+) -> None:
+    """Options of a run.
+
+    Args:
+        run_name: name of the run's folder. Null is the name of the configuration file.
+        runs_dir: folder that the runs' folders are in.
+        lr_interval: what a schedule counts. Null is step for OneCycleLR and CyclicLR, else epoch.
+        lr_frequency: a schedule moves every so many steps or epochs.
+        report: whether a run ends with images of its errors, TensorBoard's projector and report.html.
+        baselines: what to print results beside. Null is UserItemBiases, or for rankings Popularity and Ease.
+    """
+
+
+class LgcnCLI(internals.OneCommandCLI):
     """``lgcn fit | validate | test | predict``.
 
     Args:
@@ -86,7 +99,8 @@ class LgcnCLI(OneCommandCLI):
 
     def __init__(self, args: list[str], frame: DataFrame | None = None) -> None:
         self.invocation, self.frame = resolve(args), frame
-        quicken(LightGCNModule)
+        internals.quieten()
+        internals.quicken(LightGCNModule)
         super().__init__(
             LightGCNModule,
             RatingsDataModule,
@@ -97,12 +111,8 @@ class LgcnCLI(OneCommandCLI):
             # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
             seed_everything_default=0,
-            parser_kwargs={
-                "prog": "lgcn",
-                "description": "LightGCN on ratings, trained with PyTorch Lightning.",
-                # `resolve` reads some options before the parser does, and both must see the same.
-                "allow_abbrev": False,
-            },
+            # `resolve` reads some options before the parser does, and both must see the same: no abbreviations.
+            parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings.", "allow_abbrev": False},
             load_from_checkpoint_support=False,  # the module keeps its own arguments, as plain values
             args=args,
         )
@@ -110,32 +120,7 @@ class LgcnCLI(OneCommandCLI):
     # -- arguments -----------------------------------------------------------------------------------------
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_name",
-            type=str | None,
-            default=None,
-            help="Name of the run's folder; the config file's if null.",
-        )
-        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that the runs' folders are in.")
-        parser.add_argument(
-            "--lr_interval",
-            type=Literal["step", "epoch"] | None,
-            default=None,
-            help="What the schedule counts; null is step for OneCycleLR and CyclicLR, else epoch.",
-        )
-        parser.add_argument(
-            "--report",
-            type=bool,
-            default=True,
-            help="Whether a run ends with images of its errors, TensorBoard's projector and report.html.",
-        )
-        parser.add_argument("--lr_frequency", type=int, default=1, help="The schedule moves every so many of these.")
-        parser.add_argument(
-            "--baselines",
-            type=list[Baseline] | None,
-            default=None,
-            help="Baselines to print results beside. Null: UserItemBiases, or for rankings Popularity and Ease.",
-        )
+        parser.add_function_arguments(run_options)
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         # Without an optimiser LightningCLI would leave a --lr_scheduler unused, and not say so.
         parser.add_optimizer_args((torch.optim.Optimizer,))
@@ -149,21 +134,16 @@ class LgcnCLI(OneCommandCLI):
         parser = self.parser_of_command()
         if parser is None:  # lgcn --help, or a command there is not
             return
-        # Lightning reads a checkpoint with this, too.
-        parser.set_defaults({"weights_only": True})
+        parser.set_defaults({"weights_only": True})  # Lightning reads a checkpoint with this, too
         if self.asked in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # RunSummary prints the table
         if self.asked == "predict":
-            parser.add_argument(
-                "--output", type=str, default="predictions.csv", help="File to write, .csv or .parquet."
-            )
+            parser.add_argument("--output", default="predictions.csv", help="File to write, .csv or .parquet.")
         if self.frame is not None:
-            frame = self.frame
-
-            def with_frame(kind: type[Any], *given: Any, **named: Any) -> Any:
-                return kind(*given, **named | {"source": frame})
-
-            self.parser.add_instantiator(with_frame, RatingsDataModule, subclasses=False)
+            given = {"source": self.frame}
+            self.parser.add_instantiator(
+                lambda kind, **named: kind(**named | given), RatingsDataModule, subclasses=False
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self.invocation.args)
@@ -173,11 +153,11 @@ class LgcnCLI(OneCommandCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what the trainer cannot do before the data is read, which may take minutes."""
         trainer = self.given("trainer")
-        if trainer["accumulate_grad_batches"] != 1:
+        wanted, batches = trainer["accelerator"], trainer["accumulate_grad_batches"]
+        if batches != 1:
             raise InputError(
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
             )
-        wanted = trainer["accelerator"]
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
         if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
@@ -205,25 +185,21 @@ class LgcnCLI(OneCommandCLI):
             purge: dict[str, Any] = {"purge_step": first_step} if fitting and first_step else {}
             loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
             if fitting:
-                loggers.append(ContinuedCSVLogger(**where, first_step=first_step))
+                loggers.append(internals.ContinuedCSVLogger(**where, first_step=first_step))
             kwargs["logger"] = loggers
         if given["accelerator"] == "auto" and not CUDAAccelerator.is_available():
             kwargs["accelerator"] = "cpu"  # Lightning would take MPS, where torch has no sparse products
         if fitting and not self.model.objective.trains:  # fitted, then validated once
             kwargs |= {"max_epochs": 1, "log_every_n_steps": 1}
-        if given["default_root_dir"] is None:
-            kwargs["default_root_dir"] = str(run)
+        kwargs["default_root_dir"] = given["default_root_dir"] or str(run)
+        kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
         callbacks = list(given["callbacks"] or [])
         if given["enable_progress_bar"] is not False and not any(isinstance(cb, ProgressBar) for cb in callbacks):
-            callbacks.append(RunProgressBar())
+            callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.given("output")))
         callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
-        if self.given("report"):
-            callbacks.append(Report())
-        kwargs["callbacks"] = callbacks
-        if given["profiler"] is None:
-            kwargs["profiler"] = NoProfiler()
+        kwargs["callbacks"] = [*callbacks, Report()] if self.given("report") else callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
@@ -232,11 +208,11 @@ class LgcnCLI(OneCommandCLI):
 
         Going on from a run's last checkpoint goes on in its folder; from any other, a new run starts.
         """
-        name, runs_dir, checkpoint, content = self.invocation[1:]
+        checkpoint = self.invocation.checkpoint
         run = checkpoints.run_of(checkpoint) if checkpoint else None
         if run is not None and checkpoint is not None and (not fitting or checkpoint.name == "last.ckpt"):
-            return run, int(content.get("global_step", 0))
-        return next_version(runs_dir, name), 0
+            return run, self.invocation.step
+        return next_version(self.invocation.runs_dir, self.invocation.name), 0
 
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
         self, lightning_module: LightGCNModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
@@ -245,39 +221,45 @@ class LgcnCLI(OneCommandCLI):
             return LightGCNModule.configure_optimizers(lightning_module)
         if lr_scheduler is None:
             return optimizer
-        interval = self.given("lr_interval")
-        if interval is None:
-            interval = "step" if type(lr_scheduler).__name__ in PER_STEP_SCHEDULES else "epoch"
-        frequency, steps_per_epoch = self.given("lr_frequency"), self.datamodule.hparams["steps_per_epoch"]
-        if frequency < 1 or (interval == "step" and steps_per_epoch % frequency):
+        counted = "step" if type(lr_scheduler).__name__ in PER_STEP_SCHEDULES else "epoch"
+        schedule = {
+            "scheduler": lr_scheduler,
+            "interval": self.given("lr_interval") or counted,
+            "frequency": self.given("lr_frequency"),
+            "monitor": getattr(lr_scheduler, "monitor", None),
+        }
+        self._check_schedule(**schedule)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _check_schedule(self, scheduler: Any, interval: str, frequency: int, **_: Any) -> None:
+        """Compare a schedule with the steps that are to come.
+
+        Raises:
+            InputError: it ends before they do, or moves within an epoch where Lightning does not.
+        """
+        by_step, steps_per_epoch = interval == "step", self.datamodule.hparams["steps_per_epoch"]
+        if frequency < 1 or (by_step and steps_per_epoch % frequency):
             # Lightning counts steps from the start of each epoch.
             raise InputError(
                 f"--lr_frequency must be at least 1 and, counting steps, divide --data.steps_per_epoch "
                 f"{steps_per_epoch} (got {frequency})"
             )
-        steps, total = self.trainer.max_steps, getattr(lr_scheduler, "total_steps", None)
-        if interval == "step" and total is not None and total * frequency < steps:
+        steps, total = self.trainer.max_steps, getattr(scheduler, "total_steps", None)
+        if by_step and total is not None and total * frequency < steps:
             raise InputError(
                 f"--lr_scheduler.total_steps {total} ends before --trainer.max_steps {steps}; make them equal"
             )
-        valley = getattr(lr_scheduler, "T_max", None)
-        if interval == "step" and valley is not None and valley * frequency < steps:
+        valley = getattr(scheduler, "T_max", None)
+        if by_step and valley is not None and valley * frequency < steps:
             log.warning(
                 "--lr_scheduler: the learning rate falls until step %s and rises again from there to step %s; give "
                 "--lr_scheduler.init_args.T_max %s to have it fall to the end",
                 *(f"{valley * frequency:,}", f"{steps:,}", steps // frequency),
             )
-        schedule = {
-            "scheduler": lr_scheduler,
-            "interval": interval,
-            "frequency": frequency,
-            "monitor": getattr(lr_scheduler, "monitor", None),
-        }
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def resolve(args: list[str]) -> Invocation:
-    """Find the run and checkpoint a command line speaks of, and put its settings in their order.
+    """Find the run and the checkpoint that a command line means, and put its settings in their order.
 
     Raises:
         InputError: a file or the checkpoint is not there, cannot be read, or holds what it must not.
@@ -291,45 +273,39 @@ def resolve(args: list[str]) -> Invocation:
     checkpoints.import_modules(given.imports)
     explains = any(word.split("=")[0].endswith((".help", "-h", "--help")) for word in rest)
     if not args or args[0] not in LgcnCLI.subcommands() or explains:
-        return Invocation([*args[:1], *rest], "lgcn", Path("runs"), None, {})
+        return Invocation([*args[:1], *rest])
 
     settings.check_names(settings.options(rest), "the command line")
     files: list[str] = []  # as YAML, in their order
     said: dict[str, Any] = {}
     for config in given.config:
-        path = settings.find(config)
-        contents = settings.inline(config) if path is None else settings.load(path)
-        if path is not None:
-            said["stem"] = path.stem
-        for one in contents:
-            said |= {key: one[key] for key in ("run_name", "runs_dir") if one.get(key)}
-        files += [yaml.safe_dump(one, sort_keys=False) for one in contents]
+        if not settings.is_yaml(config):
+            said["stem"] = Path(config).stem
+        for content in settings.load(config):
+            said |= {key: content[key] for key in ("run_name", "runs_dir") if content.get(key)}
+            files.append(yaml.safe_dump(content, sort_keys=False))
     checkpoints.import_modules(settings.modules_here([*files, *rest]))
-    name: str | None = given.run_name or said.get("run_name") or said.get("stem")
-    folder_of_runs = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    wanted = given.ckpt_path
-    if wanted is None and args[0] != "fit":
-        wanted = "best"  # a model that was never trained has nothing to show
+    name = given.run_name or said.get("run_name") or said.get("stem")
+    runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
+    # A model that was never trained has nothing to show.
+    wanted = given.ckpt_path or (None if args[0] == "fit" else "best")
     base: list[str] = []
-    checkpoint: Path | None = None
-    content: dict[str, Any] = {}
+    checkpoint, step = None, 0
     if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
-        checkpoint = checkpoints.find_checkpoint(wanted, folder_of_runs, name)
+        checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
         own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *files, *rest])
-        name = name or own.get("run_name")
         base = [yaml.safe_dump({key: value for key, value in own.items() if key not in NOT_KEPT})]
-        folder = checkpoints.run_of(checkpoint)
-        if folder is not None and not given.runs_dir:
-            folder_of_runs = folder.parent.parent
-        Console(highlight=False).print(f"checkpoint {checkpoint} (step {content['global_step']:,})", soft_wrap=True)
+        name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
+        if run is not None and not given.runs_dir:
+            runs_dir = run.parent.parent
+        Console(highlight=False).print(f"checkpoint {checkpoint} (step {step:,})", soft_wrap=True)
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest]
-    resolved += ["--run_name", name, "--runs_dir", str(folder_of_runs)]
-    if checkpoint is not None:
-        resolved += ["--ckpt_path", str(checkpoint)]
-    return Invocation(resolved, name, folder_of_runs, checkpoint, content)
+    resolved += ["--run_name", name, "--runs_dir", str(runs_dir)]
+    resolved += [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
+    return Invocation(resolved, name, runs_dir, checkpoint, step)
 
 
 def main(args: list[str]) -> None:
@@ -338,7 +314,6 @@ def main(args: list[str]) -> None:
     # Of several processes, one speaks.
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
     set_up_logging(logging.INFO if first else logging.ERROR)
-    quieten()
     with one_line_errors(MisconfigurationException):
         try:
             if args[:1] == ["seeds"]:

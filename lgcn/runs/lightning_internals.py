@@ -100,10 +100,13 @@ def quicken(kind: type[pl.LightningModule]) -> None:
     kind.__setattr__ = set_attribute  # type: ignore[assignment, method-assign]
 
 
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in str(record.msg)
+
+
 def quieten() -> None:
-    """Silence what Lightning says to nobody's use."""
-    # Lightning advertises other products there.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    """Leave out what Lightning says and nobody can use."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)  # tips for other products
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
 

@@ -7,6 +7,7 @@ it, or a shipped one. Shipped ones are found by name from any folder (``--config
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,69 +32,43 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(config: str) -> Path | None:
-    """The file that ``--config`` means: a path, or the name of a shipped one. None if it is neither.
+def is_yaml(config: str) -> bool:
+    """Whether a ``--config`` is YAML itself, and not the name of a file."""
+    return "\n" in config or "{" in config
+
+
+def load(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[Settings]:
+    """The settings that a ``--config`` means, and those that it builds on, the most basic first.
+
+    Args:
+        config: a file, the name of a shipped one, or YAML.
+        folder: where files are looked for.
+        above: the files that build on this one.
 
     Raises:
-        InputError: it looks like a name or a path, and there is no such file.
-    """
-    if "\n" in config or "{" in config:  # YAML itself
-        return None
-    path = Path(config).expanduser()
-    if path.is_file():
-        return path
-    names = shipped()
-    if config in names:
-        return names[config]
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(f"--config: there is no file {config}, and no shipped one of that name ({', '.join(names)}){hint}")
+        InputError: there is no such file, it cannot be read, is no YAML of settings, has a setting under an old name,
+            or builds on itself.
 
-
-def inline(text: str) -> list[Settings]:
-    """The settings in a text of YAML.
-
-    Raises:
-        InputError: it is no YAML of settings, or has a setting under an old name.
-
-    >>> inline("data: {seed: 2}")
+    >>> load("data: {seed: 2}")
     [{'data': {'seed': 2}}]
     """
-    content = _parsed(text, "--config")
-    check_names(content, "--config")
-    return [content]
-
-
-def load(path: Path) -> list[Settings]:
-    """The settings of a file and of those it builds on, the most basic first.
-
-    Raises:
-        InputError: the file cannot be read, is no YAML of settings, or builds on itself.
-    """
-    found: list[Settings] = []
-    seen: list[Path] = []
-    while True:
-        if path.resolve() in seen:
-            raise InputError(f"{path} builds on itself: {' -> '.join(one.name for one in [*seen, path])}")
-        seen.append(path.resolve())
-        content = _read(path)
-        base = content.pop("base", None)
-        check_names(content, str(path))
-        found.insert(0, content)
-        if base is None:
-            return found
-        beside = [path.with_name(name) for name in (str(base), f"{base}.yaml")]
-        near = next((one for one in beside if one.is_file()), shipped().get(str(base)))
-        if near is None:
-            raise InputError(f"{path}: base {base!r} is neither a file beside it nor one of {', '.join(shipped())}")
-        path = near
-
-
-def _read(path: Path) -> Settings:
+    if is_yaml(config):
+        return [_parsed(config, "--config")]
+    names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
+    path = next((path for path in beside if path.is_file()), names.get(config))
+    if path is None:
+        near = difflib.get_close_matches(Path(config).stem, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        where = f"{above[-1]}: base" if above else "--config"
+        raise InputError(f"{where} {config} is neither a file nor a shipped one ({', '.join(names)}){hint}")
+    if path in above:
+        raise InputError(f"{path} builds on itself: {' -> '.join(one.name for one in [*above, path])}")
     try:
-        return _parsed(path.read_text(encoding="utf-8"), f"--config {path}")
+        content = _parsed(path.read_text(encoding="utf-8"), f"--config {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
+    base = content.pop("base", None)
+    return [*([] if base is None else load(str(base), path.parent, (*above, path))), content]
 
 
 def _parsed(text: str, where: str) -> Settings:
@@ -101,11 +76,10 @@ def _parsed(text: str, where: str) -> Settings:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise InputError(f"{where} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
-    return content
+    check_names(content or {}, where)
+    return content or {}
 
 
 # -- old names -------------------------------------------------------------------------------------------------
@@ -143,31 +117,24 @@ VALUES = {
 }
 
 
-def check_names(content: Mapping[str, Any], where: str) -> None:
-    """See whether settings have the names of today.
+def check_names(content: Mapping[str, Any], where: str, start: str = "") -> None:
+    """Raise an InputError that says the new name if a setting has its old one.
 
     Args:
         content: the settings, nested or by dotted names.
         where: where they stand, for the error.
-
-    Raises:
-        InputError: one has an old name. The message says the new one.
+        start: the name of what holds them.
 
     >>> check_names({"model.k": 20}, "the command line")
     """
-    for name, value in _dotted(content):
+    for key, value in content.items():
+        name = f"{start}{key}"
         if name in RENAMED:
             raise InputError(f"{where}: {name} is now {RENAMED[name]} (docs/settings.md)")
-        new = VALUES.get(name, {}).get(str(value))
-        if new is not None:
+        if new := VALUES.get(name, {}).get(str(value)):
             raise InputError(f"{where}: {name} {value} is now {new} (docs/settings.md)")
-
-
-def _dotted(content: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        yield f"{start}{name}", value
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{start}{name}.")
+            check_names(value, where, f"{name}.")
 
 
 def options(args: list[str]) -> Settings:
@@ -177,11 +144,10 @@ def options(args: list[str]) -> Settings:
     {'model.k': '20', 'data.source': 'x.csv'}
     """
     found = {}
-    for place, arg in enumerate(args):
+    for arg, after in pairwise([*args, ""]):
         if arg.startswith("--"):
-            name, _, value = arg[2:].partition("=")
-            after = args[place + 1] if place + 1 < len(args) else ""
-            found[name] = value or ("" if after.startswith("--") else after)
+            name, equals, value = arg[2:].partition("=")
+            found[name] = value if equals or after.startswith("--") else after
     return found
 
 
@@ -194,12 +160,8 @@ def modules_here(texts: Iterable[str]) -> list[str]:
     []
     """
     found = re.findall(r"(?<![\w.])([A-Za-z_]\w*)((?:\.[a-z_]\w*)*)\.[A-Z]\w*", "\n".join(texts))
-    named = dict.fromkeys(first + rest for first, rest in found if _is_here(first))
-    return list(named)
-
-
-def _is_here(module: str) -> bool:
-    return Path(f"{module}.py").is_file() or Path(module, "__init__.py").is_file()
+    there = {first for first, _ in found if Path(f"{first}.py").is_file() or Path(first, "__init__.py").is_file()}
+    return list(dict.fromkeys(first + rest for first, rest in found if first in there))
 
 
 # -- settings in a checkpoint ----------------------------------------------------------------------------------
@@ -209,6 +171,8 @@ OURS = (
     *("lgcn.", "torch.optim.", "torchmetrics.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers."),
     "lightning.pytorch.cli.ReduceLROnPlateau",  # Lightning's own form of torch's schedule
 )
+#: Settings whose values may have dots and are no names.
+NO_NAMES = ("data", "run_name", "runs_dir", "trainer.default_root_dir")
 
 
 def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) -> Settings:
@@ -217,8 +181,8 @@ def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) ->
     Args:
         content: the checkpoint.
         path: where it is, for errors.
-        trusted: what the user has written: modules to import, configurations, options. A class that is named there may
-            be named in the checkpoint, too.
+        trusted: what the user has written: modules to import, configurations, options. The checkpoint may name a class
+            that stands there.
 
     Raises:
         InputError: the checkpoint names a class that is neither ours nor the user's.
@@ -226,27 +190,32 @@ def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) ->
     if "config" in content:
         own = yaml.safe_load(content["config"])
     else:  # of a Trainer of the user's own
-        data, model = (dict(content.get(f"{of}hyper_parameters", {})) for of in ("datamodule_", ""))
+        own = {"data": dict(content.get("datamodule_hyper_parameters", {})), "model": dict(content["hyper_parameters"])}
         for name in ("num_users", "num_items", "ranks"):
-            model.pop(name, None)
-        own = {"data": data, "model": model}
+            own["model"].pop(name, None)
     said = list(trusted)
-    for name, value in _dotted(own) if isinstance(own, dict) else ():
-        for class_path in _class_paths(value) if name.endswith("class_path") or isinstance(value, list) else ():
-            module = class_path.rpartition(".")[0]
-            if not class_path.startswith(OURS) and module not in said and not any(class_path in one for one in said):
-                raise InputError(
-                    f"{path} names the class {class_path}, and a checkpoint imports nothing; if it is yours, say "
-                    f"--import {module or 'MODULE'}, or give the configuration that names it with --config"
-                )
+    for name in _names(own):
+        module = name.rpartition(".")[0]
+        if not name.startswith(OURS) and module not in said and not any(name in one for one in said):
+            raise InputError(
+                f"{path} names the class {name}, and a checkpoint imports nothing; if it is yours, say "
+                f"--import {module or 'MODULE'}, or give the configuration that names it with --config"
+            )
     return own  # type: ignore[no-any-return]
 
 
-def _class_paths(value: Any) -> Iterator[str]:
-    """The names of classes in a value of :func:`_dotted`: the text itself, or those inside a list."""
-    if isinstance(value, str):
-        yield value
-    for one in value if isinstance(value, list) else ():
-        if isinstance(one, dict):
-            yield from (text for name, text in _dotted(one) if name.endswith("class_path") and isinstance(text, str))
-            yield from (path for _, inner in _dotted(one) if isinstance(inner, list) for path in _class_paths(inner))
+def _names(nest: Any, key: str = "") -> Iterator[str]:
+    """The names of classes and functions in a nest of dictionaries and lists.
+
+    These are values of class_path and other names with dots, for a class or function may also be given by name alone.
+    """
+    if isinstance(nest, str):
+        dotted = re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", nest)
+        if key.endswith("class_path") or (dotted and not key.startswith(NO_NAMES)):
+            yield nest
+    elif isinstance(nest, Mapping):
+        for name, value in nest.items():
+            yield from _names(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(nest, list):
+        for value in nest:
+            yield from _names(value, key)

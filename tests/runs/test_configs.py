@@ -35,7 +35,7 @@ def in_force() -> dict[str, Any]:
 def test_is_understood(config: Path, in_force: dict[str, Any]) -> None:
     printed = in_force[config.stem]
     # Of several files the last one that says something counts.
-    for number, written in enumerate(chain := settings.load(config)):
+    for number, written in enumerate(chain := settings.load(str(config))):
         for name, value in leaves(written):
             if not any(other.startswith(name) for later in chain[number + 1 :] for other, _ in leaves(later)):
                 assert matches(at(printed, name), value), name
@@ -71,7 +71,7 @@ def test_what_builds_on_the_recipe_differs_as_it_says(name: str, in_force: dict[
 
 
 def test_all_that_build_on_the_recipe_are_compared_with_it() -> None:
-    built = {config.stem for config in CONFIGS if len(settings.load(config)) > 1}
+    built = {config.stem for config in CONFIGS if len(settings.load(str(config))) > 1}
     assert built == OWN.keys()
 
 

@@ -30,18 +30,17 @@ def test_a_shipped_configuration_is_found_by_its_name_from_anywhere(
 def test_a_file_of_ones_own_wins_over_a_shipped_one_of_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "quickstart").write_text("data: {source: mine.csv}\n")
+    (tmp_path / "quickstart.yaml").write_text("data: {source: mine.csv}\n")
     monkeypatch.chdir(tmp_path)
-    found = settings.find("quickstart")
-    assert found is not None
-    assert settings.load(found) == [{"data": {"source": "mine.csv"}}]
+    for name in ("quickstart", "quickstart.yaml"):
+        assert settings.load(name) == [{"data": {"source": "mine.csv"}}]
 
 
 def test_files_build_on_each_other_and_on_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("base: two\ndata: {seed: 1}\n")
     (tmp_path / "two.yaml").write_text("base: quickstart\ndata: {seed: 2}\n")
     (tmp_path / "other.yaml").write_text("base: one.yaml\n")
-    chain = settings.load(tmp_path / "other.yaml")
+    chain = settings.load(str(tmp_path / "other.yaml"))
     assert [content.get("data", {}).get("seed") for content in chain] == [None, None, 2, 1, None]
     assert chain[1] == {"data": {"source": "sample"}}
     assert not any("base" in content for content in chain)
@@ -50,7 +49,7 @@ def test_files_build_on_each_other_and_on_shipped_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("base: nowhere", "base 'nowhere' is neither a file beside it nor one of"),
+        ("base: nowhere", "mine.yaml: base nowhere is neither a file nor a shipped one"),
         ("base: mine", "mine.yaml builds on itself: mine.yaml -> mine.yaml"),
         ("data: [", "is not YAML"),
         ("just words", "must hold settings"),
@@ -63,13 +62,13 @@ def test_files_that_cannot_be_used(content: str | bytes, words: str, tmp_path: P
     path = tmp_path / "mine.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=words) as error:
-        settings.load(path)
+        settings.load(str(path))
     assert "mine.yaml" in str(error.value)
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert settings.load(tmp_path / "empty.yaml") == [{}]
+    assert settings.load(str(tmp_path / "empty.yaml")) == [{}]
 
 
 def test_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +76,7 @@ def test_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
         main(["fit", "--config", "quikstart"])
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert "there is no file quikstart" in error
+    assert "--config quikstart is neither a file nor a shipped one" in error
     assert "did you mean quickstart?" in error
     assert len(error.splitlines()) == 1
 
@@ -109,7 +108,7 @@ def test_an_old_name_ends_in_one_line_with_the_new_one(
 
 def test_names_of_today_pass() -> None:
     for path in settings.shipped().values():
-        settings.load(path)
+        assert settings.load(str(path))
     settings.check_names(settings.options(["fit", "--model.head", "DotHead", "--model.head.biases", "true"]), "here")
 
 
