@@ -22,12 +22,11 @@ from lgcn.training.module import LightGCNModule
 log = logging.getLogger(__name__)
 
 
-# -- checkpoints -----------------------------------------------------------------------------------------------
-
-
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint straight to its file, which is whole or as it was. (Lightning's way puts it together in memory
-    first, which takes half again the time and twice its size.)"""
+    """Writes a checkpoint straight to its file. After an error the file is as it was.
+
+    Lightning puts a checkpoint together in memory first, which takes half again the time and twice its size.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         if "://" in str(path) or storage_options is not None:  # on another machine
@@ -39,11 +38,11 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoints(Checkpoint):
-    """Keep ``best.ckpt``, the model with the best validation result, and ``last.ckpt``, to resume from.
+    """Keeps ``best.ckpt``, the model with the best validation result, and ``last.ckpt``, to resume from.
 
-    Both are written between two epochs, when metrics, schedules and counters are settled, so that going on from one
-    is what would have come next. (Lightning's ModelCheckpoint writes before the schedule has moved, skips ``last``
-    when ``best`` did not change, and forgets the best score when a path is written another way.)
+    Both are written between two epochs, when metrics, schedules and counters are settled, so that a resumed run is the
+    run that was never stopped. (Lightning's ModelCheckpoint writes before the schedule has moved, skips ``last`` when
+    ``best`` did not change, and forgets the best score when a path is written another way.)
 
     Args:
         monitor: the logged value to judge by. Null is val/rmse, or for objectives that rank val/ranking_ndcg@k.
@@ -74,7 +73,7 @@ class RunCheckpoints(Checkpoint):
             self.monitor, self.mode = pl_module.monitor
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Nothing is new yet, but for what a closed form has fitted before its only step, which counts as none.
+        # The step of a closed form counts as none, and yet it has something to save in the end.
         self.saved_step = trainer.global_step or -1
         # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
         if not self.path("best").is_file():
@@ -89,9 +88,8 @@ class RunCheckpoints(Checkpoint):
                 what = "--checkpoint.monitor" if callback is self else f"the monitor of {type(callback).__name__}"
                 logged = ", ".join(sorted(trainer.callback_metrics))
                 raise InputError(f"{what}, '{monitor}', is not logged; there are {logged}")
-        score = float(trainer.callback_metrics[self.monitor])
-        better = self.best_score is None or (score < self.best_score if self.mode == "min" else score > self.best_score)
-        if better and score == score:  # nan is never better
+        score, best = float(trainer.callback_metrics[self.monitor]), self.best_score
+        if score == score and (best is None or (score < best if self.mode == "min" else score > best)):  # not nan
             self.best_score, self.best_step = score, trainer.global_step
             self._best_is_due = True
             if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -120,11 +118,8 @@ class RunCheckpoints(Checkpoint):
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
 
-# -- the run's configuration -----------------------------------------------------------------------------------
-
-
 class RunConfig(SaveConfigCallback):
-    """Save a run's configuration beside it and inside its checkpoints, and let it win over theirs when resuming.
+    """Saves a run's configuration beside it and inside its checkpoints, and lets it win over theirs when resuming.
 
     A configuration that a resumed run replaces is kept as ``config.before_N.yaml``.
     """
@@ -141,16 +136,12 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        run = run_folder(trainer)
-        if run is not None and trainer.is_global_zero:
-            self._keep_old(run / self.config_filename)
+        path = Path(trainer.log_dir or "") / self.config_filename
+        kept = yaml.safe_load(path.read_text()) if trainer.is_global_zero and path.is_file() else None
+        if kept not in (None, yaml.safe_load(self.text)):
+            number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
+            path.replace(path.with_name(f"config.before_{number}.yaml"))
         super().setup(trainer, pl_module, stage)
-
-    def _keep_old(self, path: Path) -> None:
-        if not path.is_file() or yaml.safe_load(path.read_text()) == yaml.safe_load(self.text):
-            return
-        number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
-        path.replace(path.with_name(f"config.before_{number}.yaml"))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -160,18 +151,20 @@ class RunConfig(SaveConfigCallback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.state.fn == "fit" and "config" in checkpoint:
-            settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
-            if not pl_module.objective.trains:  # type: ignore[union-attr]
-                log.warning("the model is fitted already: there is nothing to train; to fit anew leave --ckpt_path out")
-                return
-            self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
-            self._restored = checkpoint
-            if 0 <= trainer.max_steps <= checkpoint["global_step"]:
-                log.warning(
-                    "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
-                    f"{checkpoint['global_step']:,}",
-                )
+        if trainer.state.fn != "fit" or "config" not in checkpoint:
+            return
+        settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
+        step = checkpoint["global_step"]
+        if not pl_module.objective.trains:  # type: ignore[union-attr]
+            log.warning("the model is fitted already: there is nothing to train; to fit anew leave --ckpt_path out")
+            return
+        if 0 <= trainer.max_steps <= step:
+            log.warning(
+                "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
+                f"{step:,}",
+            )
+        self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
+        self._restored = checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:

@@ -37,7 +37,7 @@ def is_yaml(config: str) -> bool:
     return "\n" in config or "{" in config
 
 
-def load(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[Settings]:
+def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[Settings]:
     """The settings that a ``--config`` means, and those that it builds on, the most basic first.
 
     Args:
@@ -52,6 +52,7 @@ def load(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> li
     >>> load("data: {seed: 2}")
     [{'data': {'seed': 2}}]
     """
+    config = str(config)
     if is_yaml(config):
         return [_parsed(config, "--config")]
     names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
@@ -61,14 +62,14 @@ def load(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> li
         hint = f"; did you mean {near[0]}?" if near else ""
         where = f"{above[-1]}: base" if above else "--config"
         raise InputError(f"{where} {config} is neither a file nor a shipped one ({', '.join(names)}){hint}")
-    if path in above:
+    if path.resolve() in above:
         raise InputError(f"{path} builds on itself: {' -> '.join(one.name for one in [*above, path])}")
     try:
         content = _parsed(path.read_text(encoding="utf-8"), f"--config {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     base = content.pop("base", None)
-    return [*([] if base is None else load(str(base), path.parent, (*above, path))), content]
+    return [*([] if base is None else load(base, path.parent, (*above, path.resolve()))), content]
 
 
 def _parsed(text: str, where: str) -> Settings:
