@@ -29,7 +29,7 @@ PAPERS = "--model.propagation.degree_exponents=[0.5, 0.5]"
 def variants(config: Path) -> dict[str, list[str]]:
     """The options that take each part of a recipe away."""
     model: dict[str, Any] = {}
-    for content in settings.load(config):
+    for content in settings.load(str(config)):
         model |= content.get("model", {})
     share, columns = model["masking"]["init_args"]["share"], model.get("embedding_dim", DEFAULT_COLUMNS)
     return {

@@ -13,13 +13,14 @@ from synthetic import make_graph
 from torch.nn.functional import mse_loss
 
 from lgcn.graph.ratings import RatingGraph
+from lgcn.model.heads import DotHead
 from lgcn.model.lightgcn import LightGCN
 
 USERS, ITEMS = 162_000, 59_000  # MovieLens 25M's
 
 
 def step_of(graph: RatingGraph, columns: int) -> Callable[[], None]:
-    model, matrix = LightGCN(USERS, ITEMS, columns, 3, head="dot"), graph.propagation_matrix()
+    model, matrix = LightGCN(USERS, ITEMS, columns, 3, head=DotHead()), graph.propagation_matrix()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:

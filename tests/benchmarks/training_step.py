@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from lgcn.training.tasks import RatingTask
 from machine import bandwidth, describe, interleaved, median, run, spread
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.graph.channels import EdgeWeights, channel_matrices
-from lgcn.graph.ratings import Normalisation, RatingGraph
+from lgcn.graph.propagation import Propagation
+from lgcn.graph.ratings import RatingGraph
+from lgcn.model.heads import DotHead, Head, LinearHead
 from lgcn.model.lightgcn import LightGCN
+from lgcn.training.masking import EdgeMasking
+from lgcn.training.objectives import SquaredError
 
 REAL = (Path(os.environ.get("LGCN_DATA", "data")) / "ml-latest-small.zip").is_file()
 SOURCE = "ml-latest-small" if REAL else "sample"
@@ -73,38 +76,47 @@ def pyg_step(graph: RatingGraph, num_layers: int) -> Callable[[], None]:
     return step
 
 
-def our_step(graph: RatingGraph, head: str, num_layers: int) -> Callable[[], None]:
+def our_step(graph: RatingGraph, head: Head, num_layers: int) -> Callable[[], None]:
     """Ours, without Lightning around it."""
-    model = LightGCN(graph.num_users, graph.num_items, 64, num_layers, head=head)  # type: ignore[arg-type]
-    matrix, task = graph.propagation_matrix(), RatingTask("mse", graph.num_users, graph.num_items, 20, 3.5, False)
+    model = LightGCN(graph.num_users, graph.num_items, 64, num_layers, head=head)
+    matrix, objective = graph.propagation_matrix(), SquaredError()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        task.loss(model(matrix), graph, None).backward()  # type: ignore[no-untyped-call]
+        objective.step(model(matrix), graph, None).loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
-def recipe_step(graph: RatingGraph, masking: float) -> Callable[[], None]:
-    """configs/ml-latest-small.yaml: two channels, neighbours only; a share of the ratings hidden and predicted."""
-    channels: list[EdgeWeights] = ["binary", "centered"]
-    normalisation = Normalisation((0.7, 0.2))
-    model = LightGCN(
-        graph.num_users, graph.num_items, 64, 1, head="dot", biases=True, ego_layer=False, num_channels=len(channels)
-    )
+#: What is done with the loss of a step of the recipe, and before the optimiser's step.
+Penalise = tuple[Callable[[LightGCN, RatingGraph, Tensor], Tensor], Callable[[LightGCN, RatingGraph], None]]
+
+
+def recipe_step(graph: RatingGraph, share: float, penalise: Penalise | None = None) -> Callable[[], None]:
+    """configs/ratings.yaml: two channels, neighbours only; a share of the ratings is hidden and predicted. Without L2,
+    unless it is given how to penalise.
+    """
+    propagation = Propagation(["Binary", "Centered"], degree_exponents=(0.7, 0.2))  # type: ignore[list-item]
+    size = graph.num_users, graph.num_items
+    model = LightGCN(*size, 64, 1, head=DotHead(biases=True), ego_layer=False, num_channels=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    whole = channel_matrices(graph, channels, normalisation)
+    generator, masking = torch.Generator().manual_seed(0), EdgeMasking(share)
+    whole = propagation.matrices(graph)
 
     def step() -> None:
         matrices, predicted = whole, graph
-        if masking:
-            visible = graph.kept(masking, generator)
-            matrices, predicted = channel_matrices(graph.part(visible), channels, normalisation), graph.part(~visible)
+        if share:
+            visible, _, predicted = masking.hide(graph, generator)
+            matrices = propagation.matrices(visible)
         optimizer.zero_grad()
-        mse_loss(model(*matrices).predict_edges(predicted), predicted.rating).backward()  # type: ignore[no-untyped-call]
+        loss = mse_loss(model(*matrices).predict_edges(predicted), predicted.rating)
+        if penalise is not None:
+            loss = penalise[0](model, graph, loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if penalise is not None:
+            penalise[1](model, graph)
         optimizer.step()
 
     return step
@@ -114,9 +126,9 @@ STEPS: dict[str, Callable[[RatingGraph], Callable[[], None]]] = {
     "notebook, linear, K = 1": notebook_step,
     "PyG LightGCN, K = 1": lambda graph: pyg_step(graph, 1),
     "PyG LightGCN, K = 3": lambda graph: pyg_step(graph, 3),
-    "lgcn, linear, K = 1": lambda graph: our_step(graph, "linear", 1),
-    "lgcn, dot, K = 1": lambda graph: our_step(graph, "dot", 1),
-    "lgcn, dot, K = 3": lambda graph: our_step(graph, "dot", 3),
+    "lgcn, linear, K = 1": lambda graph: our_step(graph, LinearHead(), 1),
+    "lgcn, dot, K = 1": lambda graph: our_step(graph, DotHead(), 1),
+    "lgcn, dot, K = 3": lambda graph: our_step(graph, DotHead(), 3),
     "lgcn, recipe, unmasked": lambda graph: recipe_step(graph, 0.0),
     "lgcn, recipe, masked": lambda graph: recipe_step(graph, 0.5),
 }
