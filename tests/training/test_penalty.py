@@ -24,40 +24,56 @@ from tests.training.test_objectives import SETTINGS, drawn, drawn_by_bpr, slow_b
 
 
 def leaves() -> tuple[Tensor, Tensor, Tensor]:
-    """A table, a bias that the loss knows nothing of, and a strength for each row of the table; float64."""
+    """A table, a bias, and a strength for each row of the table; float64."""
     draw = torch.Generator().manual_seed(0)
     table, bias, strength = (torch.randn(*size, generator=draw).double() for size in ((5, 3), (4,), (5, 1)))
     return table.requires_grad_(), bias.requires_grad_(), strength.abs()
 
 
-def loss_of(table: Tensor) -> Tensor:
-    return (table.sin() * torch.arange(3)).sum().exp() / 10
+def loss_of(table: Tensor, bias: Tensor | None = None) -> Tensor:
+    loss = (table.sin() * torch.arange(3)).sum().exp() / 10
+    return loss if bias is None else loss * bias.cos().sum()
+
+
+def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor | None]:
+    """What a backward pass leaves behind in some leaves."""
+    for leaf in leaves:
+        leaf.grad = None
+    loss.backward()  # type: ignore[no-untyped-call]
+    return [leaf.grad for leaf in leaves]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
 def test_the_gradient_is_that_of_the_loss_and_the_penalty(scale: float) -> None:
     """Also under a loss scale; what is logged is the loss alone."""
     table, bias, strength = leaves()
-    loss = with_penalties(loss_of(table), [Penalised(table, strength), Penalised(bias, 0.3)])
-    assert torch.equal(loss, loss_of(table))
-    ours = torch.autograd.grad(scale * loss, (table, bias))
-    written_out = loss_of(table) + (strength * table**2).sum() / 2 + 0.3 / 2 * (bias**2).sum()
-    theirs = torch.autograd.grad(scale * written_out, (table, bias))
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-13, atol=0)
+    for _ in range(2):  # the second step adds it once, too
+        loss = with_penalties(loss_of(table, bias), [Penalised(table, strength), Penalised(bias, 0.3)])
+        assert torch.equal(loss, loss_of(table, bias))
+        ours = gradients(scale * loss, table, bias)
+        written_out = loss_of(table, bias) + (strength * table**2).sum() / 2 + 0.3 / 2 * (bias**2).sum()
+        theirs = torch.autograd.grad(scale * written_out, (table, bias))
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+    # Without penalties nothing is left of them.
+    plain = gradients(loss_of(table, bias), table, bias)
+    for mine, other in zip(plain, torch.autograd.grad(loss_of(table, bias), (table, bias)), strict=True):
+        assert mine is not None
+        assert torch.equal(mine, other)
 
 
 def test_the_gradient_against_finite_differences() -> None:
     """As gradcheck does it; it cannot itself, since the value is the loss alone."""
     table, bias, strength = leaves()
-    loss = with_penalties(loss_of(table), [Penalised(table, strength), Penalised(bias, 0.3)])
-    ours = torch.autograd.grad(loss, (table, bias))
+    loss = with_penalties(loss_of(table, bias), [Penalised(table, strength), Penalised(bias, 0.3)])
+    ours = gradients(loss, table, bias)
 
     def penalised() -> float:
-        return float(loss_of(table) + (strength * table**2).sum() / 2 + 0.3 / 2 * (bias**2).sum())
+        return float(loss_of(table, bias) + (strength * table**2).sum() / 2 + 0.3 / 2 * (bias**2).sum())
 
     with torch.no_grad():
         for leaf, grad in zip((table, bias), ours, strict=True):
+            assert grad is not None
             flat = leaf.view(-1)
             for place in range(len(flat)):
                 before, values = flat[place].item(), []
@@ -72,11 +88,17 @@ def test_what_is_not_penalised_passes_unchanged() -> None:
     table, *_ = leaves()
     loss = loss_of(table)
     assert with_penalties(loss, []) is loss
-    # The gradient of what the loss was made of does not know of a penalty on something else.
+    # What the loss does not reach has no gradient, and gets none; reached later, it is penalised as it is then.
     other = torch.ones(2, requires_grad=True)
-    ours, penalty = torch.autograd.grad(with_penalties(loss_of(table), [Penalised(other, 2.0)]), (table, other))
-    assert torch.equal(ours, torch.autograd.grad(loss, table)[0])
-    assert penalty.tolist() == [2, 2]
+    for _ in range(2):
+        ours, penalty = gradients(with_penalties(loss_of(table), [Penalised(other, 2.0)]), table, other)
+        assert ours is not None
+        assert torch.equal(ours, torch.autograd.grad(loss, table, retain_graph=True)[0])
+        assert penalty is None
+    reached = with_penalties(loss_of(table) + other.sum(), [Penalised(other, 3.0)])
+    _, penalty = gradients(reached, table, other)
+    assert penalty is not None
+    assert penalty.tolist() == [4, 4]
 
 
 # -- how often each counts -----------------------------------------------------------------------------------------
