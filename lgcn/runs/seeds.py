@@ -133,7 +133,8 @@ def _fit(seed: int, options: list[str], command: Command) -> tuple[pl.Trainer, R
     start = time.perf_counter()
     trainer = command(["fit", *options, "--seed_everything", str(seed)]).trainer
     seconds = time.perf_counter() - start
-    best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoints))
+    best = RunCheckpoints.of(trainer)
+    assert best is not None
     if best.best_score is None or best.run is None or is_rehearsal(trainer):
         raise InputError(
             f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
