@@ -20,6 +20,7 @@ from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 
 Part = Literal["val", "test"]
+Loss = Callable[[Tensor, Tensor], Tensor]  # of predictions [B] and ratings [B]
 
 
 class Judge(nn.Module, ABC):
@@ -58,8 +59,8 @@ class RatingJudge(Judge):
         graph: the part's ratings.
         k: how many of a user's held-out ratings recall and precision look at.
         scale: of the training ratings.
-        loss: the objective, a function of predictions [B] and ratings [B].
-        metrics: the user's own. Each is updated with preds, target, user and item, [B], or with those that it takes.
+        loss: the objective.
+        own: the user's metrics. Each is updated with preds, target, user and item, [B], or with those that it takes.
 
     >>> from lgcn.examples import graph
     >>> RatingJudge("val", graph, 20, RatingScale.of(graph), nn.functional.mse_loss).title()
@@ -69,17 +70,11 @@ class RatingJudge(Judge):
     ranks = False
 
     def __init__(
-        self,
-        part: Part,
-        graph: RatingGraph,
-        k: int,
-        scale: RatingScale,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        metrics: Sequence[Metric] = (),
+        self, part: Part, graph: RatingGraph, k: int, scale: RatingScale, loss: Loss, own: Sequence[Metric] = ()
     ) -> None:
         super().__init__(part, graph)
         self.scale, self.loss = scale, loss
-        all_metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), **named(metrics)}
+        all_metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), **named(own)}
         all_metrics["top"] = RecallPrecision(graph.num_users, k, graph.threshold)
         # Without groups: two of the user's metrics that agree on the first batch would share their states.
         self.metrics = MetricCollection(all_metrics, prefix=f"{part}/", compute_groups=False)
@@ -126,9 +121,6 @@ def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Basel
     """The metrics of each baseline that the data is small enough for, by its title.
 
     The baselines are fitted to the training ratings, those that rank to the positive ones.
-
-    Raises:
-        InputError: a baseline is of the other kind.
 
     >>> from lgcn.evaluation.baselines import UserItemBiases
     >>> from lgcn.examples import graph

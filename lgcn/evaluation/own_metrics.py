@@ -6,20 +6,27 @@ from collections.abc import Sequence
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
+from lgcn.errors import InputError
+
 
 def named(metrics: Sequence[Metric]) -> dict[str, Metric | MetricCollection]:
     """Copies of metrics by their attribute ``name``, or by their class's name in small letters.
+
+    Raises:
+        InputError: two have the same name.
 
     >>> from torchmetrics import R2Score
     >>> list(named([R2Score()]))
     ['r2_score']
     """
-
-    def name(metric: Metric) -> str:
+    found: dict[str, Metric | MetricCollection] = {}
+    for metric in metrics:
         usual = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
-        return str(getattr(metric, "name", usual))
-
-    return {name(metric): metric.clone() for metric in metrics}
+        name = str(getattr(metric, "name", usual))
+        if name in found:
+            raise InputError(f"two of 'metrics' are called {name}; give one of them another attribute 'name'")
+        found[name] = metric.clone()
+    return found
 
 
 def keep_local(metrics: nn.Module) -> None:

@@ -62,7 +62,7 @@ class RankingJudge(Judge):
         graph: the pairs to find.
         seen: the pairs to leave out of the rankings.
         ks: how many items of a ranking the metrics look at, each at least 1.
-        metrics: the user's own, named ``val/ranking_`` and their name. Each is updated with these, or with those that
+        own: the user's metrics, named ``val/ranking_`` and their name. Each is updated with these, or with those that
             it takes: ``users`` [B]; ``items`` [B, k], the best first, I behind a user's last one; ``hits`` [B, k] bool;
             ``relevant`` [B], how many items there are to find. k is the largest of ``ks``.
 
@@ -77,20 +77,15 @@ class RankingJudge(Judge):
     ranks = True
 
     def __init__(
-        self,
-        part: Part,
-        graph: RatingGraph,
-        seen: Sequence[EdgePattern],
-        ks: Sequence[int],
-        metrics: Sequence[Metric] = (),
+        self, part: Part, graph: RatingGraph, seen: Sequence[EdgePattern], ks: Sequence[int], own: Sequence[Metric] = ()
     ) -> None:
         super().__init__(part, graph)
-        self.seen, self.ks, self.own_metrics = list(seen), sorted(set(ks)), list(metrics)
+        self.seen, self.ks, self.own_metrics = list(seen), sorted(set(ks)), list(own)
         start = f"{part}/ranking_"
         usual = {f"{start}{name}@{k}": metric(k) for name, metric in METRICS.items() for k in self.ks}
         coverage = {f"{start}coverage@{k}": _Coverage(k, graph.num_items) for k in self.ks}
         self.usual = pyg.LinkPredMetricCollection(usual | coverage)
-        self.own = MetricCollection(named(metrics), prefix=start, compute_groups=False)
+        self.own = MetricCollection(named(own), prefix=start, compute_groups=False)
 
     def rank(self, scorer: Scorer, users: Tensor) -> None:
         """Take in the rankings of users [B], in chunks of bounded memory. Who has nothing to find does not count."""

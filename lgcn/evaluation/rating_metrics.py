@@ -30,11 +30,8 @@ class RecallPrecision(Metric):
 
     Args:
         num_users: U; user indices are below it.
-        k: how many of a user's ratings are looked at.
+        k: how many of a user's ratings are looked at, at least 1.
         threshold: from which rating on an item is relevant, and recommended.
-
-    Raises:
-        InputError: k is below 1.
 
     >>> metric = RecallPrecision(num_users=1, k=1)
     >>> metric.update(torch.tensor([4.5, 4]), torch.tensor([5, 4.0]), torch.tensor([0, 0]), torch.tensor([0, 1]))

@@ -23,19 +23,15 @@ class Results:
         """What each baseline's value of a metric is, in words, and how far the model's ``value`` is from it."""
         words = ""
         for title, theirs in self.baselines.items():
-            other = theirs.get(name)
-            if other:
+            if other := theirs.get(name):
                 change = value / other - 1
                 words += f", {title} {other:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
         return words
 
     def rows(self) -> list[list[str]]:
         """A row for each metric: its name, the model's value, and each baseline's, which may be ""."""
-        found = []
-        for name, value in self.model.items():
-            theirs = [results.get(name) for results in self.baselines.values()]
-            found.append([name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in theirs)])
-        return found
+        columns = [self.model, *self.baselines.values()]
+        return [[name, *(f"{of[name]:.4f}" if name in of else "" for of in columns)] for name in self.model]
 
     def table(self) -> Table:
         """For a terminal."""

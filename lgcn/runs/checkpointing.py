@@ -61,6 +61,11 @@ class RunCheckpoints(Checkpoint):
         self.saved_step = -1
         self.run: Path | None = None
 
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> "RunCheckpoints | None":
+        """A trainer's, if it has one."""
+        return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, cls)), None)
+
     def path(self, kind: str) -> Path:
         """Where the run's ``best`` or ``last`` checkpoint is."""
         return Path(str(self.run)) / CHECKPOINTS / f"{kind}.ckpt"

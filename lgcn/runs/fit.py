@@ -27,9 +27,8 @@ class Fitted:
 
     def __init__(self, cli: LgcnCLI) -> None:
         self._cli = cli
-        callbacks = cli.trainer.checkpoint_callbacks
-        best = next(callback for callback in callbacks if isinstance(callback, RunCheckpoints))
-        if best.run is None or best.best_score is None:
+        best = RunCheckpoints.of(cli.trainer)
+        if best is None or best.run is None or best.best_score is None:
             raise InputError("nothing was validated, so there is no best model: give more steps or epochs")
         self.run: Path = best.run
         self.checkpoint = best.path("best")

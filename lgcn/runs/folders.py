@@ -6,11 +6,14 @@ runs/<config name>/version_N/
     plots/*.png  projector/*.tsv  projector_config.pbtxt
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 
 from lgcn.checkpoints import number_of, versions
+from lgcn.files import replacing
 
 
 def next_version(runs_dir: Path, name: str) -> Path:
@@ -28,3 +31,9 @@ def run_folder(trainer: pl.Trainer) -> Path | None:
 def is_rehearsal(trainer: pl.Trainer) -> bool:
     """Whether this is --trainer.fast_dev_run, which leaves no files."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write one of a run's files of results."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")

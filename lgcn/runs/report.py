@@ -1,7 +1,7 @@
-"""What a run has to show at its end: images of what its model gets right and wrong, its items in TensorBoard's
-projector, and report.html, one file with settings, data, curves, results and examples.
+"""What a run shows at its end: images of the model's errors, its items in TensorBoard's projector, and report.html, one
+file with settings, data, curves, results and examples.
 
-All of it is of the best checkpoint, read as anybody else would read it (:class:`lgcn.serving.recommender.Recommender`).
+All of it is about the best checkpoint, read as a user reads it (:class:`lgcn.serving.recommender.Recommender`).
 """
 
 import base64
@@ -47,10 +47,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 
 class Report(Callback):
-    """Write a run's images, projector and report when training ends, and the report again after a test."""
-
-    def __init__(self) -> None:
-        self.run: Path | None = None
+    """Writes a run's images, projector and report when training ends, and the report again after a test."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run = run_folder(trainer)
@@ -64,10 +61,8 @@ class Report(Callback):
         self._write(trainer, drawing=False)
 
     def _write(self, trainer: pl.Trainer, drawing: bool) -> None:
-        best = self._best()
-        if best is None or is_rehearsal(trainer):
+        if self.run is None or is_rehearsal(trainer) or not (best := self.run / CHECKPOINTS / "best.ckpt").is_file():
             return
-        assert self.run is not None
         data = trainer.datamodule  # type: ignore[attr-defined]
         try:
             with Console(stderr=True).status("drawing, and writing report.html"):
@@ -81,39 +76,32 @@ class Report(Callback):
         else:
             Console(highlight=False).print(f"[bold]report[/]    {escape(str(path))}", soft_wrap=True)
 
-    def _best(self) -> Path | None:
-        path = None if self.run is None else self.run / CHECKPOINTS / "best.ckpt"
-        return path if path is not None and path.is_file() else None
-
 
 def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
     """Images of a model on the validation part, by name."""
-    drawn = {}
-    weights = recommender.model.layer_weights
-    layers = [f"layer {layer}" for layer in range(len(weights))]
-    drawn["layer_weights"] = bars("weights of the layers", "", "weight", layers, {"weight": weights})
+    model, train = recommender.model, recommender.snapshot.train
+    layers = [f"layer {layer}" for layer in range(len(model.layer_weights))]
+    drawn = {"layer_weights": bars("weights of the layers", "", "weight", layers, {"weight": model.layer_weights})}
     if recommender.ranks and len(val):
         drawn["found_by_popularity"] = _found_by_popularity(recommender, val)
     elif len(val):
-        preds = recommender.model.scale.clamped(recommender.model.factors.without_last().predict_edges(val))
+        preds = model.scale.clamped(model.factors.without_last().predict_edges(val))
         drawn["predicted_against_true"] = predicted_against_true(preds, val.rating)
-        baseline = BiasBaseline.fit(recommender.snapshot.train).predict(val.user, val.item)
+        baseline = BiasBaseline.fit(train).predict(val.user, val.item)
         ours, theirs = (
             error_sums(values, val.rating, val.user, val.item, val.num_users, val.num_items).items
             for values in (preds, baseline)
         )
-        rows = by_training_ratings(ours, theirs, recommender.snapshot.train.item_degree)
+        rows = by_training_ratings(ours, theirs, train.item_degree)
         names = [f"{row['training_ratings']}\n({row['num_ratings']:,})" for row in rows]
         series = {"model": [row["rmse"] for row in rows], "user + item biases": [row["baseline_rmse"] for row in rows]}
-        title = "error by popularity, validation"
-        drawn["error_by_popularity"] = bars(
-            title, "training ratings of the item (validation ratings)", "RMSE", names, series
-        )
+        label = "training ratings of the item (validation ratings)"
+        drawn["error_by_popularity"] = bars("error by popularity, validation", label, "RMSE", names, series)
     return drawn
 
 
 def _found_by_popularity(recommender: Recommender, val: RatingGraph) -> Any:
-    """Of users' validation positives, how many are among their first k, by how often the item was rated in training."""
+    """Which share of the validation positives is among the user's first k, by the training ratings of the item."""
     snapshot, k = recommender.snapshot, recommender.model.settings["k"][0]
     relevant = val.positives()
     users = relevant.user_degree.nonzero()[:, 0][:USERS]

@@ -1,11 +1,10 @@
-"""``lgcn seeds``: one training with several seeds, for a score's mean and how far it is chance.
+"""``lgcn seeds``: one training with several seeds, for the mean of a score and how much of it is chance.
 
 Only what --seed_everything draws differs between the runs: first values, dropout, masking. The split has its own
 --data.seed, so all runs are judged on the same ratings.
 """
 
 import argparse
-import json
 import logging
 import statistics
 import time
@@ -23,26 +22,27 @@ from rich.table import Table
 
 import lgcn
 from lgcn.errors import InputError
-from lgcn.files import replacing
 from lgcn.runs.checkpointing import RunCheckpoints
-from lgcn.runs.folders import is_rehearsal
+from lgcn.runs.folders import is_rehearsal, write_json
 from lgcn.runs.summary import RunSummary
 
 log = logging.getLogger(__name__)
 
 Command = Callable[[list[str]], LightningCLI]
 Row = dict[str, Any]
+Baselines = dict[str, dict[str, float]]
 
 DESCRIPTION = """\
 Run `lgcn fit` once for each seed, then print each run's best validation result, their mean, and their sample standard
-deviation (over n - 1). Each run has a folder of its own, as always; the table is written to seeds.json beside them,
-anew after each seed.
+deviation (over n - 1). Each run has its own folder. The table is also written to seeds.json beside them, anew after
+each seed.
 
-Takes the options of `lgcn fit` besides (`lgcn fit --help`), except --seed_everything and --ckpt_path.
+Takes all options of `lgcn fit` (`lgcn fit --help`), except --seed_everything and --ckpt_path.
 """
+REFUSED = {"--seed_everything": "--seeds sets it", "--ckpt_path": "each seed trains from the start"}
 LARGEST = 2**32 - 1  # numpy's
-RANKED = ("ranking_recall", "ranking_ndcg")
 TESTED = ("test/rmse", "test/mae", "test/recall@", "test/precision@")
+DIGITS = {"step": ",.0f", "seconds": ",.1f"}
 
 
 def train_seeds(args: list[str], command: Command) -> None:
@@ -62,42 +62,38 @@ def train_seeds(args: list[str], command: Command) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--seeds",
-        nargs="*",
-        default=["0", "1", "2", "3", "4"],
-        metavar="N",
-        help="what --seed_everything is to be in each run (default: 0 1 2 3 4)",
-    )
+    what = "what --seed_everything is to be in each run (default: 0 1 2 3 4)"
+    parser.add_argument("--seeds", nargs="*", default=["0", "1", "2", "3", "4"], metavar="N", help=what)
     parser.add_argument("--test", action="store_true", help="also `lgcn test` each run's best checkpoint")
     given, options = parser.parse_known_args(args)
     seeds = _seeds(given.seeds)
-    for option in options:
-        if option.split("=")[0] in ("--seed_everything", "--ckpt_path"):
-            reason = "--seeds sets it" if "seed" in option else "each seed trains from the start"
-            raise InputError(f"lgcn seeds does not take {option.split('=')[0]}: {reason}")
+    for name in (option.split("=")[0] for option in options):
+        if name in REFUSED:
+            raise InputError(f"lgcn seeds does not take {name}: {REFUSED[name]}")
 
     rows: list[Row] = []
-    baselines: dict[str, dict[str, float]] = {}
+    baselines: Baselines = {}
     path = Path()
     try:
         for number, seed in enumerate(seeds, 1):
             log.info("seed %d (%d of %d)", seed, number, len(seeds))
-            trainer, best, seconds = _fit(seed, options, command)
+            start = time.perf_counter()
+            trainer = command(["fit", *options, "--seed_everything", str(seed)]).trainer
+            best = _best(trainer, seed)
             _note_baselines(trainer, baselines)
-            row: Row = {"seed": seed, "run": str(best.run), best.monitor: best.best_score}
-            row |= {"step": best.best_step, "seconds": seconds}
+            row: Row = {"seed": seed, "run": str(best.run), best.monitor: best.best_score, "step": best.best_step}
+            row["seconds"] = time.perf_counter() - start
             if given.test:
                 trainer = command(["test", *_imports(options), "--ckpt_path", str(best.path("best"))]).trainer
-                metrics = trainer.callback_metrics
                 _note_baselines(trainer, baselines)
                 k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
-                wanted = (*TESTED, *(f"test/{name}@{k}" for name in RANKED))
-                row |= {name: float(value) for name, value in metrics.items() if name.startswith(wanted)}
+                ranked = f"test/ranking_recall@{k}", f"test/ranking_ndcg@{k}"
+                metrics = trainer.callback_metrics.items()
+                row |= {name: float(one) for name, one in metrics if name.startswith(TESTED) or name in ranked}
             rows.append(row)
             path = Path(row["run"]).parent / "seeds.json"
             _write(path, rows, {"options": options, "seeds": seeds, "monitor": best.monitor}, baselines)
-    finally:  # of those before one that fails, too
+    finally:  # after an error, what the seeds before it gave
         if rows:
             _show(path, rows, baselines)
 
@@ -105,7 +101,7 @@ def train_seeds(args: list[str], command: Command) -> None:
 def _seeds(given: list[str]) -> list[int]:
     if not given:
         raise InputError("--seeds needs at least one number, as in --seeds 0 1 2 (got none)")
-    seeds = []
+    seeds: list[int] = []
     for word in given:
         if not (word.isdecimal() and int(word) <= LARGEST):
             raise InputError(f"--seeds must be whole numbers from 0 to {LARGEST}, as in --seeds 0 1 2 (got {word!r})")
@@ -115,31 +111,29 @@ def _seeds(given: list[str]) -> list[int]:
     return seeds
 
 
+def _best(trainer: pl.Trainer, seed: int) -> RunCheckpoints:
+    """A run's checkpoints, which have a best one."""
+    best = RunCheckpoints.of(trainer)
+    assert best is not None
+    if best.best_score is None or best.run is None or is_rehearsal(trainer):
+        raise InputError(
+            f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
+            "--trainer.fast_dev_run, --trainer.limit_val_batches 0 or too few steps leave out"
+        )
+    return best
+
+
 def _imports(options: list[str]) -> list[str]:
     """The options that import the user's own modules, which a test needs, too."""
     places = [place for place, option in enumerate(options) if option.split("=")[0] == "--import"]
     return [word for place in places for word in options[place : place + (1 if "=" in options[place] else 2)]]
 
 
-def _note_baselines(trainer: pl.Trainer, baselines: dict[str, dict[str, float]]) -> None:
+def _note_baselines(trainer: pl.Trainer, baselines: Baselines) -> None:
     """Add what a run printed its model beside. The data are the same in all runs, and so are the baselines."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for title, values in callback.judged.items() if isinstance(callback, RunSummary) else ():
             baselines.setdefault(title, {}).update(values)
-
-
-def _fit(seed: int, options: list[str], command: Command) -> tuple[pl.Trainer, RunCheckpoints, float]:
-    """One training: its trainer, its run's checkpoints, and the seconds it took from its data to its summary."""
-    start = time.perf_counter()
-    trainer = command(["fit", *options, "--seed_everything", str(seed)]).trainer
-    seconds = time.perf_counter() - start
-    best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoints))
-    if best.best_score is None or best.run is None or is_rehearsal(trainer):
-        raise InputError(
-            f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
-            "--trainer.fast_dev_run, --trainer.limit_val_batches 0 or too few steps leave out"
-        )
-    return trainer, best, seconds
 
 
 def _spread(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
@@ -152,35 +146,28 @@ def _spread(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
 
 
 @rank_zero_only
-def _write(path: Path, rows: list[Row], asked: dict[str, Any], baselines: dict[str, dict[str, float]]) -> None:
+def _write(path: Path, rows: list[Row], asked: dict[str, Any], baselines: Baselines) -> None:
     spread = _spread(rows)
-    content = {
-        **asked,
-        "runs": rows,
-        "mean": {name: mean for name, (mean, _) in spread.items()},
-        "sample_std": {name: std for name, (_, std) in spread.items()},
-        "baselines": baselines,
-        "versions": {"lgcn": lgcn.__version__, "torch": torch.__version__},
-    }
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+    mean, std = ({name: values[place] for name, values in spread.items()} for place in (0, 1))
+    versions = {"lgcn": lgcn.__version__, "torch": torch.__version__}
+    results = {"runs": rows, "mean": mean, "sample_std": std, "baselines": baselines}
+    write_json(path, {**asked, **results, "versions": versions})
 
 
 @rank_zero_only
-def _show(path: Path, rows: list[Row], baselines: dict[str, dict[str, float]]) -> None:
+def _show(path: Path, rows: list[Row], baselines: Baselines) -> None:
     """A table for 80 columns: headings and the last row break over lines, the folder is said once."""
-    digits = {"step": ",.0f", "seconds": ",.1f"}
     spread = _spread(rows)
     caption = "± std: sample standard deviation (n - 1)"
     table = Table(box=box.SIMPLE, padding=0, show_footer=True, caption=caption)
     table.add_column("seed", justify="right")
     table.add_column("run", footer="mean\n± std")
     for name, (mean, std) in spread.items():
-        form = digits.get(name, ".4f")
+        form = DIGITS.get(name, ".4f")
         footer = f"{mean:{form}}" + ("" if std is None else f"\n± {std:{form}}")
         table.add_column(name.replace("/", "\n").replace("@", "\n@"), footer=footer, justify="right")
     for row in rows:
-        values = [f"{row[name]:{digits.get(name, '.4f')}}" for name in spread]
+        values = [f"{row[name]:{DIGITS.get(name, '.4f')}}" for name in spread]
         table.add_row(str(row["seed"]), Path(row["run"]).name, *values)
     console = Console(highlight=False)
     console.print(f"\n[bold]seeds[/]     {path.parent}", soft_wrap=True)

@@ -28,7 +28,7 @@ class _AdditiveMse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sums: RatingSums, count: int, user: Tensor, item: Tensor, offset: Tensor) -> Tensor:
         # The items' common part and the mean rating are moved to the users: large numbers that cancel out later would
-        # cost digits.
+        # cost precision.
         shift = torch.dot(sums.item_count, item) / count
         user, item = user + (shift + (offset - sums.mean)), item - shift
         # Errors e, summed up by node; the total is that of e² = e x_u + e y_i - e r, and of e r = x_u r + y_i r - r².

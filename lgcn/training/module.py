@@ -144,11 +144,7 @@ class LightGCNModule(pl.LightningModule):
     # -- graphs --------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Take the graphs from the datamodule, to the device of the model.
-
-        Raises:
-            InputError: this model cannot be trained or judged on the data.
-        """
+        """Take the graphs from the datamodule to the model's device. An InputError says that they do not fit."""
         data = getattr(self.trainer, "datamodule", None)
         if data is None or not hasattr(data, "graphs"):
             raise InputError("LightGCNModule needs its graphs: give the Trainer datamodule=RatingsDataModule(...)")

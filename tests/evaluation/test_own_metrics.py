@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection, R2Score
 
+from lgcn.errors import InputError
 from lgcn.evaluation.own_metrics import keep_local, named
 
 
@@ -29,6 +30,12 @@ class Named(MeanAbsoluteError):
 )
 def test_a_metric_is_named_by_itself_or_its_class(metric: Metric, name: str) -> None:
     assert list(named([metric])) == [name]
+
+
+def test_two_metrics_of_one_name() -> None:
+    message = r"two of 'metrics' are called mean_absolute_error; give one of them another attribute 'name'"
+    with pytest.raises(InputError, match=message):
+        named([MeanAbsoluteError(), R2Score(), MeanAbsoluteError()])
 
 
 def test_metrics_are_copies() -> None:
