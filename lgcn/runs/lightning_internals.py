@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -35,18 +36,16 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the reason as an InputError."""
-        raise own_words(ex) or InputError(
-            f"{' '.join(message.split())} (lgcn COMMAND --help lists the options)"
-        ) from ex
+        ours = f"{' '.join(message.split())} (lgcn COMMAND --help lists the options)"
+        raise own_words(ex) or InputError(ours) from ex
 
 
 class OneCommandCLI(LightningCLI):
     """LightningCLI that prepares the options of the command that was asked for, and of no other.
 
     Args:
-        args: the command line.
-        asked: the command in it; None if there is none.
-        more: as for LightningCLI.
+        asked: the command in the arguments; None if there is none.
+        more, named: as for LightningCLI.
     """
 
     def __init__(self, *more: Any, asked: str | None, **named: Any) -> None:
@@ -54,10 +53,9 @@ class OneCommandCLI(LightningCLI):
         super().__init__(*more, **named | {"parser_class": OneLineParser})
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        # Lightning prepares all four commands, which takes two seconds of a start. Of the others the names are enough.
-        if subcommand == self.asked:
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        return self.init_parser(**kwargs)
+        # Lightning prepares all four commands, which takes two seconds. Of the others the names are enough.
+        prepare = super()._prepare_subcommand_parser
+        return prepare(klass, subcommand, **kwargs) if subcommand == self.asked else self.init_parser(**kwargs)
 
     def instantiate_classes(self) -> None:
         try:
@@ -74,10 +72,10 @@ class OneCommandCLI(LightningCLI):
         return self._get(self.config_init if made else self.config, key)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning lets a checkpoint win over the command line; ours puts it below already."""
+        """Nothing: Lightning would let the checkpoint win over the command line."""
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
-        # torch complains about an optimiser's or schedule's arguments in here, which ends in a traceback otherwise.
+        # torch complains in here about the arguments of an optimiser or schedule.
         try:
             super()._add_configure_optimizers_method_to_model(subcommand)
         except (ValueError, TypeError) as error:
@@ -100,15 +98,16 @@ def quicken(kind: type[pl.LightningModule]) -> None:
     kind.__setattr__ = set_attribute  # type: ignore[assignment, method-assign]
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in str(record.msg)
-
-
 def quieten() -> None:
     """Leave out what Lightning says and nobody can use."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)  # tips for other products
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Whether a message does not advertise another product."""
+    return "Tip:" not in str(record.msg)
 
 
 # -- the loops -------------------------------------------------------------------------------------------------
@@ -124,9 +123,8 @@ def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
     epochs, batches = divmod(step, steps_per_epoch)
     loop = checkpoint["loops"]["fit_loop"]
     begun = epochs + (batches > 0)
-    for span in ("current", "total"):
+    for span, done in (("current", batches), ("total", step)):
         loop["epoch_progress"][span] |= {"ready": begun, "started": begun, "processed": epochs, "completed": epochs}
-        done = step if span == "total" else batches
         loop["epoch_loop.batch_progress"][span] |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False
 
@@ -134,7 +132,7 @@ def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
 def count_steps(trainer: pl.Trainer) -> None:
     """Set how many batches have stepped, at the start of an epoch.
 
-    Lightning counts the step that a run was stopped at once more, right after this.
+    Right after this, Lightning counts the step that a run was stopped at once more.
     """
     loop = trainer.fit_loop.epoch_loop
     loop._batches_that_stepped = trainer.global_step - loop.restarting
@@ -144,24 +142,20 @@ def count_steps(trainer: pl.Trainer) -> None:
 
 
 class RunProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn ten times a second (a step may take less than a redraw, or minutes)."""
+    """Lightning's bar, redrawn ten times a second, whether a step takes a millisecond or a minute."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn = 0.0
+    drawn = 0.0  # when
 
     def _should_update(self, current: int, total: int | float) -> bool:
         now = time.monotonic()
-        if not self.is_enabled or (current < total and now < self._drawn + 0.1):
+        if not self.is_enabled or (current < total and now < self.drawn + 0.1):
             return False
-        self._drawn = now
+        self.drawn = now
         return True
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, without the run's version."""
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class NoProfiler(PassThroughProfiler):
@@ -174,36 +168,37 @@ class NoProfiler(PassThroughProfiler):
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """CSVLogger that adds to the metrics.csv already there, from ``first_step`` on, where Lightning's deletes it."""
+    """CSVLogger that adds to the metrics.csv that is there, where Lightning's deletes it.
+
+    Args:
+        first_step: the first step to write. Rows from there on are of a run that was killed, and are dropped.
+    """
 
     def __init__(self, *args: Any, first_step: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._first_step = first_step
+        self.first_step = first_step
 
     @property
     def experiment(self) -> Any:
         """What writes the file."""
         if self._experiment is None:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _ContinuedWriter(self.log_dir, self._first_step)
+            self._experiment = _ContinuedWriter(self.log_dir, self.first_step)
         return self._experiment
 
 
 class _ContinuedWriter(ExperimentWriter):
     def __init__(self, log_dir: str, first_step: int) -> None:
-        self._first_step = first_step
+        self.first_step = first_step
         super().__init__(log_dir)
 
     def _check_log_dir_exists(self) -> None:
-        """Keep the rows before the first step; those after it were written by a run that went on and was killed."""
-        import pandas as pd
-
         path = Path(self.metrics_file_path)
         if not path.is_file() or path.stat().st_size == 0:
             return
         rows = pd.read_csv(path)
         self.metrics_keys = list(rows.columns)
-        kept = rows[rows["step"] < self._first_step]
+        kept = rows[rows["step"] < self.first_step]
         if len(kept) < len(rows):
             with replacing(path) as part:
                 kept.to_csv(part, index=False)

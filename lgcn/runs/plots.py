@@ -1,4 +1,4 @@
-"""Figures: a run's curves, and what its model gets right and wrong. As PNG in the run, and as images in TensorBoard."""
+"""Figures of a run's curves and of its model's errors, as PNG files in the run and as images in TensorBoard."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -22,14 +22,13 @@ FOLDER = "plots"
 
 
 class Plots(Callback):
-    """The notebook's two plots, loss and recall@k by step, and for rankings NDCG.
+    """Draws the notebook's two plots, loss and recall@k by step, and for rankings NDCG.
 
     The curve is part of the checkpoint, so a resumed run's plots show all of it.
     """
 
     def __init__(self) -> None:
         self.curve: list[dict[str, float]] = []
-        self.run: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run = run_folder(trainer)
@@ -61,10 +60,8 @@ class Plots(Callback):
         figure, axes = blank(f"{label.split(' (')[0]} by step", "step", label)
         for name, meaning in lines.items():
             points = [(row["step"], row[name]) for row in self.curve if name in row]
-            if not points:
-                continue
-            # A single point has no line to see.
-            axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
+            if points:  # a single one has no line to see
+                axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
         axes.legend()
         return figure
 
@@ -101,8 +98,10 @@ def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
 
 
 def predicted_against_true(preds: Tensor, target: Tensor) -> "Figure":
-    """How predictions spread for each true rating, both [B]: half lie in the box, nine tenths between the whiskers. Of
-    more than 20 different ratings, how many pairs there are."""
+    """How predictions [B] spread for each true rating [B]: half lie in the box, nine tenths between the whiskers.
+
+    For more than 20 different ratings it shows how many pairs are where.
+    """
     figure, axes = blank("predicted against true ratings, validation", "true rating", "predicted rating")
     values = target.unique().tolist()  # type: ignore[no-untyped-call]  # torch's; ascending
     if len(values) > 20:

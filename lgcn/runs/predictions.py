@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -19,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
-    """Write predicted ratings with raw ids to a CSV or Parquet file.
+    """Writes predicted ratings with raw ids to a file.
 
     Args:
         output: the file; its ending, .csv or .parquet, says what to write.
 
     Raises:
-        InputError: another ending.
+        InputError: it has another ending, or cannot be written.
     """
 
     def __init__(self, output: str) -> None:
@@ -42,18 +41,15 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         table: pd.DataFrame = data.predict_pairs
-        user, item = data.predict_indices
-        values = torch.cat(self.chunks).numpy().astype(np.float64)
-        for name, index in (("user", user), ("item", item)):
+        for name, index in zip(("user", "item"), data.predict_indices, strict=True):
             unknown = table[name][index < 0].fillna("no id")
             if len(unknown):
-                shown = ", ".join(map(str, unknown.unique()[:5]))
+                shown = ", ".join(map(str, unknown.unique()[:5])) + (", ..." if unknown.nunique() > 5 else "")
                 log.warning(
-                    "%s pairs have a%s %s that is not in the data (%s%s); they are predicted from the other side alone",
+                    "%s pairs have a%s %s that is not in the data (%s); they are predicted from the other side alone",
                     *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
-                    ", ..." if unknown.nunique() > 5 else "",
                 )
-        table["prediction"] = values
+        table["prediction"] = torch.cat(self.chunks).double().numpy()
         with replacing(self.output) as part:
             if self.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")
