@@ -158,6 +158,12 @@ class LgcnCLI(internals.OneCommandCLI):
             raise InputError(
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
             )
+        steps, epoch = trainer["max_steps"], self.given("data")["steps_per_epoch"]
+        if self.asked == "fit" and 0 <= steps < epoch and "EarlyStopping" in str(trainer["callbacks"]):
+            raise InputError(
+                f"--trainer.max_steps {steps} ends before the first validation, which EarlyStopping needs: give "
+                f"--data.steps_per_epoch, {epoch}, or more, or --trainer.callbacks null"
+            )
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
         if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
