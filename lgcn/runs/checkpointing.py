@@ -184,5 +184,5 @@ class RunConfig(SaveConfigCallback):
             if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
                 callback.wait_count = 0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         count_steps(trainer)

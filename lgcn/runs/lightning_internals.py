@@ -130,12 +130,11 @@ def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
 
 
 def count_steps(trainer: pl.Trainer) -> None:
-    """Set how many batches have stepped, at the start of an epoch.
+    """Set the number that a step is logged under, when it begins.
 
-    Right after this, Lightning counts the step that a run was stopped at once more.
+    Lightning counts it apart from the steps, and counts the one that a run was stopped at twice.
     """
-    loop = trainer.fit_loop.epoch_loop
-    loop._batches_that_stepped = trainer.global_step - loop.restarting
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 # -- progress and loggers --------------------------------------------------------------------------------------
