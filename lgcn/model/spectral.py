@@ -41,7 +41,7 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
     """
     if dim > (rank := min(by_users.shape)):
         raise InputError(
-            f"'embedding_init' spectral has at most {rank:,} columns here, the number of users or items (got "
+            f"'init' Spectral has at most {rank:,} columns here, the number of users or items (got "
             f"'embedding_dim' {dim:,})"
         )
     device, width = by_users.device, min(dim + OVERSAMPLING, rank)

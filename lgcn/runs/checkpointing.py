@@ -156,7 +156,7 @@ class RunConfig(SaveConfigCallback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.state.fn != "fit" or "config" not in checkpoint:
+        if trainer.state.fn != "fit":
             return
         settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
         step = checkpoint["global_step"]
@@ -168,8 +168,9 @@ class RunConfig(SaveConfigCallback):
                 "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
                 f"{step:,}",
             )
-        self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
-        self._restored = checkpoint
+        if "config" in checkpoint:  # of a Trainer of the user's own there is none
+            self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
+            self._restored = checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
