@@ -11,6 +11,7 @@ import torch
 
 from lgcn.__main__ import main
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.model.heads import DotHead
 from lgcn.training.module import LightGCNModule
 
 BRIEF = ["--report=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -22,7 +23,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     user, item = np.divmod(np.random.default_rng(0).permutation(600)[:300], 20)
     pd.DataFrame({"user": user, "item": item, "rating": 1.0 + (user + item) % 5}).to_csv("r.csv", index=False)
     data = RatingsDataModule("r.csv", steps_per_epoch=4)
-    module = LightGCNModule(data.num_users, data.num_items, embedding_dim=4, num_layers=1, head="DotHead")
+    module = LightGCNModule(data.num_users, data.num_items, embedding_dim=4, num_layers=1, head=DotHead())
     trainer = pl.Trainer(
         max_steps=6,
         logger=False,
