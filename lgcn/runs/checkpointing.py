@@ -15,7 +15,7 @@ from lgcn.checkpoints import CHECKPOINTS
 from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
-from lgcn.runs.lightning_internals import count_steps, settle_progress
+from lgcn.runs.lightning_internals import settle_progress
 from lgcn.runs.resume import ChangedSettings
 from lgcn.training.module import LightGCNModule
 
@@ -184,6 +184,3 @@ class RunConfig(SaveConfigCallback):
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
                 callback.wait_count = 0
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        count_steps(trainer)

@@ -199,7 +199,7 @@ class LgcnCLI(internals.OneCommandCLI):
             kwargs |= {"max_epochs": 1, "log_every_n_steps": 1}
         kwargs["default_root_dir"] = given["default_root_dir"] or str(run)
         kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
-        callbacks = list(given["callbacks"] or [])
+        callbacks = [internals.StepCount(), *(given["callbacks"] or [])]
         if given["enable_progress_bar"] is not False and not any(isinstance(cb, ProgressBar) for cb in callbacks):
             callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import pandas as pd
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -129,12 +129,14 @@ def settle_progress(checkpoint: dict[str, Any], steps_per_epoch: int) -> None:
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
-def count_steps(trainer: pl.Trainer) -> None:
-    """Set the number that a step is logged under, when it begins.
+class StepCount(Callback):
+    """Sets the number that a step is logged under, when it begins. It must be the first callback.
 
-    Lightning counts it apart from the steps, and counts the one that a run was stopped at twice.
+    Lightning counts that number apart from the steps, and counts the step that a run was stopped at twice.
     """
-    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 # -- progress and loggers --------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from lgcn.runs.lightning_internals import (
     NoProfiler,
     OneCommandCLI,
     RunProgressBar,
+    StepCount,
     _is_no_tip,
-    count_steps,
     own_words,
     quicken,
     quieten,
@@ -125,13 +125,6 @@ class Logging(BoringModel):
         return step
 
 
-class Counting(pl.Callback):
-    """Counts steps as we do."""
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        count_steps(trainer)
-
-
 class Epochs(pl.Callback):
     """Notes which epochs end."""
 
@@ -158,7 +151,7 @@ def resumed(folder: Path, steps: int, ours: bool, **given: Any) -> tuple[list[in
         torch.save(content, folder / "x.ckpt")
     epochs, logger = Epochs(), CSVLogger(folder, name="", version="")
     given |= {"logger": logger, "log_every_n_steps": 1, "max_steps": 7}
-    trainer(folder, epochs, *([Counting()] if ours else []), **given).fit(Logging(), ckpt_path=str(folder / "x.ckpt"))
+    trainer(folder, *([StepCount()] if ours else []), epochs, **given).fit(Logging(), ckpt_path=str(folder / "x.ckpt"))
     return epochs.ended, pd.read_csv(folder / "metrics.csv")["step"].tolist()
 
 
