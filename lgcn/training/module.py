@@ -180,8 +180,7 @@ class LightGCNModule(pl.LightningModule):
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
     def on_fit_start(self) -> None:
-        """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum, unless
-        they come from a checkpoint or are not fitted."""
+        """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
         if not self.model.init.fits or self._restored:
             return
         graph, one = self.train_graph, torch.ones_like(self.train_graph.rating)
@@ -281,21 +280,14 @@ class LightGCNModule(pl.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint's parameters fit this model.
-
-        Raises:
-            InputError: they do not; the message says which settings differ.
-        """
+        """Check that a checkpoint's parameters fit this model. An InputError says which settings differ."""
         self._trained_steps, self._restored = checkpoint["global_step"], True
-        theirs, ours = (
-            {name: one.shape for name, one in of.items()} for of in (checkpoint["state_dict"], self.state_dict())
-        )
+        states = checkpoint["state_dict"], self.state_dict()
+        theirs, ours = ({name: value.shape for name, value in state.items()} for state in states)
         if theirs == ours:
             return
-        there, here = (_deciding(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
-        differences = [
-            f"{name} {there[name]} there and {here[name]} here" for name in here if there[name] != here[name]
-        ]
+        was, now = (_deciding(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
+        differences = [f"{name} {was[name]} there and {now[name]} here" for name in now if was[name] != now[name]]
         raise InputError(
             f"the checkpoint is of another model or other data: {'; '.join(differences) or 'its parameters differ'}; "
             "use the settings of its run (config.yaml beside it), or train anew"

@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 import yaml
 
 from lgcn.__main__ import main
 from lgcn.errors import InputError
 from lgcn.runs import settings
+from tests.runs.running import checkpoint, path_of, refused
 
 CHECKPOINT = Path("some.ckpt")
 
@@ -64,6 +68,14 @@ def test_files_that_cannot_be_used(content: str | bytes, words: str, tmp_path: P
     with pytest.raises(InputError, match=words) as error:
         settings.load(str(path))
     assert "mine.yaml" in str(error.value)
+
+
+def test_two_files_that_build_on_each_other(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "one.yaml").write_text("base: folder/two\n")
+    (tmp_path / "folder" / "two.yaml").write_text("base: ../one.yaml\n")
+    with pytest.raises(InputError, match=r"one\.yaml builds on itself: one\.yaml -> two\.yaml -> one\.yaml"):
+        settings.load(tmp_path / "one.yaml")
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
@@ -129,6 +141,12 @@ EVIL = {
         {"model": {"head": {"class_path": "mine.Head"}}},
         {"model": {"propagation": {"channels": [{"class_path": "mine.Recent", "init_args": {"days": 3}}]}}},
         {"optimizer": {"class_path": "torchx.optim.Adam"}},
+        {"optimizer": "mine.Sgd"},
+        {"lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "os._exit"}}},
+        {"trainer": {"callbacks": ["mine.Callback"]}},
+        {"trainer": {"strategy.class_path": "Popen"}},
+        {"data": {"source": {"class_path": "mine.Frame"}}},
+        {"model": {"metrics": [[{"class_path": "mine.Metric"}]]}},
     ],
     ids=str,
 )
@@ -138,15 +156,83 @@ def test_a_class_that_is_neither_ours_nor_the_users_is_refused(own: dict[str, An
 
 
 def test_ours_and_what_the_user_says_pass() -> None:
+    """Dots in places, numbers and metrics are no names."""
     own = {
         "model": {"head": {"class_path": "mine.Head"}, "objective": {"class_path": "lgcn.training.objectives.Bpr"}},
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
         "lr_scheduler": {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau"},
-        "trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}]},
+        "trainer": {
+            "callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}],
+            "default_root_dir": "results.of.may",
+            "strategy": "ddp",
+            "devices": "0,1",
+        },
+        "data": {"source": "ratings.csv", "root": "data.d", "mirror": "https://files.grouplens.org/datasets/movielens"},
+        "run_name": "v1.best",
+        "runs_dir": "my.runs",
+        "checkpoint": {"monitor": "val/ranking_ndcg@20"},
     }
     content = {"config": yaml.safe_dump(own)}
     for trusted in (["mine"], ["model: {head: mine.Head}"], ["--model.head=mine.Head"]):
         assert settings.of_checkpoint(content, CHECKPOINT, trusted) == own
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("place", ["strategy", "schedule", "callback by name"])
+def test_a_checkpoint_runs_nothing(command: str, place: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a command of the system, not a function, not a module of the current folder."""
+    content = checkpoint(run)
+    config, pwned = yaml.safe_load(content["config"]), run / "pwned"
+    if place == "strategy":
+        popen = {"class_path": "subprocess.Popen", "init_args": {"args": f"touch {pwned}", "shell": True}}
+        strategy = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"ddp_comm_state": popen}}
+        config["trainer"]["strategy"] = strategy
+    elif place == "schedule":
+        schedule = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "os._exit"}}
+        config["lr_scheduler"] = schedule
+    else:
+        config["trainer"]["callbacks"] = ["evil.Callback"]
+        (run / "evil.py").write_text(f"open({str(pwned)!r}, 'w')\nclass Callback: pass\n")
+    content["config"] = yaml.safe_dump(config)
+    torch.save(content, path_of(run))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run)
+        patch.syspath_prepend(str(run))
+        message = refused(capsys, [command, "--ckpt_path", path_of(run)])
+    assert "and a checkpoint imports nothing" in message
+    assert not pwned.exists()
+    assert "evil" not in sys.modules
+
+
+def test_a_class_of_ones_own_is_kept_by_a_checkpoint(
+    fit: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named in YAML it is found in the current folder. A checkpoint that names it needs --import, or that file."""
+    (tmp_path / "mine_one.py").write_text(
+        "from lgcn.training.objectives import RatingObjective\n"
+        "class Absolute(RatingObjective):\n"
+        "    def error(self, preds, target):\n"
+        "        return (preds - target).abs().mean()\n"
+    )
+    (tmp_path / "mine.yaml").write_text("model: {objective: mine_one.Absolute}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    run = fit("--config", "mine.yaml")
+    rows = pd.read_csv(run / "metrics.csv").dropna(subset=["val/mae"])
+    assert rows["val/loss"].tolist() == pytest.approx(rows["val/mae"].tolist(), rel=1e-5)
+    kept = checkpoint(run)["hyper_parameters"]["objective"]
+    assert kept == {"class_path": "mine_one.Absolute", "init_args": {}}
+    for args, fine in ([], False), (["--import", "mine_one"], True), (["--config", "mine.yaml"], True):
+        monkeypatch.delitem(sys.modules, "mine_one", raising=False)
+        command = ["test", "--ckpt_path", path_of(run), *args]
+        if fine:
+            main(command)
+        else:
+            assert "names the class mine_one.Absolute" in refused(capsys, command)
+            assert "--import mine_one" in refused(capsys, command)
+            assert "mine_one" not in sys.modules
+    monkeypatch.delitem(sys.modules, "mine_one", raising=False)
+    assert "--import nothing_here" in refused(capsys, ["test", "--import", "nothing_here", "--ckpt_path", "x.ckpt"])
 
 
 def test_the_settings_of_a_plain_trainers_checkpoint() -> None:
