@@ -1,25 +1,28 @@
 """RatingsDataModule: from a source to the graphs of its three parts."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from lgcn.data import sources
+from lgcn.data import canonical, sources, splits
+from lgcn.data.attributes import Attributes
+from lgcn.data.batches import EdgeChunks, Edges, TrainingSteps, UserChunks
 from lgcn.data.cache import LARGE, Cache, default_folder
-from lgcn.data.snapshot import Snapshot, titles_of
-from lgcn.data.sources import Column, Columns, RatingTable
-from lgcn.data.splits import Rows, Split, divide, leave_last_out_split, random_split, temporal_split
+from lgcn.data.canonical import Columns
+from lgcn.data.layouts import LAYOUTS, layout_of_file
+from lgcn.data.snapshot import KIND, Packed, Snapshot
+from lgcn.data.sources import RatingTable
+from lgcn.data.splits import Rows, Split
+from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.budget import users_at_a_time
@@ -30,83 +33,20 @@ log = logging.getLogger(__name__)
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
-
-#: The settings that decide what becomes of a source.
+#: The settings that decide which edges are in which part.
 DECISIVE = (
     *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "format"),
     *("min_rating", "split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
     "add_self_loops",
 )
 
-
-#: What stands for a frame among the settings.
+#: The source, among the settings, where it is a frame.
 FRAME = "DataFrame"
 
 if TYPE_CHECKING:
     Source = str | PathLike[str] | pd.DataFrame | None
 else:  # what the command line can give
     Source = str | None
-
-
-class Edges(NamedTuple):
-    """A batch of pairs, with their ratings where they are known."""
-
-    user: Tensor  # [B] int64
-    item: Tensor  # [B] int64
-    rating: Tensor | None  # [B] float32
-
-
-class EdgeChunks:
-    """Edges in chunks of bounded size, as an iterable with a length."""
-
-    def __init__(self, edges: Edges, size: int, first: int = 0, last: int | None = None) -> None:
-        self.edges, self.size = edges, size
-        self.first, self.last = first, len(edges.user) if last is None else last
-
-    def __len__(self) -> int:
-        return -(-(self.last - self.first) // self.size)
-
-    def __iter__(self) -> Iterator[Edges]:
-        for start in range(self.first, self.last, self.size):
-            chunk = slice(start, min(start + self.size, self.last))
-            user, item, rating = self.edges
-            yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
-
-
-class UserChunks:
-    """Users in chunks of bounded size, as an iterable of index tensors [B] with a length."""
-
-    def __init__(self, users: Tensor, size: int) -> None:
-        self.users, self.size = users, size
-
-    def __len__(self) -> int:
-        return -(-len(self.users) // self.size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.split(self.users, self.size) if len(self.users) else ())
-
-
-class TrainingSteps:
-    """The numbers of an epoch's steps; what to train on, a step draws or knows itself.
-
-    What a step does depends on its number and the seed alone, so there is nothing to remember; the two methods say
-    so to Lightning, which asks before it goes on within an epoch.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.count))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
 
 
 class RatingsDataModule(pl.LightningDataModule):
@@ -125,7 +65,8 @@ class RatingsDataModule(pl.LightningDataModule):
         rating_column: likewise, of ratings. Null if there are none: implicit data, for the ranking objectives.
         timestamp_column: likewise, of times (seconds since 1970, or dates). Null if there are none.
         separator: between fields. Null is a tab for .tsv and .tab, else a comma.
-        format: of files of one's own: ``table``, or ``adjacency`` for lines of ``user item item ...``, implicit data.
+        format: of files of one's own: ``table``, ``adjacency`` for lines of ``user item item ...`` (implicit data), or
+            the name of a :class:`lgcn.data.layouts.Layout`.
         min_rating: leave ratings below it out; users and items keep their index. The notebook's threshold is 1.
         split: ``random`` (as the notebook's), ``temporal`` (validation and test are the latest ratings),
             ``leave_last_out`` (each user's last rating is for test, the one before for validation), or ``files``.
@@ -164,7 +105,7 @@ class RatingsDataModule(pl.LightningDataModule):
         rating_column: Column | None = "rating",
         timestamp_column: Column | None = None,
         separator: str | None = None,
-        format: Literal["table", "adjacency"] = "table",
+        format: str = "table",
         min_rating: float | None = None,
         split: Literal["random", "temporal", "leave_last_out", "files"] = "random",
         val_fraction: float = 0.1,
@@ -187,7 +128,7 @@ class RatingsDataModule(pl.LightningDataModule):
         source = FRAME if self._frame is not None else None if source is None else str(source)
         self.save_hyperparameters()
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
-        given = [column for column in self.columns if column is not None]
+        given = self.columns.given
         if len({isinstance(column, str) for column in given}) > 1:
             raise InputError(f"give all columns by name or all by position (got {', '.join(map(repr, given))})")
         if len(set(given)) < len(given):
@@ -199,53 +140,50 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{name} must be at least 1 (got {value})")
+        if self._frame is not None and (split == "files" or format != "table"):
+            raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")
+        self._layout = layout_of_file(format, self.columns, separator)
         self.eval_graph = eval_graph
         self.ask()
-        self._graphs: dict[Part, RatingGraph] | None = None
+        self._whole: Snapshot | None = None
 
     def ask(self, by_users: bool = False, times: bool = False) -> None:
-        """What a model needs; the module says so before it is trained or judged.
+        """Say what a model needs. The module does so before it is trained or judged.
 
         Args:
             by_users: whether held-out batches are users, for rankings, or rated pairs.
             times: whether a checkpoint keeps when the training ratings were given.
         """
         self._by_users, self._keeps_times = by_users, times
-        for made_before in ("snapshot", "_packed"):
-            vars(self).pop(made_before, None)
+        for made_earlier in ("snapshot", "_packed"):
+            vars(self).pop(made_earlier, None)
 
     # -- what others read ----------------------------------------------------------------------------------
 
     @property
     def graphs(self) -> dict[Part, RatingGraph]:
         """The training, validation and test graph. The first use reads the source."""
-        self._ready()
-        assert self._graphs is not None
-        return self._graphs
+        return {part: self._data.graphs[part] for part in PARTS}
 
     @property
     def users(self) -> Vocabulary:
         """The raw ids of all parts' users."""
-        self._ready()
-        return self._users
+        return self._data.users
 
     @property
     def items(self) -> Vocabulary:
         """The raw ids of all parts' items."""
-        self._ready()
-        return self._items
+        return self._data.items
 
     @property
-    def item_titles(self) -> pd.DataFrame | None:
-        """Columns item, title and genres, where the source has titles."""
-        self._ready()
-        return self._item_titles
+    def item_attributes(self) -> Attributes:
+        """Titles and genres by index, where the source has them."""
+        return self._data.item_attributes
 
     @property
     def implicit(self) -> bool:
         """Whether the data says who chose what, but not how it was liked; every rating is 1 then."""
-        self._ready()
-        return bool(self._implicit)
+        return self.graphs["train"].implicit
 
     @property
     def num_users(self) -> int:
@@ -262,17 +200,25 @@ class RatingsDataModule(pl.LightningDataModule):
         """Equal where users, items and training ratings are equal."""
         return ":".join((self.users.fingerprint, self.items.fingerprint, self.graphs["train"].fingerprint))
 
+    def summary(self) -> list[str]:
+        """Counts of what was read, a line each."""
+        parts = [self.graphs[part] for part in PARTS]
+        entries = [2 * len(graph) + graph.num_nodes * graph.add_self_loops for graph in parts]
+        sizes, shown = (" / ".join(f"{count:,}" for count in counts) for counts in (map(len, parts), entries))
+        covered = [int((degree > 0).sum()) for degree in (parts[0].user_degree, parts[0].item_degree)]
+        return [
+            f"data: {self._data.origin}",
+            f"{self.num_users:,} users, {self.num_items:,} items, {sum(map(len, parts)):,} ratings",
+            f"train / val / test ({self.hparams['split']} split): {sizes}",
+            f"adjacency entries: {shown}",
+            f"training covers {covered[0]:,} users and {covered[1]:,} items",
+        ]
+
     # -- from the source to graphs -------------------------------------------------------------------------
 
-    def _ready(self) -> None:
-        if self._graphs is None:
-            self.prepare_data()
-            self.setup()
-
     def prepare_data(self) -> None:
-        """Download a named dataset that is not there yet."""
-        if self._frame is None:
-            sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
+        """Download a MovieLens edition that is not there yet."""
+        sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
 
     def setup(self, stage: str | None = None) -> None:
         """Read the source, number users and items, split, and build the graphs; once, whatever the stage.
@@ -280,185 +226,140 @@ class RatingsDataModule(pl.LightningDataModule):
         Raises:
             InputError: the source cannot be used; the message says why.
         """
-        if self._graphs is not None:
+        if self._whole is not None:
             return
         cache = self._cache()
-        content = cache.load() if cache else None
-        if content is None or not self._take(content):
-            content = self._build()
-            self._take(content)
+        self._whole = self._cached(cache)
+        if self._whole is None:
+            self._whole = self._build(self._read())
             if cache:
-                cache.save(content)
+                cache.save({"data": self._whole.packed(), "digest": self._whole.digest})
         for line in self.summary():
             log.info(line)
 
-    def _take(self, content: dict[str, Any]) -> bool:
-        """Use what was built or kept; False where it is not what it was when it was built."""
-        self._users, self._items = Vocabulary(content["users"]), Vocabulary(content["items"])
-        titles, self.origin, self._implicit = content["titles"], content["origin"], content["implicit"]
-        self._item_titles = None if titles is None else pd.DataFrame(titles)
-        sizes = len(self._users), len(self._items)
-        graphs: dict[Any, RatingGraph] = {
-            part: RatingGraph(user, item, rating, *sizes, time=time, **self._kind(self._implicit))
-            for part, (user, item, rating, time) in content["edges"].items()
-        }
-        if [graph.fingerprint for graph in graphs.values()] != content["fingerprints"]:
-            log.warning("what the cache kept is damaged; the source is read instead")
-            return False
-        self._dropped = graphs.pop("dropped")
-        self._graphs = graphs
-        return True
+    @property
+    def _data(self) -> Snapshot:
+        """With graphs train, val, test, and left_out, which are the ratings below --data.min_rating."""
+        if self._whole is None:
+            self.prepare_data()
+            self.setup()
+        assert self._whole is not None
+        return self._whole
 
-    def _kind(self, implicit: bool) -> dict[str, Any]:
-        """What every graph of the data is told."""
-        given = self.hparams
-        return {"add_self_loops": given["add_self_loops"], "threshold": given["threshold"], "implicit": implicit}
-
-    def _cache(self) -> Cache | None:
-        given = self.hparams
-        if given["cache"] is None or given["source"] == FRAME:
+    def _cached(self, cache: Cache | None) -> Snapshot | None:
+        content = cache.load() if cache else None
+        if content is None:
             return None
-        files = sources.files_of(given["source"], self._root, list(self._paths().values()))
-        # Of a file that is not there, reading speaks.
-        if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
+        content["data"]["kind"]["threshold"] = self.hparams["threshold"]  # it is no part of an entry's name
+        data = Snapshot.unpacked(content["data"])
+        if data.digest != content["digest"]:
+            log.warning("the cache entry is damaged; the source is read instead")
             return None
-        folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
-        return Cache(folder, files, [(name, given[name]) for name in DECISIVE])
-
-    def _build(self) -> dict[str, Any]:
-        """Everything that the cache keeps: ids, titles, and the edges of each part in a graph's order."""
-        table = self._read()
-        with Console(stderr=True).status(f"numbering and splitting {len(table.ratings):,} ratings"):
-            return self._numbered(table)
-
-    def _numbered(self, table: RatingTable) -> dict[str, Any]:
-        ratings, titles, origin, implicit = table
-        ratings = drop_duplicates(ratings)
-        # Users and items are numbered before ratings are filtered: a threshold changes no index.
-        users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
-        for what, vocabulary in (("user", users), ("item", items)):
-            if len(vocabulary) < 2:
-                raise InputError(
-                    f"{origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
-                    "there is nothing to learn from others with"
-                )
-        user, item = users.encode(ratings["user"]), items.encode(ratings["item"])
-        columns = [user, item, ratings["rating"].to_numpy(dtype=np.float32)]
-        time = ratings["timestamp"].to_numpy() if "timestamp" in ratings else None
-        kept = self._kept(ratings["rating"].to_numpy())
-        split = self._split(ratings if kept.all() else ratings[kept].reset_index(drop=True), origin)
-        rows = np.flatnonzero(kept)
-        edges, fingerprints = {}, []
-        parts: dict[str, Rows] = {"train": rows[split.train], "val": rows[split.val], "test": rows[split.test]}
-        for part, chosen in (parts | {"dropped": np.flatnonzero(~kept)}).items():
-            of_part = [torch.from_numpy(column[chosen]) for column in columns]
-            times = None if time is None else torch.from_numpy(time[chosen])
-            sizes = len(users), len(items)
-            graph = RatingGraph.from_edges(
-                of_part[0], of_part[1], of_part[2], *sizes, time=times, **self._kind(implicit)
-            )
-            edges[part] = [graph.user, graph.item, graph.rating, graph.time]
-            fingerprints.append(graph.fingerprint)
-        return {
-            "users": list(users),
-            "items": list(items),
-            "titles": None if titles is None else titles.to_dict("list"),
-            "origin": origin,
-            "implicit": implicit,
-            "edges": edges,
-            "fingerprints": fingerprints,
-        }
-
-    def summary(self) -> list[str]:
-        """Counts of what was read, a line each."""
-        train, val, test = (self.graphs[part] for part in PARTS)
-        entries = " / ".join(f"{2 * len(graph) + loops:,}" for graph, loops in self._with_loops(train, val, test))
-        return [
-            f"data: {self.origin}",
-            f"{len(self.users):,} users, {len(self.items):,} items, {sum(map(len, (train, val, test))):,} ratings",
-            f"train / val / test ({self.hparams['split']} split): {len(train):,} / {len(val):,} / {len(test):,}",
-            f"adjacency entries: {entries}",
-            f"training covers {int((train.user_degree > 0).sum()):,} users and "
-            f"{int((train.item_degree > 0).sum()):,} items",
-        ]
-
-    @staticmethod
-    def _with_loops(*graphs: RatingGraph) -> list[tuple[RatingGraph, int]]:
-        return [(graph, graph.num_nodes if graph.add_self_loops else 0) for graph in graphs]
+        return data
 
     @property
     def _root(self) -> Path:
         root = self.hparams["root"]
         return sources.default_root() if root is None else Path(root).expanduser()
 
+    @property
     def _paths(self) -> dict[Part, str]:
         """The files of the parts, with --data.split files."""
-        if self.hparams["split"] != "files":
-            return {}
-        return {part: path for part in PARTS if (path := self.hparams[f"{part}_path"]) is not None}
+        paths = {part: self.hparams[f"{part}_path"] for part in PARTS if self.hparams["split"] == "files"}
+        return {part: path for part, path in paths.items() if path is not None}
+
+    def _cache(self) -> Cache | None:
+        given = self.hparams
+        if given["cache"] is None or given["source"] == FRAME:
+            return None
+        files = sources.files_of(given["source"], self._root, list(self._paths.values()))
+        # Missing files are reported when they are read.
+        if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
+            return None
+        folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
+        formats = [layout.name for layout in LAYOUTS]
+        return Cache(folder, files, [formats, *((name, given[name]) for name in DECISIVE)])
 
     def _read(self) -> RatingTable:
         given = self.hparams
-        columns = None if given["format"] == "adjacency" else self.columns
-        if given["source"] == FRAME:
-            if self._frame is None:
-                raise InputError(
-                    "the model was trained on a DataFrame, which is not kept; give its ratings as a file with "
-                    "--data.source, or call test() on what lgcn.fit gave"
-                )
-            return RatingTable(sources.read_frame(self._frame, self.columns), None, FRAME, self.columns.rating is None)
-        if given["split"] != "files":
-            return sources.load(given["source"], self._root, columns, given["separator"])
-        paths = self._paths()
-        parts = sources.load_parts(given["source"], self._root, list(paths.values()), columns, given["separator"])
-        for part, table in zip(paths, parts.ratings, strict=True):
-            table["part"] = part
-        ratings = pd.concat(parts.ratings, ignore_index=True)
-        for name in ("user", "item"):
-            if ratings[name].dtype == object:  # integers in one file, text in another
-                ratings[name] = ratings[name].astype(str)
-        return RatingTable(ratings, parts.items, parts.origin, parts.implicit)
+        if given["source"] != FRAME:
+            return sources.load(given["source"], self._root, self._layout, list(self._paths.values()))
+        if self._frame is None:
+            raise InputError(
+                "the model was trained on a DataFrame, which is not kept; give its ratings as a file with "
+                "--data.source, or call test() on what lgcn.fit gave"
+            )
+        ratings = canonical.read_frame(self._frame, self.columns)
+        return RatingTable([ratings], None, "a DataFrame", self.columns.rating is None)
 
-    def _kept(self, rating: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        """Which ratings --data.min_rating keeps, [rows] bool."""
-        threshold = self.hparams["min_rating"]
-        if threshold is None:
-            return np.ones(len(rating), dtype=bool)
-        kept: np.ndarray[Any, Any] = rating >= threshold
-        log.info("%s of %s ratings are below %g", f"{int((~kept).sum()):,}", f"{len(rating):,}", threshold)
-        return kept
+    def _build(self, table: RatingTable) -> Snapshot:
+        ratings, origin = table.ratings, table.origin
+        if self._paths:
+            ratings["part"] = np.repeat(list(self._paths), [len(part) for part in table.parts])
+        with Console(stderr=True).status(f"numbering and splitting {len(ratings):,} ratings"):
+            ratings = canonical.drop_duplicates(ratings)
+            # Users and items are numbered before ratings are filtered, so --data.min_rating changes no index.
+            users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
+            for what, vocabulary in (("user", users), ("item", items)):
+                if len(vocabulary) < 2:
+                    raise InputError(
+                        f"{origin} has ratings of one {what} only ({next(iter(vocabulary))}); "
+                        "there is nothing to learn from others with"
+                    )
+            parts = self._parts(ratings, origin)
+            columns: dict[str, Any] = {"user": users.encode(ratings["user"]), "item": items.encode(ratings["item"])}
+            columns["rating"] = ratings["rating"].to_numpy(dtype=np.float32)
+            if "timestamp" in ratings:
+                columns["time"] = ratings["timestamp"].to_numpy()
+            kind: dict[str, Any] = {name: self.hparams[name] for name in ("add_self_loops", "threshold")}
+            kind |= {"num_users": len(users), "num_items": len(items), "implicit": table.implicit}
+            graphs: dict[str, RatingGraph] = {}
+            for part, rows in parts.items():
+                edges: dict[str, Any] = {name: torch.from_numpy(column[rows]) for name, column in columns.items()}
+                graphs[part] = RatingGraph.from_edges(**edges, **kind)
+            attributes = Attributes.of(table.items, items)
+        return Snapshot(users, items, attributes, graphs, self.hparams["min_rating"], origin, list(self.columns))
+
+    def _parts(self, ratings: pd.DataFrame, origin: str) -> dict[str, Rows]:
+        """The rows of each part, and of ``left_out``, what is below --data.min_rating."""
+        lowest, rating = self.hparams["min_rating"], ratings["rating"].to_numpy()
+        kept = np.ones(len(rating), dtype=bool) if lowest is None else rating >= lowest
+        if lowest is not None:
+            log.info("%s of %s ratings are below %g", f"{int((~kept).sum()):,}", f"{len(rating):,}", lowest)
+        split = self._split(ratings if kept.all() else ratings[kept].reset_index(drop=True), origin)
+        rows = np.flatnonzero(kept)
+        return {part: rows[getattr(split, part)] for part in PARTS} | {"left_out": np.flatnonzero(~kept)}
 
     def _split(self, ratings: pd.DataFrame, origin: str) -> Split:
         given = self.hparams
         how, fractions = f"--data.split {given['split']}", (given["val_fraction"], given["test_fraction"])
         timestamp = ratings.get("timestamp")
         if given["split"] == "random":
-            split = random_split(len(ratings), *fractions, seed=given["seed"])
+            split = splits.random_split(len(ratings), *fractions, seed=given["seed"])
         elif given["split"] == "files":
             split = self._split_files(ratings["part"].to_numpy())
         elif given["split"] == "leave_last_out":
-            split = leave_last_out_split(ratings["user"], timestamp)
+            split = splits.leave_last_out_split(ratings["user"], timestamp)
         elif timestamp is None:
             raise InputError(f"{how} needs times, and {origin} has none; name them with --data.timestamp_column")
         else:
-            split = temporal_split(timestamp, *fractions)
+            split = splits.temporal_split(timestamp, *fractions)
         return split.checked(how)
 
     def _split_files(self, part: "np.ndarray[Any, Any]") -> Split:
         train, val, test = (np.flatnonzero(part == name) for name in PARTS)
-        if self.hparams["val_path"] is None:
-            train, val = self._draw_val(train)
+        if "val" not in self._paths:
+            fraction = self.hparams["val_fraction"]
+            if not 0 < fraction < 1:
+                raise InputError(
+                    f"--data.val_fraction must be between 0 and 1 (got {fraction}), or give --data.val_path"
+                )
+            train, val = splits.divide(train, fraction, self.hparams["seed"])
         return Split(train, val, test)
-
-    def _draw_val(self, train: Rows) -> tuple[Rows, Rows]:
-        fraction = self.hparams["val_fraction"]
-        if not 0 < fraction < 1:
-            raise InputError(f"--data.val_fraction must be between 0 and 1 (got {fraction}), or give --data.val_path")
-        return divide(train, fraction, self.hparams["seed"])
 
     # -- loaders -------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> "TrainingSteps":
+    def train_dataloader(self) -> TrainingSteps:
         return TrainingSteps(self.hparams["steps_per_epoch"])
 
     def val_dataloader(self) -> EdgeChunks | UserChunks:
@@ -468,9 +369,8 @@ class RatingsDataModule(pl.LightningDataModule):
         return self._chunks("test")
 
     def predict_dataloader(self) -> EdgeChunks:
-        user, item = self.predict_indices
-        edges = Edges(torch.from_numpy(user), torch.from_numpy(item), None)
-        return EdgeChunks(edges, self.hparams["eval_batch_size"])
+        user, item = map(torch.from_numpy, self.predict_indices)
+        return EdgeChunks(Edges(user, item, None), self.hparams["eval_batch_size"])
 
     def _chunks(self, part: Part) -> EdgeChunks | UserChunks:
         """This process's share of a part's ratings, or of the users who have some."""
@@ -484,7 +384,7 @@ class RatingsDataModule(pl.LightningDataModule):
         return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Pairs go to where the model is; a training step's number stays, and nothing is searched for tensors."""
+        """Move pairs to the device of the model. The number of a training step is not searched for tensors."""
         return batch if isinstance(batch, int) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     # -- predictions ---------------------------------------------------------------------------------------
@@ -502,41 +402,31 @@ class RatingsDataModule(pl.LightningDataModule):
     def predict_pairs(self) -> pd.DataFrame:
         """The pairs to predict, by raw ids (columns user and item), and their ratings if they are the test part."""
         path = self.hparams["predict_path"]
-        if path is None:
-            test = self.graphs["test"]
-            user, item = self.predict_indices
-            return pd.DataFrame(
-                {
-                    "user": self.users.decode(user),
-                    "item": self.items.decode(item),
-                    "rating": test.rating.numpy(),
-                }
-            )
-        return sources.read_pairs(Path(path).expanduser(), self.columns, self.hparams["separator"])
+        if path is not None:
+            return canonical.read_pairs(Path(path).expanduser(), self.columns, self.hparams["separator"])
+        user, item = self.predict_indices
+        pairs = {"user": self.users.decode(user), "item": self.items.decode(item)}
+        return pd.DataFrame({**pairs, "rating": self.graphs["test"].rating.numpy()})
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 
     @cached_property
     def snapshot(self) -> Snapshot:
         """What a checkpoint keeps of the data."""
-        self._ready()
-        train, others = self.graphs["train"], [self.graphs["val"], self.graphs["test"], self._dropped]
-        user, item, rating = (
-            torch.cat([getattr(graph, name) for graph in others]) for name in ("user", "item", "rating")
-        )
-        return Snapshot(
-            self.users,
-            self.items,
-            *titles_of(self.item_titles, self.items),
-            train if self._keeps_times else replace(train, time=None),
-            RatingGraph.from_edges(user, item, rating, train.num_users, train.num_items, **self._kind(self.implicit)),
-            self.hparams["min_rating"],
-            self.origin,
-            list(self.columns),
-        )
+        data, train = self._data, self._data.train
+        if not self._keeps_times:
+            pattern = train.pattern
+            train = replace(train, time=None)
+            vars(train)["pattern"] = pattern  # made once for both
+        others = [data.graphs[name] for name in ("val", "test", "left_out")]
+        edges: dict[str, Any] = {
+            name: torch.cat([getattr(graph, name) for graph in others]) for name in ("user", "item", "rating")
+        }
+        kind = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}
+        return replace(data, graphs={"train": train, "others": RatingGraph.from_edges(**edges, **kind)})
 
     @cached_property
-    def _packed(self) -> dict[str, Any]:
+    def _packed(self) -> Packed:
         return self.snapshot.packed()
 
     def state_dict(self) -> dict[str, Any]:
@@ -550,22 +440,6 @@ class RatingsDataModule(pl.LightningDataModule):
         """
         if state_dict["fingerprint"] != self.fingerprint:
             raise InputError(
-                f"the checkpoint was trained on other data than {self.origin} with these settings: users, items or "
-                "training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
+                f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "
+                "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
             )
-
-
-def drop_duplicates(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Keep one rating of each (user, item) pair: the last by timestamp where there are times, else the last row.
-
-    Of equal times, the last row is kept. The order of rows stays.
-    """
-    ordered = ratings.sort_values("timestamp", kind="stable") if "timestamp" in ratings else ratings
-    superseded = ordered.duplicated(["user", "item"], keep="last")
-    if not superseded.any():
-        return ratings
-    log.warning(
-        "%s ratings are of a (user, item) pair that was rated again later; only each pair's last one is kept",
-        f"{int(superseded.sum()):,}",
-    )
-    return ratings[~superseded.sort_index()].reset_index(drop=True)

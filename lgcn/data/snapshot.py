@@ -1,21 +1,24 @@
-"""Snapshot: what a checkpoint keeps of its data, so that a trained model is of use without the source.
+"""Snapshot: what a source becomes, in a form that the cache and every checkpoint keep.
 
-The ids, the titles, and who rated what: of the training ratings all, to propagate over and to explain with; of all
-others that the source has, to leave out what a user knows already.
+A trained model can then be used without its source. Ids and graphs are kept as tensors and texts that are small, quick
+to read, and load without running code.
 
 Shape letters: U users, I items, E ratings (edges).
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
+from lgcn.data.attributes import Attributes
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
+from lgcn.graph.ops import row_starts
 from lgcn.graph.ratings import RatingGraph
 
 Packed = dict[str, Any]
@@ -26,32 +29,63 @@ KIND = ("add_self_loops", "threshold", "implicit")
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The data of a trained model."""
+    """Ids, attributes and graphs.
+
+    >>> from lgcn import RatingsDataModule
+    >>> snapshot = RatingsDataModule("sample").snapshot
+    >>> snapshot.titles[0], len(snapshot.train), len(snapshot.others)
+    ('Toy Story (1995)', 80003, 20001)
+    """
 
     users: Vocabulary
     items: Vocabulary
-    titles: list[str | None] | None  # [I]; None where the source has none
-    genres: list[str | None] | None  # [I], separated by |
-    train: RatingGraph
-    others: RatingGraph  # validation, test, and what --data.min_rating left out
+    item_attributes: Attributes
+    graphs: dict[str, RatingGraph]  # of a model's data: train and others; in the cache: train, val, test, left_out
     min_rating: float | None  # --data.min_rating
     origin: str  # where it was read from, for people
-    columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.sources.Columns
+    columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.canonical.Columns
+
+    @property
+    def train(self) -> RatingGraph:
+        """The training ratings, to propagate over and to explain with."""
+        return self.graphs["train"]
+
+    @property
+    def others(self) -> RatingGraph:
+        """All other ratings of the source, to leave out what a user knows already."""
+        return self.graphs["others"]
+
+    @cached_property
+    def titles(self) -> list[str | None] | None:
+        """[I]; None where the source has none."""
+        return self.item_attributes.texts("title")
+
+    @cached_property
+    def genres(self) -> list[str | None] | None:
+        """[I], separated by |; None where the source has none."""
+        return self.item_attributes.texts("genres")
 
     @property
     def implicit(self) -> bool:
         """Whether there are pairs only, and no ratings."""
         return self.train.implicit
 
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256 of all edges, ratings and times."""
+        found = hashlib.sha256()
+        for graph in self.graphs.values():
+            found.update(graph.fingerprint.encode())
+            found.update(b"" if graph.time is None else graph.time.numpy().tobytes())
+        return found.hexdigest()
+
     def packed(self) -> Packed:
-        """Tensors and texts, small and quick to read again."""
+        """Tensors and texts."""
         return {
             "users": _packed_ids(self.users),
             "items": _packed_ids(self.items),
-            # One text is read faster than many.
-            "titles": json.dumps([self.titles, self.genres]),
-            "train": _packed_graph(self.train),
-            "others": _packed_graph(self.others),
+            "item_attributes": self.item_attributes.packed(),
+            "graphs": {name: _packed_graph(graph) for name, graph in self.graphs.items()},
             "kind": {name: getattr(self.train, name) for name in KIND},
             "min_rating": self.min_rating,
             "origin": self.origin,
@@ -60,34 +94,12 @@ class Snapshot:
 
     @classmethod
     def unpacked(cls, content: Packed) -> "Snapshot":
-        """What :meth:`packed` was given."""
+        """The snapshot that :meth:`packed` was made from."""
         users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
-        titles, genres = json.loads(content["titles"])
-        sizes = len(users), len(items)
-        kind = {name: content["kind"][name] for name in KIND}
-        train, others = (_unpacked_graph(content[name], *sizes, kind) for name in ("train", "others"))
-        return cls(
-            users,
-            items,
-            titles,
-            genres,
-            train,
-            others,
-            *(content[name] for name in ("min_rating", "origin", "columns")),
-        )
-
-
-def titles_of(
-    titles: pd.DataFrame | None, items: Vocabulary
-) -> tuple[list[str | None] | None, list[str | None] | None]:
-    """Titles and genres by index from a table of them by raw id, whose columns are item, title and genres."""
-    if titles is None:
-        return None, None
-    place, columns = titles.drop_duplicates("item").set_index("item"), []
-    for name in ("title", "genres"):
-        found = place[name].reindex(list(items))
-        columns.append([None if pd.isna(text) else str(text) for text in found])
-    return columns[0], columns[1]
+        sizes, kind = (len(users), len(items)), {name: content["kind"][name] for name in KIND}
+        graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
+        rest = (content[name] for name in ("min_rating", "origin", "columns"))
+        return cls(users, items, Attributes.unpacked(content["item_attributes"]), graphs, *rest)
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:
@@ -109,6 +121,7 @@ def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:
 
 def _packed_ids(vocabulary: Vocabulary) -> Tensor | str:
     ids = list(vocabulary)
+    # One text is read faster than many.
     return torch.tensor(ids, dtype=torch.int64) if isinstance(ids[0], int) else json.dumps(ids)
 
 
@@ -119,7 +132,7 @@ def _unpacked_ids(packed: Tensor | str) -> Vocabulary:
 def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
     half = graph.rating.half()  # exact for stars, halves included
     packed = {
-        "user_starts": graph.pattern.user_starts,
+        "user_starts": row_starts(graph.user_degree),
         "item": graph.item,
         "rating": half if torch.equal(half.float(), graph.rating) else graph.rating,
     }
@@ -129,7 +142,7 @@ def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
 def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, kind: dict[str, Any]) -> RatingGraph:
     degree = packed["user_starts"].diff()
     user = torch.repeat_interleave(torch.arange(num_users, dtype=torch.int32), degree)
-    # Copies, for the file may go while this is used.
+    # Copies, because the tensors may lie in a file that goes away.
     item, rating = packed["item"].clone(), packed["rating"].to(torch.float32, copy=True)
     time = packed["time"].clone() if "time" in packed else None
     return RatingGraph(user, item, rating, num_users, num_items, time=time, **kind)

@@ -167,7 +167,8 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
     The columns are those that are ``given``, or have the names of the ratings trained on, or MovieLens's, or user, item
     and rating. A file without such a header has them in the places that they have in the ratings trained on.
     """
-    from lgcn.data.sources import Column, Columns, column_names, read_table
+    from lgcn.data.canonical import Columns, read_table
+    from lgcn.data.tables import Column, column_names
 
     trained, names = recommender.snapshot.columns, column_names(path, given.separator)
     found: list[Column | None] = []

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgcn.data.sources import read_adjacency
+from lgcn.data.layouts import AdjacencyLists
 
 KINDS = ("random", "block", "first", "last")
 USERS = 2400  # of each kind
@@ -51,7 +51,7 @@ def held_out(kind: str, size: int, count: int, draw: np.random.Generator) -> np.
 
 
 def main(source: Path, folder: Path, seed: int = 0) -> None:
-    pairs = read_adjacency(source / "train.txt")
+    pairs = AdjacencyLists().read_ratings(source / "train.txt")
     users = {int(str(user)): np.sort(items.to_numpy()) for user, items in pairs.groupby("user")["item"]}
     draw = np.random.default_rng(seed)
     sizes = np.array([len(items) for items in users.values()])

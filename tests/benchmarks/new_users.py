@@ -63,7 +63,7 @@ def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=5)
-    ratings = sources.load("ml-latest-small", sources.default_root(), None).ratings
+    ratings = sources.load("ml-latest-small", sources.default_root()).ratings
     ratings = ratings.loc[ratings["rating"] >= 1, ["user", "item", "rating"]]
     with tempfile.TemporaryDirectory() as folder:
         rows = np.array([draw(ratings, seed, Path(folder)) for seed in range(parser.parse_args().draws)])

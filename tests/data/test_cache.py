@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pandas.testing import assert_frame_equal
 
 from lgcn.data import cache, sources
 from lgcn.data.cache import Cache
@@ -67,15 +66,13 @@ def test_titles_are_kept(tmp_path: Path, movielens_files: Any) -> None:
     first, second = (
         RatingsDataModule("ml-latest", root=str(tmp_path), cache=str(tmp_path / "cache")) for _ in range(2)
     )
-    assert first.item_titles is not None
-    assert second.item_titles is not None
-    assert_frame_equal(first.item_titles, second.item_titles)
+    assert first.item_attributes.columns.keys() == {"title", "genres"}
+    assert first.item_attributes == second.item_attributes
     # Another title in movies.csv is another source.
     movies = tmp_path / "ml-latest" / "movies.csv"
     movies.write_text(movies.read_text().replace("Toy Story", "Toys"))
     third = RatingsDataModule("ml-latest", root=str(tmp_path), cache=str(tmp_path / "cache"))
-    assert third.item_titles is not None
-    assert third.item_titles["title"][0].startswith("Toys")
+    assert third.item_attributes.columns["title"][0].startswith("Toys")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +185,7 @@ def test_an_entry_with_other_numbers_in_it_is_made_anew(tmp_path: Path, caplog: 
     first = made(path, folder)
     (entry,) = folder.iterdir()
     content = torch.load(entry, weights_only=True)
-    content["edges"]["val"][2][0] += 0.5
+    content["data"]["graphs"]["val"]["rating"][0] += 0.5
     torch.save(content, entry)
     with caplog.at_level(logging.WARNING):
         assert_same(first, made(path, folder))

@@ -17,7 +17,9 @@ from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
 from lgcn.data import sources
-from lgcn.data.datamodule import PARTS, EdgeChunks, Edges, RatingsDataModule, UserChunks, drop_duplicates
+from lgcn.data.batches import EdgeChunks, Edges, UserChunks
+from lgcn.data.canonical import drop_duplicates
+from lgcn.data.datamodule import PARTS, RatingsDataModule
 from lgcn.data.splits import leave_last_out_split, random_split, temporal_split
 from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
@@ -103,8 +105,9 @@ def test_the_notebooks_edges(latest_small: RatingsDataModule, real_data: Path) -
 
 
 def test_titles_come_along(latest_small: RatingsDataModule) -> None:
-    assert latest_small.item_titles is not None
-    assert set(latest_small.items) <= set(latest_small.item_titles["item"])
+    titles = latest_small.item_attributes.columns["title"]
+    assert len(titles) == latest_small.num_items
+    assert all(titles)
 
 
 def test_the_counts_of_the_paper(gowalla: Path) -> None:
@@ -255,8 +258,7 @@ def test_parts_of_an_edition(tmp_path: Path, movielens_files: Callable[[str], di
     as_triples = [sorted(table.itertuples(index=False, name=None)) for table in (base, test)]
     assert [triples(data, "train", "val"), triples(data, "test")] == as_triples
     assert len(data.graphs["val"]) == 2  # a tenth of 13, rounded up
-    assert data.item_titles is not None
-    assert data.item_titles["title"][0] == "Toy Story (1995)"
+    assert data.item_attributes.columns["title"][0] == "Toy Story (1995)"
 
 
 @pytest.mark.parametrize("with_val", [False, True])

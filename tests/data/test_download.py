@@ -19,7 +19,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from lgcn.data.download import ATTEMPTS, download_archive
-from lgcn.data.sources import EDITIONS, Columns, fetch, load
+from lgcn.data.sources import EDITIONS, fetch, load
 from lgcn.errors import InputError
 
 
@@ -129,13 +129,13 @@ def test_an_edition_is_downloaded_once(
 ) -> None:
     """Without a pinned checksum, the one published beside the archive is used (here as BSD's md5 writes it)."""
     archive, root = zipped(movielens_files(edition)), tmp_path / "new" / "root"
-    small = dataclasses.replace(EDITIONS[edition], md5=md5(archive) if pinned else None, num_ratings=18)
+    small = EDITIONS[edition]._replace(md5=md5(archive) if pinned else None, num_ratings=18)
     monkeypatch.setitem(EDITIONS, edition, small)
     server.replies[f"/{edition}.zip"] = Reply(archive)
     server.replies[f"/{edition}.zip.md5"] = Reply(f"MD5 ({edition}.zip) = {md5(archive)}\n".encode())
 
     fetch(edition, root, server.url + "/")
-    ratings, items, *_ = load(edition, root, Columns())
+    (ratings,), items, *_ = load(edition, root)
     assert_frame_equal(ratings, movielens_ratings)
     assert items is not None
     assert_frame_equal(items, movielens_items, check_dtype=False)
@@ -145,7 +145,7 @@ def test_an_edition_is_downloaded_once(
 
     server.requests.clear()
     fetch(edition, root, server.url)
-    assert_frame_equal(load(edition, root, Columns()).ratings, movielens_ratings)
+    assert_frame_equal(load(edition, root).ratings, movielens_ratings)
     assert server.requests == []
 
 

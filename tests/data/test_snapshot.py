@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lgcn.data.attributes import Attributes
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.data.snapshot import Snapshot, snapshot_of, titles_of
+from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
@@ -35,10 +36,11 @@ def made_snapshot(
     time = given.pop("time", None)
     train = RatingGraph.from_edges(user, item, torch.tensor(rating), 4, 3, loops, time=time, **kind)
     more = torch.tensor([2, 1])[:others], torch.tensor([1, 2])[:others], torch.tensor([4.0, 1.5])[:others]
-    settings: dict[str, Any] = {"titles": None, "genres": None, "min_rating": None}
+    settings: dict[str, Any] = {"item_attributes": Attributes(), "min_rating": None}
     settings |= {"origin": "made up", "columns": ["user", "item", "rating", None]} | given
     users, items = map(Vocabulary, ids)
-    return Snapshot(users, items, train=train, others=RatingGraph.from_edges(*more, 4, 3, loops, **kind), **settings)
+    graphs = {"train": train, "others": RatingGraph.from_edges(*more, 4, 3, loops, **kind)}
+    return Snapshot(users, items, graphs=graphs, **settings)
 
 
 def graphs_of(snapshot: Snapshot) -> tuple[RatingGraph, RatingGraph]:
@@ -48,7 +50,7 @@ def graphs_of(snapshot: Snapshot) -> tuple[RatingGraph, RatingGraph]:
 def assert_same(one: Snapshot, other: Snapshot) -> None:
     assert (list(one.users), list(one.items)) == (list(other.users), list(other.items))
     assert (one.users, one.items) == (other.users, other.items)
-    for name in ("titles", "genres", "min_rating", "implicit", "origin", "columns"):
+    for name in ("item_attributes", "titles", "genres", "min_rating", "implicit", "origin", "columns"):
         assert getattr(one, name) == getattr(other, name), name
     for ours, theirs in zip(graphs_of(one), graphs_of(other), strict=True):
         assert ours.fingerprint == theirs.fingerprint
@@ -79,8 +81,8 @@ def stored(content: Any) -> Any:
         {},
         {"ids": TEXTS},
         {"ids": (INTEGERS[0], TEXTS[1])},
-        {"titles": TITLES[0], "genres": TITLES[1]},
-        {"titles": [None] * 3, "genres": [None] * 3},
+        {"item_attributes": Attributes({"title": TITLES[0], "genres": TITLES[1], "year": [1862, 2020.5, None]})},
+        {"item_attributes": Attributes({"title": [None] * 3, "genres": [None] * 3})},
         {"rating": [0.1, 3.3, 70_000.0, 1e-9]},  # the last two are infinite and 0 in half precision
         {"others": 0},
         {"others": 1, "add_self_loops": True, "min_rating": 2.5},
@@ -100,8 +102,8 @@ def test_what_is_kept_comes_back(given: dict[str, Any]) -> None:
 )
 def test_ratings_are_halved_where_nothing_is_lost(rating: list[float], dtype: torch.dtype) -> None:
     packed = made_snapshot(rating=rating).packed()
-    assert packed["train"]["rating"].dtype == dtype
-    assert packed["others"]["rating"].dtype == torch.float16
+    assert packed["graphs"]["train"]["rating"].dtype == dtype
+    assert packed["graphs"]["others"]["rating"].dtype == torch.float16
     back = Snapshot.unpacked(packed)
     # Sorted by user, then item: the last one is of user 3, who was given first.
     assert back.train.rating.tolist() == torch.tensor([rating[3], rating[1], rating[2], rating[0]]).tolist()
@@ -111,21 +113,15 @@ def test_ratings_are_halved_where_nothing_is_lost(rating: list[float], dtype: to
 def test_what_was_unpacked_does_not_lean_on_the_file(rating: list[float]) -> None:
     packed = made_snapshot(rating=rating).packed()
     back = Snapshot.unpacked(packed)
-    for part in (packed["users"], packed["items"], *packed["train"].values(), *packed["others"].values()):
+    for part in (
+        packed["users"],
+        packed["items"],
+        *packed["graphs"]["train"].values(),
+        *packed["graphs"]["others"].values(),
+    ):
         assert isinstance(part, Tensor)
         part.zero_()
     assert_same(back, made_snapshot(rating=rating))
-
-
-def test_titles_by_hand() -> None:
-    """Of an item that is there twice the first counts, of one without a title there is none, and order is the ids'."""
-    table = pd.DataFrame(
-        {"item": [9, 2, 30, 2], "title": ["Nine", "Two", np.nan, "Two again"], "genres": ["War", np.nan, "Drama", "-"]}
-    )
-    titles, genres = titles_of(table, Vocabulary([30, 2, 4]))
-    assert titles == ["Two", None, None]
-    assert genres == [None, None, "Drama"]
-    assert titles_of(None, Vocabulary([30, 2, 4])) == (None, None)
 
 
 @pytest.mark.parametrize(

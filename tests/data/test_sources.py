@@ -1,7 +1,6 @@
 """Every format in, the same canonical table out; and for what cannot be read, a message that helps."""
 
 import csv
-import dataclasses
 import gzip
 import io
 import logging
@@ -19,8 +18,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
-from lgcn.data import sources
-from lgcn.data.sources import EDITIONS, Columns, files_of, load, load_parts, read_adjacency, read_pairs, read_table
+from lgcn.data import sources, tables
+from lgcn.data.canonical import Columns, read_pairs, read_table
+from lgcn.data.layouts import AdjacencyLists, Table
+from lgcn.data.sources import EDITIONS, files_of, load
 from lgcn.errors import InputError
 
 Files = Callable[[str], dict[str, bytes]]
@@ -43,7 +44,7 @@ def write_zip(files: dict[str, bytes], path: Path) -> None:
 
 
 def set_count(monkeypatch: pytest.MonkeyPatch, edition: str, num_ratings: int) -> None:
-    monkeypatch.setitem(EDITIONS, edition, dataclasses.replace(EDITIONS[edition], num_ratings=num_ratings))
+    monkeypatch.setitem(EDITIONS, edition, EDITIONS[edition]._replace(num_ratings=num_ratings))
 
 
 def read(tmp_path: Path, content: str | bytes, columns: Columns = NAMED, name: str = "r.csv", **kwargs: Any) -> Any:
@@ -80,7 +81,7 @@ def test_an_edition_in_the_root_is_read(
         write_folder({f"{edition}/{Path(name).name}": content for name, content in files.items()}, tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
-    ratings, items, origin, implicit = load(edition, tmp_path, Columns())
+    (ratings,), items, origin, implicit = load(edition, tmp_path)
 
     assert_frame_equal(ratings, movielens_ratings)
     assert items is not None
@@ -101,7 +102,7 @@ def test_a_path_to_an_edition_is_read_whatever_its_name(
     write_zip(files, tmp_path / "renamed.zip")
     inner = tmp_path / "unpacked" / next(iter(files)).split("/")[0]
     for path in (tmp_path / "unpacked", inner, tmp_path / "renamed.zip"):
-        assert_frame_equal(load(str(path), tmp_path / "no root", Columns()).ratings, movielens_ratings)
+        assert_frame_equal(load(str(path), tmp_path / "no root").ratings, movielens_ratings)
 
 
 def test_home_is_understood(
@@ -110,12 +111,12 @@ def test_home_is_understood(
     """A path from a YAML file has not been through a shell."""
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(movielens_files("ml-latest"), tmp_path)
-    assert_frame_equal(load("~/ml-latest", tmp_path, Columns()).ratings, movielens_ratings)
+    assert_frame_equal(load("~/ml-latest", tmp_path).ratings, movielens_ratings)
 
 
 def test_predefined_parts(tmp_path: Path, movielens_files: Files, movielens_ratings: pd.DataFrame) -> None:
     write_zip(movielens_files("ml-100k"), tmp_path / "ml-100k.zip")
-    (train, test), items, origin, implicit = load_parts("ml-100k", tmp_path, ["u1.base", "u1.test"], Columns())
+    (train, test), items, origin, implicit = load("ml-100k", tmp_path, None, ["u1.base", "u1.test"])
     assert_frame_equal(train, movielens_ratings[:-5])
     assert_frame_equal(test, movielens_ratings[-5:].reset_index(drop=True))
     assert items is not None
@@ -124,12 +125,12 @@ def test_predefined_parts(tmp_path: Path, movielens_files: Files, movielens_rati
     assert not implicit
 
     with pytest.raises(InputError, match=r"ml-100k\.zip has no file u6\.base.*u1\.base"):
-        load_parts("ml-100k", tmp_path, ["u6.base", "u1.test"], Columns())
+        load("ml-100k", tmp_path, None, ["u6.base", "u1.test"])
     with pytest.raises(InputError, match=r"sample has no files u1\.base.*--data\.source null"):
-        load_parts("sample", tmp_path, ["u1.base"], Columns())
+        load("sample", tmp_path, None, ["u1.base"])
     (tmp_path / "mine.csv").write_text("user,item,rating\n1,2,3\n")
     with pytest.raises(InputError, match=r"mine\.csv is neither a folder nor a zip"):
-        load_parts(str(tmp_path / "mine.csv"), tmp_path, ["u1.base"], Columns())
+        load(str(tmp_path / "mine.csv"), tmp_path, None, ["u1.base"])
 
 
 def test_titles_may_hold_what_python_takes_for_a_line_end(tmp_path: Path, movielens_files: Files) -> None:
@@ -137,7 +138,7 @@ def test_titles_may_hold_what_python_takes_for_a_line_end(tmp_path: Path, moviel
     files = movielens_files("ml-1m")
     files["ml-1m/movies.dat"] = "9::And then\x85 (1990)::Drama\r\n10::A\u2028B::War\r\n".encode()
     write_folder(files, tmp_path)
-    items = load(str(tmp_path / "ml-1m"), tmp_path, Columns()).items
+    items = load(str(tmp_path / "ml-1m"), tmp_path).items
     assert items is not None
     assert items.to_dict("list") == {
         "item": [9, 10],
@@ -149,12 +150,12 @@ def test_titles_may_hold_what_python_takes_for_a_line_end(tmp_path: Path, moviel
 def test_an_edition_must_have_its_number_of_ratings(tmp_path: Path, movielens_files: Files) -> None:
     write_folder(movielens_files("ml-100k"), tmp_path)
     with pytest.raises(InputError, match=r"ml-100k has 18 ratings, ml-100k has 100,000"):
-        load("ml-100k", tmp_path, Columns())
+        load("ml-100k", tmp_path)
 
 
 def test_an_edition_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ml-1m is not in .*ml-1m\.zip"):
-        load("ml-1m", tmp_path, Columns())
+        load("ml-1m", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_an_edition_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_an_unknown_dataset_suggests_the_nearest(asked: str, nearest: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"'{asked}' is neither .* did you mean '{nearest}'.*ml-latest-small"):
-        load(asked, tmp_path, Columns())
+        load(asked, tmp_path)
 
 
 def test_a_zip_cut_short(tmp_path: Path, movielens_files: Files) -> None:
@@ -171,7 +172,7 @@ def test_a_zip_cut_short(tmp_path: Path, movielens_files: Files) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     for source in ("ml-latest", str(path)):
         with pytest.raises(InputError, match=r"ml-latest\.zip is not a whole zip archive"):
-            load(source, tmp_path, Columns())
+            load(source, tmp_path)
 
 
 @pytest.mark.parametrize("damaged", ["ratings.csv", "movies.csv"])
@@ -187,14 +188,14 @@ def test_a_zip_with_a_damaged_member(compression: int, damaged: str, tmp_path: P
     changed[middle] ^= 1
     path.write_bytes(changed)
     with pytest.raises(InputError, match=r"ml-latest.* is damaged"):
-        load("ml-latest", tmp_path, Columns())
+        load("ml-latest", tmp_path)
 
 
 def test_a_folder_that_is_no_movielens(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"mine is not laid out .* ratings\.csv.*notes\.txt.*--data\.source"):
-        load(str(tmp_path / "mine"), tmp_path, Columns())
+        load(str(tmp_path / "mine"), tmp_path)
 
 
 def test_a_list_of_movies_in_another_format(tmp_path: Path, movielens_files: Files) -> None:
@@ -203,19 +204,19 @@ def test_a_list_of_movies_in_another_format(tmp_path: Path, movielens_files: Fil
         files["ml-latest/movies.csv"] = content
         write_folder(files, tmp_path)
         with pytest.raises(InputError, match=r"movies\.csv is not a list of movies"):
-            load(str(tmp_path / "ml-latest"), tmp_path, Columns())
+            load(str(tmp_path / "ml-latest"), tmp_path)
 
 
 def test_ratings_without_titles(tmp_path: Path, movielens_files: Files) -> None:
     files = movielens_files("ml-latest")
     del files["ml-latest/movies.csv"]
     write_folder(files, tmp_path)
-    assert load(str(tmp_path / "ml-latest"), tmp_path, Columns()).items is None
+    assert load(str(tmp_path / "ml-latest"), tmp_path).items is None
 
 
 def test_the_packaged_sample(tmp_path: Path) -> None:
     """Its size is that of MovieLens latest-small as of October 2016: README of that edition."""
-    ratings, items, *_ = load("sample", tmp_path, Columns())
+    (ratings,), items, *_ = load("sample", tmp_path)
     assert (len(ratings), ratings["user"].nunique(), ratings["item"].nunique()) == (100_004, 671, 9_066)
     assert not ratings.duplicated(["user", "item"]).any()
     assert set(ratings["rating"]) == {half / 2 for half in range(1, 11)}
@@ -228,7 +229,7 @@ def test_the_packaged_sample(tmp_path: Path) -> None:
 
 
 def test_real_ratings_against_pandas(real_data: Path) -> None:
-    ratings, items, *_ = load("ml-latest-small", real_data, Columns())
+    (ratings,), items, *_ = load("ml-latest-small", real_data)
     with zipfile.ZipFile(real_data / "ml-latest-small.zip") as archive:
         expected = pd.read_csv(archive.open("ml-latest-small/ratings.csv"))
         movies = pd.read_csv(archive.open("ml-latest-small/movies.csv"))
@@ -285,7 +286,7 @@ def test_one_table_from_many_dialects(
     path = tmp_path / (name + ".gz" if packed else name)
     path.write_bytes(content)
     expected = pd.DataFrame({"user": [5, 6], "item": [10, 11], "rating": [4.5, 3.0]})
-    assert_frame_equal(load(str(path), tmp_path, columns, separator).ratings, expected)
+    assert_frame_equal(load(str(path), tmp_path, Table(columns, separator)).ratings, expected)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_a_progress_bar_changes_nothing(
     movielens_files: Files,
     movielens_ratings: pd.DataFrame,
 ) -> None:
-    monkeypatch.setattr(sources, "SHOW_PROGRESS_FROM", 1)
+    monkeypatch.setattr(tables, "SHOW_PROGRESS_FROM", 1)
     files = movielens_files("ml-latest")
     text, path = files["ml-latest/ratings.csv"], tmp_path / name
     if name == "r.zip":
@@ -358,7 +359,7 @@ def test_a_progress_bar_changes_nothing(
     else:
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     columns = Columns("userId", "movieId", "rating", "timestamp")
-    assert_frame_equal(load(str(path), tmp_path, columns).ratings, movielens_ratings)
+    assert_frame_equal(load(str(path), tmp_path, Table(columns)).ratings, movielens_ratings)
     assert "reading r" in capsys.readouterr().out
 
 
@@ -553,13 +554,13 @@ def test_bad_separators(separator: str, tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("user,item,rating\n1,2,3\n")
     with pytest.raises(InputError, match=r"no file .*rating\.csv; did you mean .*/ratings\.csv\?"):
-        load(str(tmp_path / "rating.csv"), tmp_path, NAMED)
+        load(str(tmp_path / "rating.csv"), tmp_path)
     with pytest.raises(InputError, match=r"no file .*raitngs\.csv; did you mean .*/ratings\.csv\?"):
-        load_parts(None, tmp_path, [str(tmp_path / "raitngs.csv")], NAMED)
+        load(None, tmp_path, None, [str(tmp_path / "raitngs.csv")])
     with pytest.raises(InputError, match=r"no file .*nowhere/r\.csv$"):
-        load(str(tmp_path / "nowhere" / "r.csv"), tmp_path, NAMED)
+        load(str(tmp_path / "nowhere" / "r.csv"), tmp_path)
     with pytest.raises(InputError, match="is a folder; a file is needed"):
-        load_parts(None, tmp_path, [str(tmp_path)], NAMED)
+        load(None, tmp_path, None, [str(tmp_path)])
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not packed"])
@@ -606,7 +607,7 @@ def adjacency(tmp_path: Path, content: str | bytes, name: str = "r.txt") -> Any:
     """The columns of adjacency lists with this content, as lists."""
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_adjacency(path).to_dict("list")
+    return AdjacencyLists().read_ratings(path).to_dict("list")
 
 
 @pytest.mark.parametrize(
@@ -626,7 +627,7 @@ def adjacency(tmp_path: Path, content: str | bytes, name: str = "r.txt") -> Any:
 def test_one_table_from_adjacency_lists(packed: bool, text: str, tmp_path: Path) -> None:
     name, content = ("r.txt.gz", gzip.compress(text.encode())) if packed else ("r.txt", text.encode())
     (tmp_path / name).write_bytes(content)
-    ratings, items, origin, implicit = load(str(tmp_path / name), tmp_path, None)
+    (ratings,), items, origin, implicit = load(str(tmp_path / name), tmp_path, AdjacencyLists())
     expected = pd.DataFrame({"user": [7, 7, 7, 5], "item": [10, 11, 12, 11], "rating": [1.0] * 4})
     assert_frame_equal(ratings, expected)
     assert items is None
@@ -664,9 +665,9 @@ def test_bad_adjacency_lists(packed: bool, content: str | bytes, words: str, tmp
 def test_adjacency_lists_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("1 2\n")
     with pytest.raises(InputError, match=r"no file .*trian\.txt; did you mean .*/train\.txt\?"):
-        read_adjacency(tmp_path / "trian.txt")
+        AdjacencyLists().read_ratings(tmp_path / "trian.txt")
     with pytest.raises(InputError, match="is a folder; a file is needed"):
-        read_adjacency(tmp_path)
+        AdjacencyLists().read_ratings(tmp_path)
     with pytest.raises(InputError, match=r"r\.txt\.gz is damaged"):
         adjacency(tmp_path, gzip.compress(b"1 2 3\n" * 100)[:-9], "r.txt.gz")
 
@@ -682,13 +683,13 @@ def test_a_data_set_of_the_paper(kept: str, tmp_path: Path) -> None:
         write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
     source = {"named": "gowalla", "folder": str(tmp_path / "gowalla"), "zip": str(tmp_path / "mine.zip")}[kept]
     # Columns are for tables of one's own.
-    (train, test), items, origin, implicit = load_parts(source, tmp_path, ["train.txt", "test.txt"], Columns())
+    (train, test), items, origin, implicit = load(source, tmp_path, Table(), ["train.txt", "test.txt"])
     assert train.to_dict("list") == {"user": [0, 0, 0, 1, 2, 2], "item": [5, 6, 7, 5, 6, 7], "rating": [1.0] * 6}
     assert test.to_dict("list") == {"user": [0, 2, 2], "item": [8, 5, 8], "rating": [1.0] * 3}
     assert items is None
     assert implicit
     assert origin.endswith("(train.txt, test.txt)")
-    alone = load(source, tmp_path, Columns())
+    alone = load(source, tmp_path)
     assert_frame_equal(alone.ratings, train)
     assert alone.implicit
 
@@ -705,9 +706,9 @@ def test_the_files_of_a_data_set_of_the_paper(tmp_path: Path) -> None:
 def test_a_data_set_of_the_paper_that_is_not_there(name: str, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     words = rf"{name} is not in .*elsewhere; put the folder {name} of the paper's code \(https://github\.com/\S+\)"
-    for use in (load, lambda source, root, columns: load_parts(source, root, ["train.txt", "test.txt"], columns)):
+    for paths in ([], ["train.txt", "test.txt"]):
         with pytest.raises(InputError, match=words):
-            use(name, tmp_path / "elsewhere", Columns())
+            load(name, tmp_path / "elsewhere", None, paths)
     assert sources.fetch(name, tmp_path) is None  # type: ignore[func-returns-value]
     assert not (tmp_path / name).exists()
 
@@ -715,7 +716,7 @@ def test_a_data_set_of_the_paper_that_is_not_there(name: str, tmp_path: Path) ->
 def test_a_part_that_a_data_set_of_the_paper_does_not_have(tmp_path: Path) -> None:
     write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
     with pytest.raises(InputError, match=r"gowalla has no file val\.txt; it has test\.txt, train\.txt"):
-        load_parts("gowalla", tmp_path, ["train.txt", "val.txt"], None)
+        load("gowalla", tmp_path, None, ["train.txt", "val.txt"])
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -725,11 +726,11 @@ def test_a_table_without_ratings(columns: Columns, packed: bool, tmp_path: Path)
     text = "5,ann,good\n6,bob,\n" if columns.user == 1 else "item,user,rating\n5,ann,good\n6,bob,\n"
     path = tmp_path / ("r.csv.gz" if packed else "r.csv")
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    ratings, _, _, implicit = load(str(path), tmp_path, columns)
+    (ratings,), _, _, implicit = load(str(path), tmp_path, Table(columns))
     assert ratings.to_dict("list") == {"user": ["ann", "bob"], "item": [5, 6], "rating": [1.0, 1.0]}
     assert implicit
-    tables, _, _, implicit = load_parts(None, tmp_path, [str(path), str(path)], columns)
-    for table in tables:
+    parts, _, _, implicit = load(None, tmp_path, Table(columns), [str(path), str(path)])
+    for table in parts:
         assert_frame_equal(table, ratings)
     assert implicit
 

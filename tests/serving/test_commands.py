@@ -109,7 +109,8 @@ def test_titles_are_shown_as_they_are(
     """Whatever brackets and colons mean to who draws the table."""
     content = torch.load(trained["titled"], weights_only=True)
     titles = ["[red]Alert", "[/x] The End", "[bold] and [/bold]", ":star: Wars", "\\[i]"] * 4
-    content["RatingsDataModule"]["snapshot"]["titles"] = json.dumps([titles, ["[b]|[/c]"] * 20])
+    attributes = {"title": titles, "genres": ["[b]|[/c]"] * 20}
+    content["RatingsDataModule"]["snapshot"]["item_attributes"] = json.dumps(attributes)
     torch.save(content, tmp_path / "odd.ckpt")
     base = ["--ckpt_path", str(tmp_path / "odd.ckpt"), "--k", "5"]
     main(["recommend", *base, "--users", "2", "--exclude", "none", "--because", "1"])

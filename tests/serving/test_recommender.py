@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lgcn.__main__ import main
 from lgcn.checkpoints import import_modules
+from lgcn.data.attributes import Attributes
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.snapshot import Snapshot
 from lgcn.data.vocabulary import Vocabulary
@@ -93,9 +94,10 @@ def made(
         Vocabulary([f"{what}{number:03d}" for number in ids] if texts else ids)
         for what, ids in (("u", USER_IDS), ("i", ITEM_IDS))
     )
-    titles, genres = (TITLES, GENRES) if titled else (None, None)
+    attributes = Attributes({"title": TITLES, "genres": GENRES} if titled else {})
     columns = ["user", "item", None if implicit else "rating", None]
-    snapshot = Snapshot(users, items, titles, genres, train, others, min_rating, "made up", columns)
+    graphs = {"train": train, "others": others}
+    snapshot = Snapshot(users, items, attributes, graphs, min_rating, "made up", columns)
     recommender = Recommender(TrainedModel(model, dict(module.hparams), train), snapshot)
     vars(recommender)["given"] = USUAL | given
     return recommender
@@ -988,9 +990,9 @@ def test_the_times_of_new_ratings_count(mine: Path) -> None:
 def test_a_snapshot_made_before_training_does_not_lose_the_times() -> None:
     ratings = made_ratings().assign(seconds=1)
     data = RatingsDataModule(ratings, timestamp_column="seconds")
-    kept = ["time" in data.state_dict()["snapshot"]["train"]]  # nobody has asked for them
+    kept = ["time" in data.state_dict()["snapshot"]["graphs"]["train"]]  # nobody has asked for them
     data.ask(times=True)
-    kept += ["time" in data.state_dict()["snapshot"]["train"], data.snapshot.train.time is not None]
+    kept += ["time" in data.state_dict()["snapshot"]["graphs"]["train"], data.snapshot.train.time is not None]
     assert kept == [False, True, True]
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from lgcn.data.datamodule import EdgeChunks, Edges, TrainingSteps, UserChunks
+from lgcn.data.batches import EdgeChunks, Edges, TrainingSteps, UserChunks
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.factors import Factors
 from lgcn.training.module import LightGCNModule

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import R2Score
 
-from lgcn.data.datamodule import TrainingSteps
+from lgcn.data.batches import TrainingSteps
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import RankingBaseline, RatingBaseline
 from lgcn.evaluation.judges import judged_baselines

@@ -1,0 +1,177 @@
+"""Layouts: file formats of ratings. Each is one class that says how its files are recognised and read.
+
+A format of one's own is a subclass of :class:`Layout`, added to :data:`LAYOUTS` in the user's own file.
+"""
+
+import csv
+import re
+from itertools import chain, compress
+
+import numpy as np
+import pandas as pd
+
+from lgcn.data.canonical import Columns, as_ids, read_table
+from lgcn.data.tables import Place, byte_stream, readable
+from lgcn.errors import InputError
+
+
+class Layout:
+    """A file format of ratings.
+
+    A folder or zip is read by the first of :data:`LAYOUTS` whose file of ratings is in it, a single file by the one
+    that --data.format names. The cache does not know your code: give --data.cache null while you change it.
+
+    Attributes:
+        name: for --data.format.
+        ratings: name of the file of ratings in a folder or zip.
+        items: name of the file that describes the items; empty if there is none.
+        implicit: whether there are pairs only, and no ratings.
+    """
+
+    name: str
+    ratings: str
+    items: str = ""
+    implicit: bool = False
+
+    def read_ratings(self, path: Place) -> pd.DataFrame:
+        """The canonical table of one file; the functions of :mod:`lgcn.data.canonical` make one."""
+        raise NotImplementedError
+
+    def read_items(self, path: Place) -> pd.DataFrame:
+        """A row for each item: its raw id as ``item``, and other columns such as ``title`` and ``genres``."""
+        raise NotImplementedError
+
+    def advice(self, folder: Place) -> str | None:
+        """What to say to a user who reads ``ratings`` only."""
+        return None
+
+
+class Table(Layout):
+    """A CSV, TSV or Parquet file.
+
+    >>> Table(Columns("customer", "product", None)).implicit
+    True
+    """
+
+    name, ratings = "table", ""
+
+    def __init__(self, columns: Columns = Columns(), separator: str | None = None) -> None:  # noqa: B008  # a tuple
+        self.columns, self.separator, self.implicit = columns, separator, columns.rating is None
+
+    def read_ratings(self, path: Place) -> pd.DataFrame:
+        return read_table(path, self.columns, self.separator)
+
+
+class MovieLens(Layout):
+    """What MovieLens editions have in common. Each describes its files in its README, at
+    https://grouplens.org/datasets/movielens/; Harper and Konstan, "The MovieLens Datasets", 2015.
+    """
+
+    columns, separator = Columns(0, 1, 2, 3), "\t"
+
+    def read_ratings(self, path: Place) -> pd.DataFrame:
+        return read_table(path, self.columns, self.separator)
+
+    def read_items(self, path: Place) -> pd.DataFrame:
+        with path.open("rb") as file:
+            content = file.read()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:  # the editions before 2010 are Latin-1
+            text = content.decode("latin-1")
+        try:
+            # Not splitlines(), which also ends a line at \x85 and \u2028. Titles have these.
+            rows = self.movies([line for line in text.replace("\r\n", "\n").split("\n") if line])
+            items = np.array([int(row[0]) for row in rows], dtype=np.int64)
+            return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": [row[2] for row in rows]})
+        except (ValueError, IndexError, csv.Error) as error:
+            raise InputError(f"{path} is not a list of movies as MovieLens has them ({error})") from error
+
+    def movies(self, lines: list[str]) -> list[list[str]]:
+        """Id, title and genres (separated by |) of each movie, from the lines of its file."""
+        raise NotImplementedError
+
+
+class MovieLensCsv(MovieLens):
+    """ml-20m and later."""
+
+    name, ratings, items = "movielens-csv", "ratings.csv", "movies.csv"
+    columns, separator = Columns("userId", "movieId", "rating", "timestamp"), ","
+
+    def movies(self, lines: list[str]) -> list[list[str]]:
+        return list(csv.reader(lines))[1:]
+
+
+class MovieLensDat(MovieLens):
+    """ml-1m and ml-10m."""
+
+    name, ratings, items = "movielens-dat", "ratings.dat", "movies.dat"
+    separator = "::"
+
+    def movies(self, lines: list[str]) -> list[list[str]]:
+        return [line.split("::") for line in lines]
+
+
+class MovieLens100k(MovieLens):
+    """ml-100k, whose file of movies has a column of 0 and 1 for each genre."""
+
+    name, ratings, items = "movielens-100k", "u.data", "u.item"
+    genres = (
+        *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+        *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+    )
+
+    def movies(self, lines: list[str]) -> list[list[str]]:
+        rows = [line.split("|") for line in lines]
+        return [[*row[:2], "|".join(compress(self.genres, (flag == "1" for flag in row[5:])))] for row in rows]
+
+
+class AdjacencyLists(Layout):
+    """``user item item ...`` a line, with spaces or tabs between: the data sets of NGCF and LightGCN.
+
+    Every pair is given the rating 1. A user without items, in a line of one word, is left out.
+    """
+
+    name, ratings, implicit = "adjacency", "train.txt", True
+
+    def read_ratings(self, path: Place) -> pd.DataFrame:
+        with readable(path), byte_stream(path) as stream:
+            content = stream.read()
+        try:
+            text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
+            number = error.object.count(b"\n", 0, error.start) + 1
+            raise InputError(
+                f"{path}, line {number}: not UTF-8 text; adjacency lists are `user item item ...`"
+            ) from error
+        # Not split(), which also ends an id at a no-break space.
+        lines = [words for line in text.split("\n") if len(words := [*filter(None, re.split("[ \t]", line))]) > 1]
+        if not lines:
+            raise InputError(f"{path} has no pairs; adjacency lists are `user item item ...` a line")
+        users = pd.Series([words[0] for words in lines], dtype=object).repeat([len(words) - 1 for words in lines])
+        items = pd.Series(list(chain.from_iterable(words[1:] for words in lines)), dtype=object)
+        return pd.DataFrame({"user": as_ids(users.reset_index(drop=True)), "item": as_ids(items), "rating": 1.0})
+
+    def advice(self, folder: Place) -> str | None:
+        parts = "--data.split files --data.train_path train.txt --data.test_path test.txt"
+        known = (folder / "test.txt").exists()
+        return f"only train.txt is read, and split anew; for the parts as they are: {parts}" if known else None
+
+
+#: The formats of folders and zips. Put your own first if its file of ratings has the name of another one's.
+LAYOUTS: list[Layout] = [MovieLens100k(), MovieLensDat(), MovieLensCsv(), AdjacencyLists()]
+
+
+def layout_of_file(name: str, columns: Columns, separator: str | None = None) -> Layout:
+    """The layout that reads a single file; ``columns`` and ``separator`` are those of a table.
+
+    Raises:
+        InputError: there is no such --data.format.
+
+    >>> layout_of_file("adjacency", Columns()).implicit
+    True
+    """
+    known = {layout.name: layout for layout in [Table(columns, separator), *LAYOUTS]}
+    if name not in known:
+        raise InputError(f"--data.format must be one of {', '.join(known)} (got {name!r})")
+    return known[name]

@@ -1,0 +1,281 @@
+"""Tables: some columns of a CSV, TSV or Parquet file, and errors that name the line.
+
+A file may be inside a zip and is read from there. Nothing is extracted, so an archive cannot write anywhere.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+from rich.progress import wrap_file
+
+from lgcn.errors import InputError
+
+SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
+
+#: What reading a member of a broken zip, or a broken .gz, raises.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+
+#: A file or folder, on disk or inside a zip.
+Place = Path | zipfile.Path
+
+Column = int | str  # in this order, so that a 0 on the command line is a position
+
+
+def read_columns(
+    path: Place, wanted: Sequence[Column], separator: str | None = None, number: Column | None = None
+) -> pd.DataFrame:
+    """Read some columns of a table, as text except ``number``.
+
+    Args:
+        path: a CSV, TSV or Parquet file, possibly inside a zip; .gz is understood.
+        wanted: the columns' names, or their positions (from 0) in a file without a header line.
+        separator: between fields, one character or one that is repeated; None is a tab for .tsv and .tab, else a
+            comma.
+        number: the column to read as numbers.
+
+    Raises:
+        InputError: the file is missing, empty or malformed, or lacks a column.
+    """
+    with readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            return _read_parquet(path, wanted, number)
+        return _read_delimited(path, wanted, _separator(path, separator), number)
+
+
+def column_names(path: Place, separator: str | None = None) -> list[str]:
+    """The fields of a table's first line, or the names of a Parquet file's columns.
+
+    Raises:
+        InputError: the file is missing, empty or malformed.
+    """
+    with readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            with path.open("rb") as file:
+                return list(parquet.ParquetFile(file).schema_arrow.names)
+        return _first_row(path, _separator(path, separator))[1]
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def readable(path: Place) -> Iterator[None]:
+    """Turn what libraries raise about a file into an :class:`InputError` that names it."""
+    if not path.exists():
+        raise InputError(f"there is no file {path}" + nearest_file(path))
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a file is needed")
+    try:
+        yield
+    except (*DAMAGED, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def byte_stream(path: Place) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed, with a progress bar if there are many."""
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("rb"))
+        size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
+        if size >= SHOW_PROGRESS_FROM:
+            file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
+        yield gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file  # type: ignore[misc]
+
+
+def nearest_file(path: Place) -> str:
+    """For the end of a message: the file of nearly this name, if its folder has one."""
+    if not isinstance(path, Path) or not path.parent.is_dir():
+        return ""
+    nearest = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / nearest[0]}?" if nearest else ""
+
+
+def some(names: Sequence[str], most: int = 12) -> str:
+    """The first names, and how many more there are.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(map(str, names[:most])) or "nothing"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any]) -> None:
+    """Check that a table has the wanted columns, each once; ``table`` is its name in a message.
+
+    Raises:
+        InputError: it has not.
+    """
+    for column in wanted:
+        if column not in names:
+            # With quotes, so that ' item' shows its space.
+            raise InputError(
+                f"{table} has no column '{column}'; it has {some([repr(name) for name in names])}. Say which is which "
+                "with --data.user_column, --data.item_column, --data.rating_column and --data.timestamp_column "
+                "(positions from 0 if there is no header line)"
+                + ("" if len(names) > 1 else ", and how fields are separated with --data.separator")
+            )
+        if names.count(column) > 1:
+            raise InputError(f"{table} has {names.count(column)} columns named '{column}'; rename one")
+
+
+# -- Parquet ---------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
+    with path.open("rb") as file:
+        source = parquet.ParquetFile(file)
+        if positions := [column for column in wanted if not isinstance(column, str)]:
+            raise InputError(f"{path} has column names; give one instead of the position {positions[0]}")
+        check_columns(path, wanted, source.schema_arrow.names)
+        table = source.read(columns=list(wanted))
+    columns = {}
+    for name in wanted:
+        column = table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if name == number:
+            try:
+                column = pc.cast(column, pa.float64())
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{path}: the column '{name}' is not numeric ({error})") from error
+        columns[name] = column.to_pandas(integer_object_nulls=True)
+    return pd.DataFrame(columns)
+
+
+# -- CSV and TSV -----------------------------------------------------------------------------------------------
+
+
+def _separator(path: Place, given: str | None) -> str:
+    if given:
+        return given.replace("\\t", "\t")  # as a tab is typed in a shell
+    return "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+
+
+def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
+    has_header, step = isinstance(wanted[0], str), len(separator)
+    if separator != separator[0] * step or not separator.isascii() or separator[0] in '\r\n"':
+        raise InputError(
+            "--data.separator must be one plain character, repeated or not, and no quote or line end "
+            f"(got {separator!r})"
+        )
+    line, first = _first_row(path, separator)
+    names = first if has_header else [str(position) for position in range(len(first))]
+    check_columns(path, [str(column) for column in wanted], names)
+    # arrow splits at one character only: a separator of two has an empty column in its middle.
+    gaps = [[f"\0{place}-{i}" for i in range(step - 1)] for place in range(len(names))]
+    gaps[-1] = []
+    spread = [name for name, gap in zip(names, gaps, strict=True) for name in (name, *gap)]
+    types = {str(column): pa.float64() if column == number else pa.string() for column in wanted}
+    types |= {name: pa.null() for gap in gaps for name in gap}
+    try:
+        with byte_stream(path) as stream:
+            table = arrow_csv.read_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=line if has_header else 0),
+                parse_options=arrow_csv.ParseOptions(delimiter=separator[0], newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
+                ),
+            )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise _explained(path, wanted, names, separator, number, error) from error
+    return pd.DataFrame({column: table[str(column)].to_pandas() for column in wanted})
+
+
+def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
+    for line, row in _rows(path, separator):
+        if any(map(_not_utf8, row)):
+            raise _wrong_encoding(path, line, row)
+        return line, row
+    raise InputError(f"{path} is empty")
+
+
+def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row that is not empty. Slow: for first rows and for explaining errors."""
+    with path.open("rb") as raw:
+        binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="backslashreplace", newline="")
+        try:
+            if len(separator) > 1:
+                for line, content in enumerate(text, start=1):
+                    if row := content.rstrip("\r\n"):
+                        yield line, row.split(separator)
+            else:
+                reader = csv.reader(text, delimiter=separator)
+                for fields in reader:
+                    if fields:
+                        yield reader.line_num, fields
+        except csv.Error as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _explained(
+    path: Place, wanted: Sequence[Column], names: list[str], separator: str, number: Column | None, error: Exception
+) -> InputError:
+    """The error of the line that arrow could not read."""
+    has_header, place = isinstance(wanted[0], str), 0
+    positions = [names.index(str(column)) for column in wanted]
+    for place, (line, row) in enumerate(_rows(path, separator)):
+        if place == 0 and has_header:
+            continue
+        if len(row) != len(names):
+            return InputError(
+                f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}: "
+                f"{separator.join(row)[:80]!r}"
+            )
+        if len(separator) > 1 and any(separator[0] in field for field in row):
+            return InputError(
+                f"{path}, line {line}: a single {separator[0]!r} inside a field, where {separator!r} separates "
+                f"fields: {separator.join(row)[:80]!r}; use another separator"
+            )
+        needed = [row[position] for position in positions]
+        if any(map(_not_utf8, needed)):
+            return _wrong_encoding(path, line, needed)
+        if number is not None and not _is_number(value := row[names.index(str(number))].strip()):
+            hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
+            return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
+    if has_header and place == 0:
+        return InputError(f"{path} has a header line and nothing below it")
+    return InputError(f"{path} cannot be read: {error}")
+
+
+def _not_utf8(field: str) -> bool:
+    """Whether :func:`_rows` had to write a byte as \\x80 to \\xff."""
+    return "\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) is not None
+
+
+def _is_number(field: str) -> bool:
+    """Whether arrow reads it as a number or as missing. Python's float also takes 1_0 and other scripts' digits."""
+    try:
+        float(field or "nan")
+    except ValueError:
+        return False
+    return field.isascii() and "_" not in field
+
+
+def _wrong_encoding(path: Place, line: int, row: list[str]) -> InputError:
+    text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
+    return InputError(
+        f"{path}, line {line}: {text} is not UTF-8 text; convert the file, for example with `iconv -f latin1 -t utf-8`"
+    )

@@ -1,0 +1,55 @@
+"""Attributes: what is known of an item stands at the item's index."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lgcn.data.attributes import Attributes
+from lgcn.data.vocabulary import Vocabulary
+
+TABLE = pd.DataFrame(
+    {
+        "item": [9, 2, 30, 2],
+        "title": ["Nine", "Two", np.nan, "Two again"],
+        "genres": ["War", np.nan, "Drama", "-"],
+        "year": [1999, 2002, 2030, 1902],
+        "price": [9.5, np.nan, 3.25, 2.0],
+        "released": [*pd.to_datetime(["2009-09-09", "2002-02-02"]), pd.NaT, pd.Timestamp("1902-02-02")],
+    }
+)
+
+
+def test_titles_by_hand() -> None:
+    """Of an item that is there twice the first counts, of one without a title there is none, and order is the ids'."""
+    known = Attributes.of(TABLE[["item", "title", "genres"]], Vocabulary([30, 2, 4]))
+    assert known.columns == {"title": ["Two", None, None], "genres": [None, None, "Drama"]}
+    assert Attributes.of(None, Vocabulary([30, 2, 4])).columns == {}
+
+
+def test_numbers_stay_numbers_and_all_else_is_text() -> None:
+    known = Attributes.of(TABLE, Vocabulary([30, 2, 4])).columns
+    assert known["year"] == [2002, None, 2030]
+    assert [type(year) for year in known["year"]] == [int, type(None), int]
+    assert known["price"] == [None, None, 3.25]
+    assert known["released"] == ["2002-02-02 00:00:00", None, None]
+
+
+def test_columns_as_texts() -> None:
+    known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
+    assert known.texts("title") == ["Two", None, None]
+    assert known.texts("year") == ["2002", None, "2030"]
+    assert known.texts("author") is None
+
+
+@pytest.mark.parametrize("ids", [["30", "4", "2"], ["b", "a"]])
+def test_text_ids(ids: list[str]) -> None:
+    table = pd.DataFrame({"item": ids, "title": [f"title of {raw}" for raw in ids]})
+    vocabulary = Vocabulary(ids)
+    assert Attributes.of(table, vocabulary).columns["title"] == [f"title of {raw}" for raw in vocabulary]
+
+
+def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
+    before = TABLE.copy()
+    known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
+    assert Attributes.unpacked(known.packed()) == known
+    pd.testing.assert_frame_equal(TABLE, before)
