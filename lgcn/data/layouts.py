@@ -4,6 +4,7 @@ A format of one's own is a subclass of :class:`Layout`, added to :data:`LAYOUTS`
 """
 
 import csv
+import io
 import re
 from itertools import chain, compress
 
@@ -67,7 +68,7 @@ class MovieLens(Layout):
     https://grouplens.org/datasets/movielens/; Harper and Konstan, "The MovieLens Datasets", 2015.
     """
 
-    columns, separator = Columns(0, 1, 2, 3), "\t"
+    columns, separator, item_separator = Columns(0, 1, 2, 3), "::", "::"
 
     def read_ratings(self, path: Place) -> pd.DataFrame:
         return read_table(path, self.columns, self.separator)
@@ -80,16 +81,16 @@ class MovieLens(Layout):
         except UnicodeDecodeError:  # the editions before 2010 are Latin-1
             text = content.decode("latin-1")
         try:
-            # Not splitlines(), which also ends a line at \x85 and \u2028. Titles have these.
-            rows = self.movies([line for line in text.replace("\r\n", "\n").split("\n") if line])
+            rows = self.movies(text)
             items = np.array([int(row[0]) for row in rows], dtype=np.int64)
             return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": [row[2] for row in rows]})
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"{path} is not a list of movies as MovieLens has them ({error})") from error
 
-    def movies(self, lines: list[str]) -> list[list[str]]:
-        """Id, title and genres (separated by |) of each movie, from the lines of its file."""
-        raise NotImplementedError
+    def movies(self, text: str) -> list[list[str]]:
+        """Id, title and genres (separated by |) of each movie, from the text of the file."""
+        # Not splitlines(), which also ends a line at \x85 and \u2028. Titles have these.
+        return [line.split(self.item_separator) for line in text.replace("\r\n", "\n").split("\n") if line]
 
 
 class MovieLensCsv(MovieLens):
@@ -98,31 +99,28 @@ class MovieLensCsv(MovieLens):
     name, ratings, items = "movielens-csv", "ratings.csv", "movies.csv"
     columns, separator = Columns("userId", "movieId", "rating", "timestamp"), ","
 
-    def movies(self, lines: list[str]) -> list[list[str]]:
-        return list(csv.reader(lines))[1:]
+    def movies(self, text: str) -> list[list[str]]:
+        return [row for row in csv.reader(io.StringIO(text)) if row][1:]
 
 
 class MovieLensDat(MovieLens):
     """ml-1m and ml-10m."""
 
     name, ratings, items = "movielens-dat", "ratings.dat", "movies.dat"
-    separator = "::"
-
-    def movies(self, lines: list[str]) -> list[list[str]]:
-        return [line.split("::") for line in lines]
 
 
 class MovieLens100k(MovieLens):
     """ml-100k, whose file of movies has a column of 0 and 1 for each genre."""
 
     name, ratings, items = "movielens-100k", "u.data", "u.item"
+    separator, item_separator = "\t", "|"
     genres = (
         *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
         *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
     )
 
-    def movies(self, lines: list[str]) -> list[list[str]]:
-        rows = [line.split("|") for line in lines]
+    def movies(self, text: str) -> list[list[str]]:
+        rows = super().movies(text)
         return [[*row[:2], "|".join(compress(self.genres, (flag == "1" for flag in row[5:])))] for row in rows]
 
 
