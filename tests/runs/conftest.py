@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,10 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fit(tmp_path: Path, csv: Path) -> Callable[..., Path]:
-    """Train on the made-up ratings with these arguments more; the run's folder."""
+    """Train on the made-up ratings as `train` does; the run's folder."""
 
-    def run(*args: str, steps: int = 8, name: str = "made", source: Path = csv) -> Path:
-        return train(source, tmp_path / "runs", *args, steps=steps, name=name)
+    def run(*args: str, source: Path = csv, **given: Any) -> Path:
+        return train(source, tmp_path / "runs", *args, **given)
 
     return run
 

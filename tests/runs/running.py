@@ -40,10 +40,18 @@ def made_ratings(num_users: int = 30, num_items: int = 20, seed: int = 0) -> pd.
     return pd.DataFrame({"user": names, "item": item * 10, "rating": np.clip(np.round(taste * 2) / 2, 0.5, 5.0)})
 
 
-def train(source: Path, runs_dir: Path, *args: str, steps: int = 8, name: str = "made") -> Path:
-    """Train on a file of ratings; the run's folder."""
+def undrawn(args: list[str]) -> None:
+    """A command without the images of curves, which take a third of a short run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lgcn.runs.plots.save", lambda *_: None)
+        main(args)
+
+
+def train(source: Path, runs_dir: Path, *args: str, steps: int = 8, name: str = "made", drawing: bool = False) -> Path:
+    """Train on a file of ratings; the run's folder. Without ``drawing`` it has no images."""
     given = ["--data.source", str(source), *FAST, *DOT, "--trainer.max_steps", str(steps)]
-    main(["fit", *given, "--run_name", name, "--runs_dir", str(runs_dir), *args])
+    command = main if drawing else undrawn
+    command(["fit", *given, "--run_name", name, "--runs_dir", str(runs_dir), *args])
     return max((runs_dir / name).iterdir(), key=lambda path: path.stat().st_mtime)
 
 

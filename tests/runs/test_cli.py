@@ -36,6 +36,7 @@ def test_a_run_has_its_files_and_scalars(fit: Callable[..., Path]) -> None:
     run = fit(
         *("--trainer.callbacks+=LearningRateMonitor", "--optimizer=Adam", "--optimizer.lr=0.05"),
         *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5"),
+        drawing=True,
     )
     assert run.name == "version_0"
     for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "plots/loss.png", "plots/recall@20.png"):
@@ -56,7 +57,8 @@ def test_a_run_has_its_files_and_scalars(fit: Callable[..., Path]) -> None:
 
 def test_a_ranking_run_has_its_files_and_scalars(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(
-        *(*IMPLICIT, "--model.objective=Bpr", "--model.objective.batch_size=32", "--model.objective.num_negatives=2")
+        *(*IMPLICIT, "--model.objective=Bpr", "--model.objective.batch_size=32", "--model.objective.num_negatives=2"),
+        drawing=True,
     )
     for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (run / name).stat().st_size > 0, name

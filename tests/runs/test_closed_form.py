@@ -27,7 +27,7 @@ def spectral(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fit_leaves_both_checkpoints_and_its_results(
     fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = fit(*FITTED)
+    run = fit(*FITTED, drawing=True)
     for kind in ("best", "last"):
         content = checkpoint(run, kind)
         assert (content["global_step"], content["optimizer_states"], content["lr_schedulers"]) == (0, [], [])

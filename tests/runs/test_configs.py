@@ -13,6 +13,7 @@ import yaml
 
 from lgcn.__main__ import main
 from lgcn.runs import settings
+from tests.runs.running import undrawn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
@@ -103,7 +104,7 @@ def matches(printed: Any, written: Any) -> bool:
 
 def _learns(config: Path, runs: Path, *args: str) -> None:
     """A short run ends, and its training loss has fallen."""
-    main(["fit", "--config", str(config), "--runs_dir", str(runs), "--trainer.log_every_n_steps=1", *BRIEF, *args])
+    undrawn(["fit", "--config", str(config), "--runs_dir", str(runs), "--trainer.log_every_n_steps=1", *BRIEF, *args])
     loss = pd.read_csv(runs / config.stem / "version_0" / "metrics.csv")["train/loss"].dropna()
     assert len(loss) == 20
     assert loss.iloc[-1] < 0.98 * loss.iloc[0]

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from lgcn.__main__ import main
 from lgcn.training.module import LightGCNModule
 from tests.runs.running import (
     BPR,
@@ -25,6 +24,7 @@ from tests.runs.running import (
     path_of,
     refused,
     train,
+    undrawn,
 )
 
 # -- the same run ----------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def test_a_resumed_run_is_the_same_run(fit: Callable[..., Path], half: int, draw
     settings += ["--lr_scheduler.gamma=0.9", "--lr_interval=step", "--trainer.callbacks+=LearningRateMonitor"]
     straight = fit(*settings, steps=16, name="straight")
     fit(*settings, steps=half, name="halves")
-    main(
+    undrawn(
         ["fit", "--run_name=halves", "--runs_dir", str(tmp_path / "runs"), "--ckpt_path=last", "--trainer.max_steps=16"]
     )
     halves = straight.parent.parent / "halves" / "version_0"
@@ -73,7 +73,7 @@ def test_a_resumed_ranking_is_the_same_run(
     straight = fit(*IMPLICIT, *settings, *FAST_ADAM, steps=16, name="straight")
     fit(*IMPLICIT, *settings, *FAST_ADAM, steps=half, name="halves")
     where = ["--run_name=halves", "--runs_dir", str(tmp_path / "runs")]
-    main(["fit", *where, "--ckpt_path=last", "--trainer.max_steps=16"])
+    undrawn(["fit", *where, "--ckpt_path=last", "--trainer.max_steps=16"])
     halves = straight.parent.parent / "halves" / "version_0"
     once, twice = checkpoint(straight), checkpoint(halves)
     for part in ("state_dict", "optimizer_states", "global_step"):
@@ -97,7 +97,7 @@ def test_what_a_killed_run_wrote_past_its_checkpoint_is_written_once(run: Path) 
 
 def test_going_on_from_the_best_checkpoint_is_a_new_run(run: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    main(["fit", "--ckpt_path", path_of(run, "best"), "--trainer.max_steps=12"])
+    undrawn(["fit", "--ckpt_path", path_of(run, "best"), "--trainer.max_steps=12"])
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert checkpoint(run.parent / "version_1")["global_step"] == 12
 
@@ -132,7 +132,7 @@ def test_a_stopped_run_says_how_to_go_on(
     assert "stopped at step 6" in printed
     command = re.search(r"lgcn (fit --ckpt_path \S+)  \(from step 4\)", printed)
     assert command is not None
-    main(command.group(1).split())
+    undrawn(command.group(1).split())
     assert checkpoint(last.parent.parent)["global_step"] == 8
 
 
@@ -142,12 +142,12 @@ def test_going_on_after_early_stopping(fit: Callable[..., Path], capsys: pytest.
     run = fit("--optimizer=SGD", "--optimizer.lr=0", *stopping, "--trainer.callbacks.patience=2", steps=100)
     assert checkpoint(run)["global_step"] == 12
     assert "stopped early: 2 validations without a better val/rmse" in re.sub(r"\s+", " ", capsys.readouterr().out)
-    main(["fit", "--ckpt_path", path_of(run)])
+    undrawn(["fit", "--ckpt_path", path_of(run)])
     assert checkpoint(run)["global_step"] == 20
 
 
 def test_nothing_left_to_train(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    main(["fit", "--ckpt_path", path_of(run)])
+    undrawn(["fit", "--ckpt_path", path_of(run)])
     assert "at step 8 already" in caplog.text
 
 
@@ -156,7 +156,7 @@ def test_nothing_left_to_train(run: Path, caplog: pytest.LogCaptureFixture) -> N
 
 def resumed(run: Path, *args: str) -> dict[str, Any]:
     """The last checkpoint of a run of 8 steps, after 4 more."""
-    main(["fit", "--ckpt_path", path_of(run), "--trainer.max_steps=12", *args])
+    undrawn(["fit", "--ckpt_path", path_of(run), "--trainer.max_steps=12", *args])
     return checkpoint(run)
 
 
