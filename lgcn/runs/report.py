@@ -5,11 +5,10 @@ All of it is about the best checkpoint, read as a user reads it (:class:`lgcn.se
 """
 
 import base64
-import html
 import json
 import logging
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import lightning
 import lightning.pytorch as pl
 import torch
 import yaml
+from jinja2 import Environment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 USERS = 2000  # whose rankings are looked at for an image
 EXAMPLES = 3
+Table = tuple[list[str], Sequence[Sequence[object]]]  # headings and rows
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -131,24 +132,36 @@ def _found_by_popularity(recommender: Recommender, val: RatingGraph) -> Any:
 
 def write_report(run: Path, recommender: Recommender) -> Path:
     """Write report.html of what is in a run's folder. It needs no other file, and nothing from elsewhere."""
-    path = run / "report.html"
-    results = {part: _read(run / f"{part}_metrics.json") for part in ("fit", "test")}
-    content = {
-        "title": html.escape(f"{run.parent.name}, {run.name}"),
-        "facts": f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
-        f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        "results": _results(results["fit"], results["test"]),
-        "images": "".join(_image(image) for image in sorted((run / FOLDER).glob("*.png"), key=_image_order)),
-        "data": _data(recommender),
-        "examples": "".join(_examples(recommender)),
-        "settings": html.escape(_settings(run / "config.yaml")),
-    }
-    text = TEMPLATE.read_text(encoding="utf-8")
-    for name, part in content.items():
-        text = text.replace(f"<!-- {name} -->", part)
-    with replacing(path) as part_path:
-        part_path.write_text(text, encoding="utf-8")
-    return path
+    fit, test = (_read(run / f"{part}_metrics.json") for part in ("fit", "test"))
+    results = []
+    if fit:
+        after = f"validation, after step {fit['last']['step']:,}"
+        results.append(_beside(after, "val/", fit["last"], fit["baselines"]))
+    if test:
+        results.append(_beside("test", "test/", test, test["baselines"]))
+    facts = f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
+    facts += f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    images = sorted((run / FOLDER).glob("*.png"), key=_image_order)
+    text = (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .render(
+            title=f"{run.parent.name}, {run.name}",
+            facts=facts,
+            fit=fit,
+            test=test,
+            results=results,
+            images=[(image.stem, base64.b64encode(image.read_bytes()).decode()) for image in images],
+            data=_data(recommender),
+            ratings=_ratings(recommender),
+            users=list(_users(recommender)),
+            near=_near(recommender),
+            settings=_settings(run / "config.yaml"),
+        )
+    )
+    with replacing(run / "report.html") as part:
+        part.write_text(text, encoding="utf-8")
+    return run / "report.html"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -156,72 +169,44 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _results(fit: dict[str, Any], test: dict[str, Any]) -> str:
-    parts = []
-    if fit:
-        best, baselines = fit["best"], fit["baselines"]
-        parts.append(f"<p>Best {html.escape(best['metric'])}: <b>{best['value']:.4f}</b> at step {best['step']:,}.</p>")
-        parts.append(_against(f"validation, after step {fit['last']['step']:,}", fit["last"], baselines, "val/"))
-    if test:
-        parts.append(_against("test", test, test["baselines"], "test/"))
-    else:
-        parts.append("<p>Not tested yet: <code>lgcn test</code> adds the test part.</p>")
-    return "".join(parts)
-
-
-def _against(title: str, content: dict[str, Any], baselines: dict[str, dict[str, float]], start: str) -> str:
+def _beside(title: str, start: str, content: dict[str, Any], baselines: dict[str, dict[str, float]]) -> Table:
+    """The metrics whose names begin with ``start``, beside the baselines'."""
     model = {name: value for name, value in content.items() if name.startswith(start)}
-    return _table([title, "model", *baselines], Results(title, model, baselines).rows())
+    return [title, "model", *baselines], Results(title, model, baselines).rows()
 
 
 def _image_order(path: Path) -> tuple[bool, bool, str]:
-    """The loss comes first, then other curves, then what says something of the model at the end."""
+    """The loss comes first, then other curves, then what shows the model at the end."""
     return path.stem != "loss", "@" not in path.stem, path.stem
 
 
-def _image(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{content}">'
-
-
-def _data(recommender: Recommender) -> str:
-    snapshot = recommender.snapshot
-    train, others = snapshot.train, snapshot.others
+def _data(recommender: Recommender) -> list[tuple[str, str]]:
+    train, others = recommender.snapshot.train, recommender.snapshot.others
     density = len(train) / (train.num_users * train.num_items)
-    rows: list[tuple[str, str]] = [
-        ("source", snapshot.origin),
+    return [
+        ("source", recommender.snapshot.origin),
         ("users", f"{train.num_users:,}, of which {int((train.user_degree > 0).sum()):,} have training ratings"),
         ("items", f"{train.num_items:,}, of which {int((train.item_degree > 0).sum()):,} have training ratings"),
         ("training ratings", f"{len(train):,}, {density:.3%} of all pairs"),
         ("other ratings (validation, test, left out)", f"{len(others):,}"),
         ("median training ratings", f"{train.user_degree.median():,} a user, {train.item_degree.median():,} an item"),
     ]
-    said = _table(["", ""], rows)
-    values, counts = train.rating.unique(return_counts=True)  # type: ignore[no-untyped-call]  # torch's
-    if 1 < len(values) <= 20:
-        most = int(counts.max())
-        lines = "".join(
-            f'<tr><td>{value:g}</td><td class="bar"><span style="width:{100 * count / most:.1f}%"></span></td>'
-            f"<td>{count:,}</td></tr>"
-            for value, count in zip(values.tolist(), counts.tolist(), strict=True)
-        )
-        head = "<tr><th>rating</th><th></th><th>training ratings</th></tr>"
-        said += f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
-    return said
 
 
-def _examples(recommender: Recommender) -> Iterable[str]:
-    """Users of about the median number of ratings and what they are recommended; the neighbours of popular items."""
-    snapshot = recommender.snapshot
-    degree = snapshot.train.user_degree
-    near = (degree - degree[degree > 0].median()).abs().argsort(stable=True)[:EXAMPLES].tolist()
-    for row in near:
+def _ratings(recommender: Recommender) -> list[tuple[str, str, str]]:
+    """Each rating, how often it is given, and that as a share of the most frequent one's, in percent."""
+    values, counts = recommender.snapshot.train.rating.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    if not 1 < len(values) <= 20:
+        return []
+    shares = 100 * counts / counts.max()
+    rows = zip(values.tolist(), counts.tolist(), shares.tolist(), strict=True)
+    return [(f"{value:g}", f"{count:,}", f"{share:.1f}") for value, count, share in rows]
+
+
+def _users(recommender: Recommender) -> Iterable[tuple[Any, list[Table]]]:
+    """Users of about the median number of ratings: what they have rated, and what they are recommended."""
+    implicit, degree = recommender.snapshot.implicit, recommender.snapshot.train.user_degree
+    for row in (degree - degree[degree > 0].median()).abs().argsort(stable=True)[:EXAMPLES].tolist():
         user = recommender.user_ids[row]
         liked = [(recommender.title(place), f"{rating:g}") for place, rating in recommender.rated(row, 10)]
         ((_, ones),) = recommender.each([user], min(10, len(recommender.item_ids)), because=2)
@@ -230,23 +215,25 @@ def _examples(recommender: Recommender) -> Iterable[str]:
                 one.title or one.item,
                 (one.genres or "").replace("|", ", "),
                 f"{one.score:.3f}" if one.rating is None else f"{one.rating:.2f}",
-                "; ".join(reason.words(snapshot.implicit) for reason in one.because.ratings) if one.because else "",
+                "; ".join(reason.words(implicit) for reason in one.because.ratings) if one.because else "",
             )
             for one in ones
         ]
-        yield f"<h3>User {html.escape(str(user))}</h3><div class='pair'>"
-        yield _table(["has chosen" if snapshot.implicit else "has rated", "" if snapshot.implicit else "rating"], liked)
-        yield _table(["is recommended", "", "score" if recommender.ranks else "rating", "most of all because of"], rows)
-        yield "</div>"
-    if recommender.model.known.factors.item.shape[1]:
-        popular = recommender.model.graph.item_degree.argsort(descending=True, stable=True)[:5].tolist()
-        titles = {recommender.item_ids[place]: recommender.title(place) for place in popular}
-        near_items = recommender.similar(titles, min(5, len(recommender.item_ids) - 1))
-        rows_of: dict[Any, list[str]] = {}
-        for one in near_items.to_dict("records"):
-            rows_of.setdefault(one["item"], []).append(str(one.get("title") or one["similar"]))
-        yield "<h3>Nearest items</h3>"
-        yield _table(["to", "are"], [(titles[item], "; ".join(near_to)) for item, near_to in rows_of.items()])
+        heading = ["is recommended", "", "score" if recommender.ranks else "rating", "most of all because of"]
+        yield user, [(["has chosen", ""] if implicit else ["has rated", "rating"], liked), (heading, rows)]
+
+
+def _near(recommender: Recommender) -> list[tuple[str, str]]:
+    """The items with the most ratings, and those nearest to them."""
+    if not recommender.model.known.factors.item.shape[1]:
+        return []
+    popular = recommender.model.graph.item_degree.argsort(descending=True, stable=True)[:5].tolist()
+    titles = {recommender.item_ids[place]: recommender.title(place) for place in popular}
+    table = recommender.similar(titles, min(5, len(recommender.item_ids) - 1))
+    near: dict[Any, list[str]] = {}
+    for one in table.to_dict("records"):
+        near.setdefault(one["item"], []).append(str(one.get("title") or one["similar"]))
+    return [(titles[item], "; ".join(others)) for item, others in near.items()]
 
 
 def _settings(path: Path) -> str:
@@ -257,5 +244,4 @@ def _settings(path: Path) -> str:
             return content
         return {name: kept for name, value in content.items() if (kept := given(value)) not in (None, {})}
 
-    content = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return yaml.safe_dump(given(content), sort_keys=False)
+    return yaml.safe_dump(given(yaml.safe_load(path.read_text())), sort_keys=False) if path.is_file() else ""
