@@ -25,17 +25,16 @@ class EdgeChunks:
     [2, 2, 1]
     """
 
-    def __init__(self, edges: Edges, size: int, first: int = 0, last: int | None = None) -> None:
+    def __init__(self, edges: Edges, size: int) -> None:
         self.edges, self.size = edges, size
-        self.first, self.last = first, len(edges.user) if last is None else last
 
     def __len__(self) -> int:
-        return -(-(self.last - self.first) // self.size)
+        return -(-len(self.edges.user) // self.size)
 
     def __iter__(self) -> Iterator[Edges]:
-        for start in range(self.first, self.last, self.size):
-            chunk = slice(start, min(start + self.size, self.last))
-            user, item, rating = self.edges
+        user, item, rating = self.edges
+        for start in range(0, len(user), self.size):
+            chunk = slice(start, start + self.size)
             yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
 
 
@@ -59,8 +58,7 @@ class UserChunks:
 class TrainingSteps:
     """The numbers of an epoch's training steps. The step itself draws what it trains on.
 
-    A step depends on its number and the seed only, so there is no state to keep. Lightning calls the two methods
-    when a run is resumed within an epoch.
+    There is no state to keep, which is what the two methods tell Lightning when a run is resumed within an epoch.
 
     >>> list(TrainingSteps(3))
     [0, 1, 2]

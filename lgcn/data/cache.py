@@ -1,7 +1,7 @@
 """A cache of split ratings, so that a large source is read once.
 
-An entry is named by a SHA-256 of the source's content and of every setting that decides what becomes of it, so a
-changed file, or another split, is another entry. The least recently used entries make room for new ones.
+An entry is named by a SHA-256 of the source's content and of every setting that decides what becomes of it: a
+changed file or another split is another entry. The least recently used entries make room for new ones.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from lgcn.files import replacing
 
 log = logging.getLogger(__name__)
 
-LARGE = 20_000_000  # bytes; a smaller source is read in less time than it takes to say so
+LARGE = 20_000_000  # bytes; a smaller source is read fast enough
 ENTRIES = 5  # that are kept
-FORMAT = 3  # of an entry; raise it when what is kept, or how ratings are read or split, changes
+FORMAT = 4  # of an entry; raise it when its content changes, or how ratings are read or split
 
 
 def default_folder() -> Path:
@@ -32,12 +32,17 @@ def default_folder() -> Path:
 
 
 class Cache:
-    """One entry, there already or not.
+    """One entry, whether it exists or not.
 
     Args:
-        folder: where entries are.
-        files: the source's, all of them.
+        folder: of all entries.
+        files: all files of the source.
         settings: what else decides the entry's content; anything with a stable ``repr``.
+
+    >>> from tempfile import mkdtemp
+    >>> entry = Cache(Path(mkdtemp()), [], {"seed": 1})
+    >>> entry.save({"number": 5}), entry.load()
+    (None, {'number': 5})
     """
 
     def __init__(self, folder: Path, files: Iterable[Path], settings: Any) -> None:
@@ -56,7 +61,7 @@ class Cache:
         return [(found.st_size, found.st_mtime_ns) for found in map(Path.stat, self.files)]
 
     def load(self) -> dict[str, Any] | None:
-        """The entry's content: tensors, numbers, texts, and lists and dicts of them. None if there is none."""
+        """The entry's content: tensors, numbers, texts, lists and dicts. None if there is no such entry."""
         if not self.path.is_file():
             return None
         try:
@@ -64,13 +69,13 @@ class Cache:
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
             log.warning("%s cannot be read; the source is read instead", self.path)
             return None
-        with suppress(OSError):  # somebody else's cache may be read, too
+        with suppress(OSError):  # a folder that cannot be written to can be read
             self.path.touch()
-        log.info("read from the cache, %s (--data.cache null does without)", self.path)
+        log.info("read from the cache, %s (--data.cache null reads the source)", self.path)
         return content
 
     def save(self, content: dict[str, Any]) -> None:
-        """Keep the entry, and no more than ENTRIES of them; a full disk is no reason to stop."""
+        """Keep the entry, and the ENTRIES newest only. A full disk is a warning."""
         try:
             if self._state() != self._as_hashed:
                 log.warning("nothing was kept in the cache: the source changed while it was read")
@@ -80,7 +85,7 @@ class Cache:
             entries = sorted(self.path.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)
             for path in entries[:-ENTRIES]:
                 path.unlink()
-        except (OSError, RuntimeError) as error:  # torch says the second of a full disk
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if the disk is full
             log.warning("nothing was kept in the cache: %s", error)
         else:
             log.info("kept in the cache for the next start, %s", self.path)

@@ -36,26 +36,14 @@ class Columns(NamedTuple):
 def read_table(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
     """Read one file of ratings into the canonical table.
 
-    Rows without a user, an item or a finite rating are left out and counted in a warning.
-
-    Args:
-        path: CSV, TSV or Parquet, possibly inside a zip; .gz is understood.
-        columns: which column is what.
-        separator: as for :func:`lgcn.data.tables.read_columns`.
-
-    Raises:
-        InputError: the file is missing, empty or malformed, or lacks a column.
+    Rows without a user, an item or a finite rating are left out and counted in a warning. For files, separators and
+    errors see :func:`lgcn.data.tables.read_columns`.
     """
     return _canonical(read_columns(path, columns.given, separator, number=columns.rating), columns, str(path))
 
 
 def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame") -> pd.DataFrame:
-    """The canonical table of a DataFrame. The DataFrame itself does not change.
-
-    Args:
-        frame: a row for each rating.
-        columns: which column is what.
-        name: what messages call it.
+    """The canonical table of a DataFrame, which does not change and which messages call ``name``.
 
     Raises:
         InputError: it is empty, lacks a column, or has a rating that is not a number.
@@ -82,11 +70,7 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
 
 
 def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
-    """Read users and items only, as columns ``user`` and ``item``; missing ids stay missing.
-
-    Raises:
-        InputError: as for :func:`read_table`.
-    """
+    """Read users and items only, as columns ``user`` and ``item``; missing ids stay missing."""
     read = read_columns(path, columns.given[:2], separator)
     if read.empty:
         raise InputError(f"{path} has no pairs")
@@ -178,7 +162,8 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
             )
         return pd.Series(numbers.astype(np.int64))
     try:
-        dates = pd.to_datetime(column, format="ISO8601", utc=True)
+        texts = column.astype(str) if column.dtype == object else column
+        dates = pd.to_datetime(texts, format="ISO8601", utc=True)
     except (ValueError, TypeError) as error:
         reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
         raise InputError(

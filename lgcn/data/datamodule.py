@@ -56,8 +56,7 @@ class RatingsDataModule(pl.LightningDataModule):
         source: ``sample``, a MovieLens edition (``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``,
             ``ml-32m``, ``ml-latest``, ``ml-latest-small``), a data set of the paper (``gowalla``, ``yelp2018``,
             ``amazon-book``), or a path to a CSV, TSV or Parquet file, or to a folder or zip laid out as these are.
-            From Python also a DataFrame, which does not change.
-            Null if the parts are files of their own.
+            From Python also a DataFrame, which does not change. Null if the parts are files of their own.
         root: where archives are kept and downloaded to. Null is the environment variable LGCN_DATA, else ``data``.
         mirror: where named datasets are downloaded from.
         user_column: name of the column of user ids, or its position from 0 if the file has no header line.
@@ -82,8 +81,7 @@ class RatingsDataModule(pl.LightningDataModule):
             shows the model what it will be asked. ``split`` is the notebook's way and there to compare with it.
         add_self_loops: whether each node is its own neighbour in the propagation.
         seed: of the random split. The notebook's is 1.
-        steps_per_epoch: training steps between validations. Each step is over the whole training graph, unless
-            there is a --model.batch_size.
+        steps_per_epoch: training steps between validations.
         threshold: from which rating on a pair is positive: relevant, and for objectives that rank, to be found. Of
             data without ratings every pair is.
         eval_batch_size: how many rated pairs are predicted at a time outside training.
@@ -148,12 +146,7 @@ class RatingsDataModule(pl.LightningDataModule):
         self._whole: Snapshot | None = None
 
     def ask(self, by_users: bool = False, times: bool = False) -> None:
-        """Say what a model needs. The module does so before it is trained or judged.
-
-        Args:
-            by_users: whether held-out batches are users, for rankings, or rated pairs.
-            times: whether a checkpoint keeps when the training ratings were given.
-        """
+        """Say what a model needs: held-out batches of users instead of rated pairs, times in its checkpoints."""
         self._by_users, self._keeps_times = by_users, times
         for made_earlier in ("snapshot", "_packed"):
             vars(self).pop(made_earlier, None)
@@ -221,11 +214,7 @@ class RatingsDataModule(pl.LightningDataModule):
         sources.fetch(self.hparams["source"], self._root, self.hparams["mirror"])
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the source, number users and items, split, and build the graphs; once, whatever the stage.
-
-        Raises:
-            InputError: the source cannot be used; the message says why.
-        """
+        """Read and split the source, once, whatever the stage. An InputError says why it cannot be used."""
         if self._whole is not None:
             return
         cache = self._cache()
@@ -277,8 +266,7 @@ class RatingsDataModule(pl.LightningDataModule):
         if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
             return None
         folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
-        formats = [layout.name for layout in LAYOUTS]
-        return Cache(folder, files, [formats, *((name, given[name]) for name in DECISIVE)])
+        return Cache(folder, files, [[layout.name for layout in LAYOUTS], *(given[name] for name in DECISIVE)])
 
     def _read(self) -> RatingTable:
         given = self.hparams
@@ -351,9 +339,8 @@ class RatingsDataModule(pl.LightningDataModule):
         if "val" not in self._paths:
             fraction = self.hparams["val_fraction"]
             if not 0 < fraction < 1:
-                raise InputError(
-                    f"--data.val_fraction must be between 0 and 1 (got {fraction}), or give --data.val_path"
-                )
+                way_out = "or give --data.val_path"
+                raise InputError(f"--data.val_fraction must be between 0 and 1 (got {fraction}), {way_out}")
             train, val = splits.divide(train, fraction, self.hparams["seed"])
         return Split(train, val, test)
 
@@ -380,8 +367,8 @@ class RatingsDataModule(pl.LightningDataModule):
             users = graph.user_degree.nonzero()[:, 0]
             return UserChunks(users[rank::processes], users_at_a_time(self.num_items))
         first, last = (len(graph) * process // processes for process in (rank, rank + 1))
-        edges = Edges(graph.user, graph.item, graph.rating)
-        return EdgeChunks(edges, self.hparams["eval_batch_size"], first, last)
+        edges = Edges(graph.user[first:last], graph.item[first:last], graph.rating[first:last])
+        return EdgeChunks(edges, self.hparams["eval_batch_size"])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move pairs to the device of the model. The number of a training step is not searched for tensors."""
@@ -418,12 +405,10 @@ class RatingsDataModule(pl.LightningDataModule):
             pattern = train.pattern
             train = replace(train, time=None)
             vars(train)["pattern"] = pattern  # made once for both
-        others = [data.graphs[name] for name in ("val", "test", "left_out")]
-        edges: dict[str, Any] = {
-            name: torch.cat([getattr(graph, name) for graph in others]) for name in ("user", "item", "rating")
-        }
+        parts = [data.graphs[name] for name in ("val", "test", "left_out")]
+        user, item, rating = (torch.cat([getattr(part, name) for part in parts]) for name in ("user", "item", "rating"))
         kind = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}
-        return replace(data, graphs={"train": train, "others": RatingGraph.from_edges(**edges, **kind)})
+        return replace(data, graphs={"train": train, "others": RatingGraph.from_edges(user, item, rating, **kind)})
 
     @cached_property
     def _packed(self) -> Packed:
@@ -433,11 +418,7 @@ class RatingsDataModule(pl.LightningDataModule):
         return {"fingerprint": self.fingerprint, "snapshot": self._packed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained on these training ratings.
-
-        Raises:
-            InputError: it was not.
-        """
+        """Raise an InputError if a checkpoint was trained on other users, items or training ratings."""
         if state_dict["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "

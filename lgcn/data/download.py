@@ -1,4 +1,4 @@
-"""Downloads: to a temporary name, verified, then renamed, so that a file under its own name is whole."""
+"""Downloads: to a temporary name, verified, then renamed. A file under its own name is whole."""
 
 import hashlib
 import http.client
@@ -17,27 +17,23 @@ from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 4  # a cut connection is taken up where it broke, this many times in all
+ATTEMPTS = 4  # each goes on where the connection broke
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20  # bytes
 
 
-def download_archive(url: str, path: Path, md5: str | None = None) -> Path:
+def download_archive(url: str, path: Path, md5: str | None = None) -> None:
     """Download a zip archive and verify it: length, checksum, and every member's CRC.
 
     A partial download is kept as ``<path>.part`` and continued by the next call.
 
     Args:
-        url: where it is.
-        path: where to put it. Its folder is made if need be.
-        md5: the archive's checksum. If None, ``<url>.md5`` is asked for, and its absence accepted.
-
-    Returns:
-        ``path``.
+        url: where the archive is.
+        path: where to put it. Its folder is made where there is none.
+        md5: the archive's checksum. None is the one published as ``<url>.md5``, if there is one.
 
     Raises:
-        InputError: it cannot be fetched, is not what it should be, or cannot be written; nothing is left under
-            ``path``.
+        InputError: it cannot be fetched or written, or is not what it should be. ``path`` is not there then.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -57,32 +53,23 @@ def download_archive(url: str, path: Path, md5: str | None = None) -> Path:
         raise
     part.replace(path)
     log.info("saved %s (%s bytes)", path, f"{path.stat().st_size:,}")
-    return path
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Write ``url`` to ``part``, continuing what is there.
-
-    Raises:
-        OSError: no attempt got to the end.
-    """
+    """Write ``url`` to ``part``, continuing what is there; an OSError if no attempt reaches the end."""
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task(url.rsplit("/", 1)[-1], total=None)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 _fetch_once(url, part, lambda done, total: progress.update(task, completed=done, total=total))
-            except urllib.error.HTTPError as error:
-                if error.code == 416 and part.exists():  # what is there does not fit what the server has
-                    part.unlink()
-                elif error.code < 500:
-                    raise
-                if attempt == ATTEMPTS:
-                    raise
-            except (OSError, http.client.HTTPException) as error:
-                if attempt == ATTEMPTS:
-                    raise error if isinstance(error, OSError) else OSError(_reason(error)) from error
-            else:
                 return
+            except (OSError, http.client.HTTPException) as error:
+                status = error.code if isinstance(error, urllib.error.HTTPError) else 500
+                if status == 416 and part.exists():  # the server's file is not the one that is continued
+                    part.unlink()
+                    status = 500
+                if status < 500 or attempt == ATTEMPTS:
+                    raise OSError(_reason(error)) from error
             log.warning("%s broke off; attempt %d of %d", url, attempt + 1, ATTEMPTS)
 
 

@@ -63,11 +63,12 @@ class Table(Layout):
         return read_table(path, self.columns, self.separator)
 
 
-class MovieLens(Layout):
-    """What MovieLens editions have in common. Each describes its files in its README, at
-    https://grouplens.org/datasets/movielens/; Harper and Konstan, "The MovieLens Datasets", 2015.
+class MovieLensDat(Layout):
+    """ml-1m and ml-10m. The README of each edition at https://grouplens.org/datasets/movielens/ describes its files;
+    Harper and Konstan, "The MovieLens Datasets", 2015.
     """
 
+    name, ratings, items = "movielens-dat", "ratings.dat", "movies.dat"
     columns, separator, item_separator = Columns(0, 1, 2, 3), "::", "::"
 
     def read_ratings(self, path: Place) -> pd.DataFrame:
@@ -93,7 +94,7 @@ class MovieLens(Layout):
         return [line.split(self.item_separator) for line in text.replace("\r\n", "\n").split("\n") if line]
 
 
-class MovieLensCsv(MovieLens):
+class MovieLensCsv(MovieLensDat):
     """ml-20m and later."""
 
     name, ratings, items = "movielens-csv", "ratings.csv", "movies.csv"
@@ -103,13 +104,7 @@ class MovieLensCsv(MovieLens):
         return [row for row in csv.reader(io.StringIO(text)) if row][1:]
 
 
-class MovieLensDat(MovieLens):
-    """ml-1m and ml-10m."""
-
-    name, ratings, items = "movielens-dat", "ratings.dat", "movies.dat"
-
-
-class MovieLens100k(MovieLens):
+class MovieLens100k(MovieLensDat):
     """ml-100k, whose file of movies has a column of 0 and 1 for each genre."""
 
     name, ratings, items = "movielens-100k", "u.data", "u.item"

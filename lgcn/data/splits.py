@@ -22,11 +22,7 @@ class Split:
     test: Rows
 
     def checked(self, how: str) -> "Split":
-        """The split itself, if no part is empty.
-
-        Raises:
-            InputError: a part is empty; ``how`` says what made it.
-        """
+        """The split itself. An InputError if a part is empty; ``how`` says what made the split."""
         for name, rows in (("train", self.train), ("val", self.val), ("test", self.test)):
             if len(rows) == 0:
                 sizes = " / ".join(str(len(part)) for part in astuple(self))
@@ -38,9 +34,13 @@ class Split:
 
 
 def random_split(num_rows: int, val_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 1) -> Split:
-    """Split at random, as the notebook does: hold out val + test together, then divide what was held out.
+    """Split at random, as the notebook does: hold out validation and test together, then divide what was held out.
 
     With the default fractions and seed these are the notebook's rows, in its order.
+
+    >>> split = random_split(10)
+    >>> [len(part) for part in (split.train, split.val, split.test)]
+    [8, 1, 1]
     """
     held_out_fraction = val_fraction + test_fraction
     _check_fractions(val_fraction, test_fraction)
@@ -50,7 +50,7 @@ def random_split(num_rows: int, val_fraction: float = 0.1, test_fraction: float 
 
 
 def divide(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """scikit-learn's ``train_test_split``, but where that would refuse to leave a part empty, the first is empty."""
+    """scikit-learn's ``train_test_split``. Where that would refuse to leave the first part empty, it is empty."""
     if math.ceil(len(rows) * fraction) >= len(rows):
         return rows[:0], rows
     kept, drawn = train_test_split(rows, test_size=fraction, random_state=seed)
@@ -60,8 +60,11 @@ def divide(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
 def temporal_split(timestamp: "pd.Series[Any]", val_fraction: float = 0.1, test_fraction: float = 0.1) -> Split:
     """Split at two moments: train is before the first, test from the second on.
 
-    The moments are the timestamps at the rows where the fractions fall; rows of the same moment stay together, so
-    the parts may be a little larger or smaller than asked.
+    The moments are the times of the rows where the fractions fall. Rows of the same moment stay together, so the parts
+    may be a little larger or smaller than asked.
+
+    >>> temporal_split(pd.Series(range(10))).test.tolist()
+    [9]
     """
     _check_fractions(val_fraction, test_fraction)
     times, rows = timestamp.to_numpy(), np.arange(len(timestamp))
@@ -77,8 +80,11 @@ def temporal_split(timestamp: "pd.Series[Any]", val_fraction: float = 0.1, test_
 def leave_last_out_split(user: "pd.Series[Any]", timestamp: "pd.Series[Any] | None" = None) -> Split:
     """Each user's last rating is for test, the one before for validation, the rest for training.
 
-    By time where there are timestamps (equal ones in the order of rows), else by the order of rows. A user with
-    fewer than three ratings has them all in training.
+    The order is by time where there are times (equal ones in the order of rows), else that of rows. A user with fewer
+    than three ratings has them all in training.
+
+    >>> leave_last_out_split(pd.Series(["Ana", "Ben", "Ana", "Ana"])).test.tolist()
+    [3]
     """
     table = pd.DataFrame({"user": user.to_numpy()})
     if timestamp is not None:

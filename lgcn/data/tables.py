@@ -57,11 +57,7 @@ def read_columns(
 
 
 def column_names(path: Place, separator: str | None = None) -> list[str]:
-    """The fields of a table's first line, or the names of a Parquet file's columns.
-
-    Raises:
-        InputError: the file is missing, empty or malformed.
-    """
+    """The fields of a table's first line, or the names of a Parquet file's columns."""
     with readable(path):
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
@@ -69,12 +65,9 @@ def column_names(path: Place, separator: str | None = None) -> list[str]:
         return _first_row(path, _separator(path, separator))[1]
 
 
-# -- files -----------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def readable(path: Place) -> Iterator[None]:
-    """Turn what libraries raise about a file into an :class:`InputError` that names it."""
+    """Turn every error about a file into an InputError that names it."""
     if not path.exists():
         raise InputError(f"there is no file {path}" + nearest_file(path))
     if path.is_dir():
@@ -119,11 +112,7 @@ def some(names: Sequence[str], most: int = 12) -> str:
 
 
 def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any]) -> None:
-    """Check that a table has the wanted columns, each once; ``table`` is its name in a message.
-
-    Raises:
-        InputError: it has not.
-    """
+    """Raise an InputError if a table, called ``table`` in it, does not have each wanted column once."""
     for column in wanted:
         if column not in names:
             # With quotes, so that ' item' shows its space.
@@ -135,9 +124,6 @@ def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any])
             )
         if names.count(column) > 1:
             raise InputError(f"{table} has {names.count(column)} columns named '{column}'; rename one")
-
-
-# -- Parquet ---------------------------------------------------------------------------------------------------
 
 
 def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
@@ -163,9 +149,6 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
     return pd.DataFrame(columns)
 
 
-# -- CSV and TSV -----------------------------------------------------------------------------------------------
-
-
 def _separator(path: Place, given: str | None) -> str:
     if given:
         return given.replace("\\t", "\t")  # as a tab is typed in a shell
@@ -182,7 +165,7 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
     line, first = _first_row(path, separator)
     names = first if has_header else [str(position) for position in range(len(first))]
     check_columns(path, [str(column) for column in wanted], names)
-    # arrow splits at one character only: a separator of two has an empty column in its middle.
+    # arrow separates by one character: a separator of two has an empty column in its middle.
     gaps = [[f"\0{place}-{i}" for i in range(step - 1)] for place in range(len(names))]
     gaps[-1] = []
     spread = [name for name, gap in zip(names, gaps, strict=True) for name in (name, *gap)]
@@ -205,8 +188,7 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
 
 def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
     for line, row in _rows(path, separator):
-        if any(map(_not_utf8, row)):
-            raise _wrong_encoding(path, line, row)
+        _check_encoding(path, line, row)
         return line, row
     raise InputError(f"{path} is empty")
 
@@ -250,19 +232,13 @@ def _explained(
                 f"fields: {separator.join(row)[:80]!r}; use another separator"
             )
         needed = [row[position] for position in positions]
-        if any(map(_not_utf8, needed)):
-            return _wrong_encoding(path, line, needed)
+        _check_encoding(path, line, needed)
         if number is not None and not _is_number(value := row[names.index(str(number))].strip()):
             hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
             return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
     if has_header and place == 0:
         return InputError(f"{path} has a header line and nothing below it")
     return InputError(f"{path} cannot be read: {error}")
-
-
-def _not_utf8(field: str) -> bool:
-    """Whether :func:`_rows` had to write a byte as \\x80 to \\xff."""
-    return "\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) is not None
 
 
 def _is_number(field: str) -> bool:
@@ -274,8 +250,11 @@ def _is_number(field: str) -> bool:
     return field.isascii() and "_" not in field
 
 
-def _wrong_encoding(path: Place, line: int, row: list[str]) -> InputError:
-    text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
-    return InputError(
-        f"{path}, line {line}: {text} is not UTF-8 text; convert the file, for example with `iconv -f latin1 -t utf-8`"
-    )
+def _check_encoding(path: Place, line: int, row: list[str]) -> None:
+    """Raise an InputError if :func:`_rows` had to write a byte of the row as \\x80 to \\xff."""
+    if any("\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) for field in row):
+        text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
+        raise InputError(
+            f"{path}, line {line}: {text} is not UTF-8 text; convert the file, for example with "
+            "`iconv -f latin1 -t utf-8`"
+        )

@@ -19,17 +19,22 @@ def _are_numbers(ids: Any) -> bool:
 
 
 class Vocabulary:
-    """An immutable, sorted list of raw ids; an id's index is its place in the list.
+    """An immutable, sorted list of raw ids. The index of an id is its place in the list.
 
-    For integers and strings this is scikit-learn's ``LabelEncoder``, which the notebook uses, with a way to ask for
-    ids that are not there.
+    For integers and texts this is scikit-learn's ``LabelEncoder``, which the notebook uses, but one may ask for ids
+    that are not there.
+
+    Args:
+        ids: raw ids of one sortable type, in any order, repeated as often as you like.
+
+    >>> Vocabulary(["song", "book", "song"]).encode(["song", "film"]).tolist()
+    [1, -1]
     """
 
     __slots__ = ("_ids",)
     _ids: "pd.Index[Any]"
 
     def __init__(self, ids: Iterable[Any]) -> None:
-        """Args: ids: raw ids of one sortable type, in any order, repeated as often as you like."""
         distinct = pd.Index(pd.unique(pd.Series(ids)))
         object.__setattr__(self, "_ids", distinct.sort_values())
 
@@ -75,11 +80,7 @@ class Vocabulary:
         return index
 
     def decode(self, indices: Iterable[int]) -> np.ndarray[Any, Any]:
-        """Raw ids of indices.
-
-        Raises:
-            IndexError: an index is out of range.
-        """
+        """Raw ids of indices; an IndexError if one is out of range."""
         chosen = np.asarray(indices, dtype=np.int64)
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"indices must be in 0..{len(self) - 1} (got {chosen.min()}..{chosen.max()})")

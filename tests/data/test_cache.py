@@ -114,6 +114,33 @@ def test_that_there_are_no_ratings_is_kept(
         assert not made(path, folder).implicit
 
 
+def test_an_entry_is_used_with_the_threshold_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
+    made(path, folder, threshold=2.0)
+    monkeypatch.setattr("lgcn.data.sources.load", None)  # whoever reads the source fails
+    for threshold in (4.5, 2.0):
+        data = made(path, folder, threshold=threshold)
+        for graph in data.graphs.values():
+            assert graph.positive.tolist() == [rating >= threshold for rating in graph.rating.tolist()]
+        assert data.snapshot.train.threshold == data.snapshot.others.threshold == threshold
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_an_entry_with_other_times_in_it_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, folder = write(tmp_path / "r.csv"), tmp_path / "cache"
+    first = made(path, folder, timestamp_column="time").graphs["test"].time
+    (entry,) = folder.iterdir()
+    content = torch.load(entry, weights_only=True)
+    content["data"]["graphs"]["test"]["time"][0] += 1
+    torch.save(content, entry)
+    with caplog.at_level(logging.WARNING):
+        second = made(path, folder, timestamp_column="time").graphs["test"].time
+    assert "damaged" in caplog.text
+    assert first is not None
+    assert second is not None
+    assert second.tolist() == first.tolist()
+
+
 def test_every_setting_is_decisive_or_known_not_to_be() -> None:
     """A new setting of the datamodule belongs into one of the two."""
     without_effect = {

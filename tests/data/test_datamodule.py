@@ -1,6 +1,7 @@
 """From a source to split graphs: counts on real data, and the rules in between."""
 
 import logging
+import re
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable
@@ -13,12 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from pandas.testing import assert_frame_equal
+from jsonargparse import ArgumentParser
 from pyarrow import parquet
 
 from lgcn.data import sources
 from lgcn.data.batches import EdgeChunks, Edges, UserChunks
-from lgcn.data.canonical import drop_duplicates
 from lgcn.data.datamodule import PARTS, RatingsDataModule
 from lgcn.data.splits import leave_last_out_split, random_split, temporal_split
 from lgcn.errors import InputError
@@ -186,54 +186,6 @@ def test_ids_keep_their_leading_zeros(tmp_path: Path) -> None:
     rows = [(f"{user:03}", f"i{item}", 3.0) for user in (1, 2, 10) for item in range(4)]
     data = RatingsDataModule(write(tmp_path / "r.csv", rows))
     assert triples(data) == sorted(rows)
-
-
-# -- duplicates --------------------------------------------------------------------------------------------------
-
-
-def test_the_last_of_a_pair_is_kept_by_hand(caplog: pytest.LogCaptureFixture) -> None:
-    table = pd.DataFrame(
-        [
-            ("ann", "x", 1.0, 30),  # the latest of (ann, x)
-            ("ann", "x", 2.0, 10),
-            ("bob", "x", 3.0, 5),
-            ("ann", "y", 4.0, 7),
-            ("ann", "y", 5.0, 7),  # of one moment, the later row
-            ("ann", "x", 2.5, 20),
-        ],
-        columns=pd.Index(["user", "item", "rating", "timestamp"]),
-    )
-    before = table.copy()
-    with caplog.at_level(logging.WARNING):
-        by_time = drop_duplicates(table)
-        by_row = drop_duplicates(table.drop(columns="timestamp"))
-    assert by_time["rating"].tolist() == [1.0, 3.0, 5.0]
-    assert by_row["rating"].tolist() == [3.0, 5.0, 2.5]
-    assert [record.message.split()[0] for record in caplog.records] == ["3", "3"]
-    assert_frame_equal(table, before)
-
-
-@pytest.mark.parametrize("with_times", [False, True])
-def test_the_last_of_a_pair_against_a_loop(with_times: bool, caplog: pytest.LogCaptureFixture) -> None:
-    random = np.random.default_rng(3)
-    table = pd.DataFrame(random.integers(8, size=(300, 4)), columns=pd.Index(["user", "item", "rating", "timestamp"]))
-    last: dict[tuple[int, int], int] = {}
-    for row, (user, item, _, time) in enumerate(table.itertuples(index=False, name=None)):
-        kept = last.get((user, item))
-        if kept is None or not with_times or time >= table["timestamp"][kept]:
-            last[user, item] = row
-    expected = table.iloc[sorted(last.values())].reset_index(drop=True)
-    columns = list(table) if with_times else ["user", "item", "rating"]
-    with caplog.at_level(logging.WARNING):
-        assert_frame_equal(drop_duplicates(table[columns]), expected[columns])
-    assert caplog.records[0].message.startswith(f"{300 - len(expected)} ratings")
-
-
-def test_no_duplicates_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    table = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "rating": [3.0, 3.0, 3.0]})
-    with caplog.at_level(logging.WARNING):
-        assert_frame_equal(drop_duplicates(table), table)
-    assert not caplog.records
 
 
 def test_a_graph_of_rated_again(tmp_path: Path) -> None:
@@ -591,6 +543,83 @@ def test_parts_of_the_sample_do_not_exist() -> None:
         data.setup()
 
 
+# -- what graphs are told besides edges --------------------------------------------------------------------------
+
+
+def timed(seed: int) -> pd.DataFrame:
+    """Made-up ratings with times, of which some are of pairs that are rated again."""
+    table = pd.DataFrame(ratings_of(seed), columns=pd.Index(["user", "item", "rating"]))
+    table["time"] = np.random.default_rng(seed).permutation(len(table)) * 7
+    return pd.concat([table, table[:20].assign(time=table["time"][:20] + 2)], ignore_index=True)
+
+
+def times_of(data: RatingsDataModule, graph: RatingGraph) -> dict[tuple[int, int], int]:
+    """The time of each pair, by raw ids."""
+    assert graph.time is not None
+    users, items = data.users.decode(graph.user.numpy()).tolist(), data.items.decode(graph.item.numpy()).tolist()
+    return dict(zip(zip(users, items, strict=True), graph.time.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("split", ["random", "temporal", "leave_last_out", "files"])
+def test_times_travel_with_their_ratings(
+    split: Any, cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lgcn.data.datamodule.LARGE", 0)  # every source is large
+    table = timed(3)
+    table.to_csv(tmp_path / "all.csv", index=False)
+    table[:70].to_csv(tmp_path / "a.csv", index=False)
+    table[70:].to_csv(tmp_path / "b.csv", index=False)
+    settings: dict[str, Any] = {"source": str(tmp_path / "all.csv")}
+    if split == "files":
+        settings = {"source": None, "train_path": str(tmp_path / "a.csv"), "test_path": str(tmp_path / "b.csv")}
+    settings |= {"split": split, "timestamp_column": "time", "min_rating": 2, "cache": str(tmp_path / "cache")}
+    data = RatingsDataModule(**settings)
+    data.setup()
+    if cached:
+        monkeypatch.setattr(sources, "load", None)  # whoever reads the source fails
+        data = RatingsDataModule(**settings)
+    newest = table.sort_values("time").drop_duplicates(["user", "item"], keep="last")
+    newest = newest[newest["rating"] >= 2]
+    expected = {(row.user, row.item): row.time for row in newest.itertuples()}
+    found: dict[tuple[int, int], int] = {}
+    for graph in data.graphs.values():
+        found |= times_of(data, graph)
+    assert found == expected
+
+    train = data.graphs["train"]
+    moved = train.to("cpu:0")  # which is not "cpu", so it is a copy
+    assert moved is not train
+    liked = train.positives()
+    assert 0 < len(liked) < len(train)
+    for graph in (moved, liked):
+        of_graph = times_of(data, graph)
+        assert of_graph == {pair: expected[pair] for pair in of_graph}
+        assert len(of_graph) == len(graph)
+
+
+def test_without_times_graphs_have_none(tmp_path: Path) -> None:
+    data = RatingsDataModule(write(tmp_path / "r.csv", ratings_of(3)))
+    assert [graph.time for graph in data.graphs.values()] == [None] * 3
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+def test_graphs_are_told_what_is_positive(implicit: bool, add_self_loops: bool, tmp_path: Path) -> None:
+    rows = ratings_of(5)
+    path = write(tmp_path / "r.csv", rows)
+    settings: dict[str, Any] = {"rating_column": None} if implicit else {}
+    data = RatingsDataModule(path, threshold=4.5, add_self_loops=add_self_loops, **settings)
+    for graph in (*data.graphs.values(), data.snapshot.others):
+        assert (graph.threshold, graph.implicit, graph.add_self_loops) == (4.5, implicit, add_self_loops)
+    liked = {(user, item) for user, item, rating in rows if implicit or rating >= 4.5}
+    found: set[tuple[int, int]] = set()
+    for graph in data.graphs.values():
+        users, items = (graph.user[graph.positive].numpy(), graph.item[graph.positive].numpy())
+        found |= set(zip(data.users.decode(users).tolist(), data.items.decode(items).tolist(), strict=True))
+    assert found == liked
+
+
 # -- a DataFrame -------------------------------------------------------------------------------------------------
 
 
@@ -620,3 +649,33 @@ def test_a_frame_with_what_cannot_be_used(caplog: pytest.LogCaptureFixture) -> N
         RatingsDataModule(frame).setup()
     with pytest.raises(InputError, match=r"DataFrame, which is not kept.*--data.source"):
         RatingsDataModule("DataFrame").setup()
+
+
+@pytest.mark.parametrize("split", ["random", "temporal", "leave_last_out"])
+def test_a_frame_is_split_as_its_file(split: Any, tmp_path: Path) -> None:
+    frame = timed(9).rename(columns={"user": "customer", "item": "product"})
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    settings: dict[str, Any] = {"user_column": "customer", "item_column": "product", "timestamp_column": "time"}
+    data, of_file = (
+        RatingsDataModule(source, split=split, min_rating=1.5, **settings) for source in (frame, tmp_path / "r.csv")
+    )
+    for part in PARTS:
+        assert data.graphs[part].fingerprint == of_file.graphs[part].fingerprint
+        assert times_of(data, data.graphs[part]) == times_of(of_file, of_file.graphs[part])
+    assert data.snapshot.others.fingerprint == of_file.snapshot.others.fingerprint
+    of_file.load_state_dict(data.state_dict())  # the file of a frame's ratings does for its checkpoint
+
+
+@pytest.mark.parametrize("settings", [{"split": "files", "train_path": "a", "test_path": "b"}, {"format": "adjacency"}])
+def test_a_frame_is_no_file(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"a DataFrame has no files.*--data\.format.*--data\.split"):
+        RatingsDataModule(timed(1), **settings)
+
+
+def test_the_command_line_takes_text_for_a_source() -> None:
+    """A frame is for Python, and --help does not speak of one as a type."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(RatingsDataModule)
+    help_text = " ".join(parser.format_help().split())
+    assert re.search(r"--source SOURCE .*?\(type: (str \| null|Union\[str, null\]), default: sample\)", help_text)
+    assert parser.parse_args(["--source=7"]).source == "7"

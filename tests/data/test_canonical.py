@@ -1,0 +1,298 @@
+"""The canonical table: ids, times, and rows that cannot be used, from files and DataFrames."""
+
+import logging
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from lgcn.data.canonical import Columns, drop_duplicates, read_frame, read_pairs, read_table
+from lgcn.errors import InputError
+from tests.data.reading import NAMED, PLACED, TIMED, read, read_parquet
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["31", "5", "0"], [31, 5, 0]),
+        (["-5", "7", "0"], [-5, 7, 0]),
+        (["999999999999999999", "1", "2"], [999_999_999_999_999_999, 1, 2]),
+        (["007", "7", "1"], ["007", "7", "1"]),  # an integer would be the same for both
+        (["-0", "0", "1"], ["-0", "0", "1"]),
+        (["12345678901234567890123", "1", "2"], ["12345678901234567890123", "1", "2"]),
+        (["1.0", "2", "3"], ["1.0", "2", "3"]),
+        (["1e3", "2", "3"], ["1e3", "2", "3"]),
+        (["ann", "Bob", "Zoë"], ["ann", "Bob", "Zoë"]),
+        (["nan", "NA", "null"], ["nan", "NA", "null"]),  # ids like any other
+        (["true", "false", "None"], ["true", "false", "None"]),
+        (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-01", "2020-01-02", "2020-01-03"]),
+        ([" 1", "1", "2"], [" 1", "1", "2"]),
+        (
+            ["6f9619ff-8b86-d011-b42d-00c04fc964ff", "b", "c"],
+            ["6f9619ff-8b86-d011-b42d-00c04fc964ff", "b", "c"],
+        ),
+    ],
+)
+def test_ids_are_kept_as_they_are_written(written: list[str], expected: list[Any], tmp_path: Path) -> None:
+    text = "".join(f"{raw},{place},3\n" for place, raw in enumerate(written))
+    assert read(tmp_path, "user,item,rating\n" + text)["user"] == expected
+
+
+def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
+    """Types are decided from the whole file, not from its first block of 1 MB."""
+    lines = [f"{number},1,3\n" for number in range(200_000)]
+    users = read(tmp_path, "user,item,rating\n" + "".join(lines) + "x,1,3\n")["user"]
+    assert users == [*map(str, range(200_000)), "x"]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["1577836800", "5"], [1_577_836_800, 5]),
+        (["-1", "0"], [-1, 0]),
+        (["1577836800.75", "5e9"], [1_577_836_800, 5_000_000_000]),
+        (["2020-01-01", "1970-01-02"], [1_577_836_800, 86_400]),
+        (["2020-01-01T00:00:01", "2020-01-01 00:00:02.5"], [1_577_836_801, 1_577_836_802]),
+        (["2020-01-01T02:00:00+02:00", "2020-01-01T00:00:00Z"], [1_577_836_800, 1_577_836_800]),
+        (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
+    ],
+)
+def test_times_become_seconds(written: list[str], expected: list[int], tmp_path: Path) -> None:
+    text = "user,item,rating,time\n" + "".join(f"{row},1,3,{time}\n" for row, time in enumerate(written))
+    assert read(tmp_path, text, TIMED)["timestamp"] == expected
+
+
+@pytest.mark.parametrize(
+    "written", ["yesterday", "13/01/2020", "2020-13-01", "nan", "NaT", "inf", "1e30", "9" * 20, ""]
+)
+def test_what_is_no_time(written: str, tmp_path: Path) -> None:
+    """A day written 02/03/2020 is another one on the other side of an ocean: it is not guessed at."""
+    text = f"user,item,rating,time\n2,1,3,{written}\n"
+    with pytest.raises(InputError, match=r"r\.csv.*'time'") as caught:
+        read(tmp_path, text, TIMED)
+    assert written in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "user,item,rating\n1,2,4\n1,3,nan\n1,4,inf\n1,5,-Infinity\n1,6,\n,7,3\n2,,3\n2,2,5\n"
+    with caplog.at_level(logging.WARNING):
+        table = read(tmp_path, text)
+    assert table == {"user": [1, 2], "item": [2, 2], "rating": [4.0, 5.0]}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    # Row 2 of the data is the first one that is left out.
+    assert "left out 6 of 8 rows" in record.message
+    assert "the first is row 2" in record.message
+
+
+def test_a_clean_file_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read(tmp_path, "user,item,rating\n1,2,4\n")
+    assert not caplog.records
+
+
+def test_a_parquet_table_without_ratings(tmp_path: Path) -> None:
+    table = read_parquet(tmp_path, Columns("user", "item", None, "time"), user=["a", "b"], item=[1, 2], time=[5, 7])
+    assert table == {"user": ["a", "b"], "item": [1, 2], "rating": [1.0, 1.0], "timestamp": [5, 7]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"), [(NAMED, 3), (Columns("user", "item", None), 2)], ids=["ratings", "implicit"]
+)
+def test_rows_left_out_of_a_table_without_ratings_are_not_blamed_on_ratings(
+    columns: Columns, missing: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        table = read(tmp_path, "user,item,rating\n1,2,4\n,7,3\n2,,3\n2,2,\n", columns)
+    assert len(table["user"]) == 4 - missing
+    (record,) = caplog.records
+    assert f"left out {missing} of 4 rows without a user" in record.message
+    assert ("rating" in record.message) == (columns.rating is not None)
+
+
+def test_pairs_need_no_ratings(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("item,user\n10,007\n,8\n")
+    pairs = read_pairs(path, NAMED)
+    assert pairs["user"].tolist() == ["007", "8"]
+    assert pairs["item"].isna().tolist() == [False, True]
+    assert pairs["item"][0] == "10"  # Vocabulary.encode compares ids as they are written
+    path.write_text("item,user\n")
+    with pytest.raises(InputError, match=r"pairs\.csv has no pairs"):
+        read_pairs(path, NAMED)
+    path.write_text("item,who\n1,2\n")
+    with pytest.raises(InputError, match=r"pairs\.csv has no column 'user'; it has 'item', 'who'"):
+        read_pairs(path, NAMED)
+
+
+def test_the_last_of_a_pair_is_kept_by_hand(caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.DataFrame(
+        [
+            ("ann", "x", 1.0, 30),  # the latest of (ann, x)
+            ("ann", "x", 2.0, 10),
+            ("bob", "x", 3.0, 5),
+            ("ann", "y", 4.0, 7),
+            ("ann", "y", 5.0, 7),  # of one moment, the later row
+            ("ann", "x", 2.5, 20),
+        ],
+        columns=pd.Index(["user", "item", "rating", "timestamp"]),
+    )
+    before = table.copy()
+    with caplog.at_level(logging.WARNING):
+        by_time = drop_duplicates(table)
+        by_row = drop_duplicates(table.drop(columns="timestamp"))
+    assert by_time["rating"].tolist() == [1.0, 3.0, 5.0]
+    assert by_row["rating"].tolist() == [3.0, 5.0, 2.5]
+    assert [record.message.split()[0] for record in caplog.records] == ["3", "3"]
+    assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("with_times", [False, True])
+def test_the_last_of_a_pair_against_a_loop(with_times: bool, caplog: pytest.LogCaptureFixture) -> None:
+    random = np.random.default_rng(3)
+    table = pd.DataFrame(random.integers(8, size=(300, 4)), columns=pd.Index(["user", "item", "rating", "timestamp"]))
+    last: dict[tuple[int, int], int] = {}
+    for row, (user, item, _, time) in enumerate(table.itertuples(index=False, name=None)):
+        kept = last.get((user, item))
+        if kept is None or not with_times or time >= table["timestamp"][kept]:
+            last[user, item] = row
+    expected = table.iloc[sorted(last.values())].reset_index(drop=True)
+    columns = list(table) if with_times else ["user", "item", "rating"]
+    with caplog.at_level(logging.WARNING):
+        assert_frame_equal(drop_duplicates(table[columns]), expected[columns])
+    assert caplog.records[0].message.startswith(f"{300 - len(expected)} ratings")
+
+
+def test_no_duplicates_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "rating": [3.0, 3.0, 3.0]})
+    with caplog.at_level(logging.WARNING):
+        assert_frame_equal(drop_duplicates(table), table)
+    assert not caplog.records
+
+
+# -- a DataFrame -------------------------------------------------------------------------------------------------
+
+MOMENTS = [datetime(1970, 1, 2), datetime(1970, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pd.Series([31, 5]), [31, 5]),
+        (pd.Series([31, 5], dtype="int8"), [31, 5]),
+        (pd.Series([2**53 + 1, 5], dtype="Int64"), [2**53 + 1, 5]),
+        (pd.Series([31.0, 5.0]), [31, 5]),  # as pandas has integers of which one was missing
+        (pd.Series([31.5, 5.0]), ["31.5", "5.0"]),
+        (pd.Series([1e300, 5.0]), ["1e+300", "5.0"]),
+        (pd.Series(["31", "5"]), [31, 5]),
+        (pd.Series(["007", "7"]), ["007", "7"]),
+        (pd.Series(["007", "7"], dtype="category"), ["007", "7"]),
+        (pd.Series([31, 5], dtype="category"), [31, 5]),
+        (pd.Series(["007", 7], dtype=object), ["007", "7"]),
+        (pd.Series([uuid.UUID(int=7), uuid.UUID(int=1)]), [str(uuid.UUID(int=7)), str(uuid.UUID(int=1))]),
+    ],
+    ids=lambda value: str(value.dtype) if isinstance(value, pd.Series) else None,
+)
+def test_ids_of_a_frame(ids: "pd.Series[Any]", expected: list[Any]) -> None:
+    frame = pd.DataFrame({"user": ids, "item": ids, "rating": [1, 2]})
+    table = read_frame(frame, NAMED).to_dict("list")
+    assert table == {"user": expected, "item": expected, "rating": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.Series([86_400, 0]),
+        pd.Series([86_400, 0], dtype="Int64"),
+        pd.Series([86_400.0, 0.9]),
+        pd.Series(["1970-01-02", "1970-01-01T00:00:00Z"]),
+        pd.Series(pd.to_datetime(MOMENTS)),
+        pd.Series(pd.to_datetime(MOMENTS)).astype("datetime64[s]"),
+        pd.Series(pd.to_datetime(MOMENTS, utc=True).tz_convert("Asia/Tokyo")),
+        pd.Series(MOMENTS, dtype=object),
+        pd.Series([moment.date() for moment in MOMENTS], dtype=object),
+    ],
+    ids=lambda times: f"{times.dtype} {times[0]}",
+)
+def test_times_of_a_frame(times: "pd.Series[Any]") -> None:
+    frame = pd.DataFrame({"user": [1, 2], "item": [1, 2], "rating": [4, 3], "time": times})
+    assert read_frame(frame, TIMED)["timestamp"].tolist() == [86_400, 0]
+
+
+@pytest.mark.parametrize(
+    "stars",
+    [
+        pd.Series([4.5, None, 3]),
+        pd.Series([4.5, None, 3], dtype="Float64"),
+        pd.Series(["4.5", None, "3"]),
+        pd.Series([Decimal("4.5"), None, Decimal(3)], dtype=object),
+        pd.Series([4.5, float("inf"), 3], dtype="float32"),
+    ],
+    ids=lambda stars: str(stars.dtype),
+)
+def test_ratings_of_a_frame(stars: "pd.Series[Any]", caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"user": [1, 2, 3], "item": ["x", "y", "z"], "rating": stars})
+    table = read_frame(frame, NAMED)
+    assert table.to_dict("list") == {"user": [1, 3], "item": ["x", "z"], "rating": [4.5, 3.0]}
+    assert "the DataFrame: left out 1 of 3 rows without a user, an item or a finite rating" in caplog.text
+    assert "the first is row 2" in caplog.text
+
+
+@pytest.mark.parametrize("columns", [NAMED, TIMED, Columns("user", "item", None)], ids=str)
+def test_a_frame_is_read_as_its_file(columns: Columns, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its index, its order of columns and its other columns do not matter, and it does not change."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "note": "a, b",
+            "rating": random.choice([1.5, 2, 5, np.nan], 60),
+            "item": pd.Series(["x", "007", None]).sample(60, replace=True, random_state=1).to_numpy(),
+            "user": random.choice([1, 2, 3, np.nan], 60),
+            "time": random.integers(0, 10**9, 60),
+        },
+        index=random.permutation(60),
+    )
+    before = frame.copy(deep=True)
+    frame.astype({"user": "Int64"}).to_csv(tmp_path / "r.csv", index=False)
+    of_file, of_frame = read_table(tmp_path / "r.csv", columns), read_frame(frame, columns, "r.csv")
+    assert_frame_equal(of_frame, of_file)
+    assert len(of_frame) < 60
+    assert_frame_equal(frame, before)
+    words = [record.message.split("r.csv: ")[1] for record in caplog.records]
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "change", "words"),
+    [
+        (Columns("who"), {}, r"the DataFrame has no column 'who'; it has 'user', 'item', 'rating', 'time'"),
+        (PLACED, {}, "the DataFrame has no column '0'"),
+        (NAMED, {"rating": ["1", "good"]}, "the DataFrame, row 2: the rating 'good' is not a number"),
+        (NAMED, {"user": [None, None]}, "the DataFrame has no ratings"),
+        (TIMED, {"time": ["yesterday", "today"]}, "the DataFrame: the column 'time' must hold seconds since 1970"),
+        (TIMED, {"time": [7, "today"]}, "the DataFrame: the column 'time' must hold seconds since 1970"),
+        (TIMED, {"time": [pd.Timestamp(0), pd.NaT]}, "the DataFrame: row 2 has no time"),
+    ],
+)
+def test_frames_that_cannot_be_used(columns: Columns, change: dict[str, Any], words: str) -> None:
+    frame = pd.DataFrame({"user": [1, 2], "item": [3, 4], "rating": [5, 1], "time": [0, 1]}).assign(**change)
+    with pytest.raises(InputError, match=words):
+        read_frame(frame, columns)
+
+
+def test_a_column_that_a_frame_has_twice() -> None:
+    frame = pd.DataFrame([[1, 2, 3, 4]], columns=["user", "item", "rating", "user"])
+    with pytest.raises(InputError, match="the DataFrame has 2 columns named 'user'"):
+        read_frame(frame, NAMED)
+
+
+def test_a_frame_whose_columns_have_no_names() -> None:
+    table = read_frame(pd.DataFrame([["a", "b", 3], ["c", "d", 4]]), PLACED)
+    assert table.to_dict("list") == {"user": ["a", "c"], "item": ["b", "d"], "rating": [3.0, 4.0]}
