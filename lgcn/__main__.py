@@ -8,7 +8,7 @@ from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_co
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``lgcn`` with arguments (those of the process if None); leave with status 2 and one line on bad input."""
+    """Run ``lgcn`` with arguments, or with those of the process. Bad input ends with status 2 and one line."""
     args = sys.argv[1:] if args is None else args
     speed.share_cores()
     if not args or args[0] in ("-h", "--help"):
@@ -27,11 +27,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def train(args: list[str]) -> None:
-    """The commands that need Lightning."""
-    # Lightning and what it brings along make a million objects that stay. To look for garbage among them, while they
-    # are made and again in the middle of training, took 1.4 s of a start's 9.
-    first = "lgcn.runs.cli" not in sys.modules
-    if first:
+    """Run a command that needs Lightning."""
+    # To import Lightning makes a million objects that stay. To look for garbage among them, then and while training,
+    # took 1.4 s of the 9 s that a start takes.
+    if first := "lgcn.runs.cli" not in sys.modules:
         gc.disable()
     from lgcn.runs import cli
 

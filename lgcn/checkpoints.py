@@ -25,11 +25,9 @@ REQUIRED = {"state_dict", "hyper_parameters", "global_step"}
 
 
 def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
-    """The run folders of a configuration, the highest number first; without a name all, the last changed first."""
-    found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if re.fullmatch(r"version_\d+", path.name)]
-    if name is None:
-        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return sorted(found, key=lambda path: int(number_of(path)), reverse=True)
+    """The run folders of a configuration, the highest number first. Without a name all, the last changed first."""
+    found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if isinstance(number_of(path), int)]
+    return sorted(found, key=lambda path: int(number_of(path)) if name else path.stat().st_mtime, reverse=True)
 
 
 def number_of(run: Path) -> int | str:
@@ -53,35 +51,31 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
-    """The file that ``best``, ``last`` or a path means.
+    """The file that ``wanted`` means: a path, or ``best`` or ``last`` of the newest run that has one.
 
     Args:
-        wanted: a path, or ``best`` or ``last`` of the newest run that has one.
-        runs_dir: where runs are.
-        name: of a configuration, to look at its runs only; None looks at all runs.
+        name: of a configuration, to look at its runs only. None looks at all runs.
 
     Raises:
         InputError: there is no such file.
     """
+    paths = [Path(wanted)]
     if wanted in KINDS:
-        for run in versions(runs_dir, name):
-            path = run / CHECKPOINTS / f"{wanted}.ckpt"
-            if path.is_file():
-                return path
+        paths = [run / CHECKPOINTS / f"{wanted}.ckpt" for run in versions(runs_dir, name)]
+    if found := [path for path in paths if path.is_file()]:
+        return found[0]
+    if wanted in KINDS:
         where = runs_dir / name if name else runs_dir
         raise InputError(
             f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as --ckpt_path"
         )
-    path = Path(wanted)
-    if path.is_file():
-        return path
     near = difflib.get_close_matches(wanted, KINDS, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "; give best, last, or the path of a .ckpt file"
     raise InputError(f"--ckpt_path: there is no file {wanted}{hint}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU: plain values and tensors. Nothing in it is executed or imported.
+    """The content of a checkpoint on the CPU: plain values and tensors. Nothing in it is executed or imported.
 
     Raises:
         InputError: there is no such file, it is damaged, or it is not the checkpoint of a LightGCNModule.

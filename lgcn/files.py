@@ -1,4 +1,4 @@
-"""Writing files: a file is either complete or not there."""
+"""Writing files: a file is complete, or as it was before."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from lgcn.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; at the end its file becomes ``path``, and after an error it is removed.
+    """A temporary path to write to. At the end its file becomes ``path``; after an error it is removed.
 
-    Several processes may write the same path at once: the last one's file stays.
+    Several processes may write the same path at once. The file of the last one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -45,10 +45,7 @@ def check_output(path: Path, endings: tuple[str, ...]) -> None:
 
 
 def duplicate(path: Path, target: Path) -> None:
-    """Give ``target`` the content of ``path``, as a hard link where the disk has them.
-
-    The two may then be one file, so whoever writes to either must replace it.
-    """
+    """Give ``target`` the content of ``path``, as a hard link if the disk has them. Both must then only be replaced."""
     with replacing(target) as part:
         try:
             os.link(path, part)

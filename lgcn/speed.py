@@ -10,29 +10,29 @@ import sys
 
 
 def share_cores() -> None:
-    """Let torch's threads wait for each other awake for about a millisecond, and then asleep.
+    """Let torch's threads wait awake for each other for about a millisecond, and then asleep.
 
-    GCC's OpenMP, which torch for Linux brings along, has them spin for many milliseconds. Where another program has one
-    of the cores, that keeps the thread that works from it. A millisecond is between what is best there and where all
-    cores are free. Other OpenMPs do not know the variable. GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment win.
-    The variable is read when torch is loaded; later there is nothing to set.
+    In GCC's OpenMP, which torch for Linux uses, they wait awake for many milliseconds. If another program needs a core,
+    waiting threads then take it from those that work. One millisecond is a compromise: longer is better if all cores
+    are free, shorter if they are not. OpenMP reads the variable GOMP_SPINCOUNT when torch is loaded, so this does
+    nothing later. GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment win.
     """
     if "torch" not in sys.modules and not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
 def settle() -> None:
-    """Have this process, for good, compute on a CPU without what slows training down.
+    """Set all this for the rest of the process.
 
-    Call it before torch computes anything: torch's threads take the first setting from the one that starts them.
+    Call it before torch computes anything, because torch's threads copy the first setting when they start.
     """
     share_cores()
     import torch
 
-    # Embeddings that nothing but L2 moves decay below 1e-38, and a CPU takes many times as long over such numbers. To
-    # count them as 0 saves a quarter of notebook.yaml's time.
+    # Embeddings that only L2 moves fall below 1e-38. A CPU needs many times as long for such numbers. To take them as 0
+    # saves a quarter of the time of notebook.yaml.
     torch.set_flush_denormal(True)
-    # A step's gradients are freed in the next one. glibc would give them back to the system and ask for them anew, page
-    # by page. It keeps blocks as large as one that it once gave back, which are 32 MiB at most, and twice that in all
-    # (man mallopt, M_MMAP_THRESHOLD). That saves a twentieth.
+    # Each step frees the gradients of the one before. glibc gives large blocks back to the system and asks for them
+    # again, page by page. Once it has freed a block of up to 32 MiB, it keeps blocks of that size, and twice as much
+    # in all (man mallopt, M_MMAP_THRESHOLD). That saves a twentieth.
     torch.empty(31 << 20, dtype=torch.uint8)
