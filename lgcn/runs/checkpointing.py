@@ -47,6 +47,12 @@ class RunCheckpoints(Checkpoint):
     Args:
         monitor: the logged value to judge by. Null is val/rmse, or for objectives that rank val/ranking_ndcg@k.
         mode: ``min`` or ``max``, which is better. Needed with another monitor.
+
+    Raises:
+        InputError: one is given without the other.
+
+    >>> RunCheckpoints("val/mae", "min").monitor
+    'val/mae'
     """
 
     def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:

@@ -269,6 +269,9 @@ def resolve(args: list[str]) -> Invocation:
 
     Raises:
         InputError: a file or the checkpoint is not there, cannot be read, or holds what it must not.
+
+    >>> resolve(["fit", "--config", "quickstart"]).name
+    'quickstart'
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-c", "--config", action="append", default=[])

@@ -18,11 +18,12 @@ RECIPE = "ratings"
 
 
 class Fitted:
-    """A trained model: what :func:`fit` gives.
+    """A trained model, which :func:`fit` returns.
 
     Attributes:
         run: the run's folder.
-        metrics: the metrics of the last validation, and ``best``, the value that told the best checkpoint.
+        checkpoint: the best model, in that folder.
+        metrics: the metrics of the last validation, and ``best``, the value of the best checkpoint.
     """
 
     def __init__(self, cli: LgcnCLI) -> None:
@@ -41,11 +42,11 @@ class Fitted:
 
     @cached_property
     def recommender(self) -> Recommender:
-        """The best model at work."""
+        """The best model, ready to recommend."""
         return Recommender.from_checkpoint(self.checkpoint)
 
     def test(self) -> dict[str, float]:
-        """The metrics of the test part, of the best model. They are printed beside the baselines', too."""
+        """The best model's metrics on the test part. They are also printed, beside the baselines'."""
         cli = self._cli
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(self.checkpoint), verbose=False)
         return {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("test/")}

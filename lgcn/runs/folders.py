@@ -17,13 +17,17 @@ from lgcn.files import replacing
 
 
 def next_version(runs_dir: Path, name: str) -> Path:
-    """The folder of a new run."""
+    """The folder of a new run.
+
+    >>> next_version(Path("no_runs_yet"), "mine").as_posix()
+    'no_runs_yet/mine/version_0'
+    """
     taken = [int(number_of(run)) for run in versions(runs_dir, name)]
     return runs_dir / name / f"version_{max(taken, default=-1) + 1}"
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:
-    """Where the run's files go. All processes must ask, for Lightning has them agree on it."""
+    """Where the run's files go. All processes must ask, because Lightning makes them agree on it."""
     log_dir = trainer.log_dir
     return None if log_dir is None else Path(log_dir)
 

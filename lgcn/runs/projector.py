@@ -1,4 +1,4 @@
-"""The embeddings of items for TensorBoard's projector: a point each, with title, genres and number of ratings."""
+"""The embeddings of items for TensorBoard's projector: a point for each item, with title, genres and ratings."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ from tensorboard.plugins import projector
 from lgcn.serving.recommender import Recommender
 
 FOLDER = "projector"
-MOST = 5000  # points that a browser turns without effort; those with the most ratings
-COLUMNS = 64  # the leading principal directions, where there are more
+MOST = 5000  # points, the items with the most ratings: more are slow in a browser
+COLUMNS = 64  # if there are more, the leading principal directions
 
 
 def write_projector(recommender: Recommender, run: Path) -> None:
@@ -25,7 +25,7 @@ def write_projector(recommender: Recommender, run: Path) -> None:
             torch.manual_seed(0)
             points = points @ torch.pca_lowrank(points, COLUMNS)[2]
     places, snapshot = chosen.tolist(), recommender.snapshot
-    # A line a point, tabs between; the projector shows the first column beside a point.
+    # A line for each point, with tabs between columns. The projector shows the first column beside a point.
     columns = {
         "title": snapshot.titles,
         "item": recommender.item_ids,

@@ -1,13 +1,13 @@
-"""Resuming with other settings: what is asked for now wins over what the checkpoint holds.
+"""Resuming with other settings: those of now win over those in the checkpoint.
 
-Lightning restores an optimiser's and a scheduler's numbers along with their state, so a learning rate given with
---ckpt_path would be overwritten. Here the settings a checkpoint was trained with are compared with those of now:
+Lightning restores the numbers of an optimiser or schedule together with its state, so that a changed learning rate
+would have no effect. Here the settings of the checkpoint are compared with those of now:
 
-- the optimiser takes the settings of now; another optimiser starts without the old one's moments;
-- a schedule with other numbers, or over another learning rate, is sent through the steps that the old one made, so
-  that it is where it would be had it been there from the start (half of the old rate becomes half of the new one).
-  ReduceLROnPlateau, which depends on what it has seen, goes on with the new numbers instead;
-- another schedule starts from its beginning at this step.
+- The optimiser gets the settings of now. Another optimiser starts without the moments of the old one.
+- A schedule with other numbers, or of another learning rate, makes the steps that the old one has made. It is then
+  where it would be if it had been there from the start: half of the old rate becomes half of the new one.
+  ReduceLROnPlateau depends on what it has seen, so it goes on with the new numbers.
+- Another schedule starts from its beginning.
 """
 
 import logging
@@ -25,11 +25,11 @@ Settings = dict[str, Any]
 
 
 class ChangedSettings:
-    """The difference between the optimiser and schedule of a checkpoint and those of now.
+    """How the optimiser and the schedule differ from those of the checkpoint.
 
     Args:
         before: the configuration in the checkpoint.
-        now: the configuration in force; both with ``optimizer`` and ``lr_scheduler`` as LightningCLI has them.
+        now: the configuration of now.
     """
 
     def __init__(self, before: Settings, now: Settings) -> None:
@@ -41,30 +41,23 @@ class ChangedSettings:
         self._steps_of_schedule = 0
 
     def before_restoring(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings of the optimiser as it was just made, and drop from a checkpoint what does not fit them."""
-        self._fresh = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in trainer.optimizers[0].param_groups
-        ]
+        """Note the settings of the new optimiser, and drop from the checkpoint what does not fit them."""
+        groups = trainer.optimizers[0].param_groups
+        self._fresh = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         if self.new_optimizer:
             log.warning("the optimiser has changed: it starts without the moments of the old one")
             checkpoint["optimizer_states"] = []
         if self.new_schedule:
             log.warning("the learning-rate schedule has changed: it starts from its beginning")
         elif (self.schedule or "lr" in self.optimizer) and not self._follows_a_metric(trainer):
-            self._steps_of_schedule = max(
-                (state.get("last_epoch", 0) for state in checkpoint["lr_schedulers"]), default=0
-            )
+            reached = [state.get("last_epoch", 0) for state in checkpoint["lr_schedulers"]]
+            self._steps_of_schedule = max(reached, default=0)
         else:
             return
         checkpoint["lr_schedulers"] = []
 
     def after_restoring(self, trainer: pl.Trainer) -> None:
-        """Put the settings of now into what was restored.
-
-        Raises:
-            InputError: the schedule of now ends before the step that the run has reached.
-        """
+        """Put the settings of now into what was restored. Raise an InputError if the schedule ends too early."""
         if not (self.new_optimizer or self.optimizer or self.new_schedule or self.schedule):
             return
         for group, fresh in zip(trainer.optimizers[0].param_groups, self._fresh, strict=True):
@@ -78,7 +71,7 @@ class ChangedSettings:
                     scheduler.min_lrs = [self.schedule["min_lr"]] * len(scheduler.min_lrs)
                 continue
             with warnings.catch_warnings():
-                # torch expects a step of the optimiser before each; the old schedule had them.
+                # torch expects a step of the optimiser before each. The old schedule had them.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 try:
                     for _ in range(self._steps_of_schedule):
