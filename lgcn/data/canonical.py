@@ -142,11 +142,15 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
 
 def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Series[Any]":
     """Times as int64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text."""
-    if column.isna().any():
-        row = int(np.flatnonzero(column.isna())[0]) + 1
-        raise InputError(
-            f"{name}: row {row} has no time in the column '{column_name}'; mend it or leave the column out"
-        )
+    needed = "seconds since 1970 or ISO 8601 dates such as 2026-01-31T12:00"
+
+    def check(wrong: Any) -> None:
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            found = f"row {row + 1} has the time {column.iloc[row]} in the column '{column_name}'"
+            raise InputError(f"{name}: {found}, which must hold {needed}; mend it or leave the column out")
+
+    check(column.isna())
     for kind in (pa.int64(), pa.float64()):
         try:
             given = pa.array(column, from_pandas=True)
@@ -155,24 +159,13 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
             numbers = pc.cast(given, kind).to_numpy(zero_copy_only=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
             continue
-        if len(wrong := np.flatnonzero(~(np.abs(numbers) < 2.0**63))):
-            raise InputError(
-                f"{name}: row {wrong[0] + 1} has the time {column.iloc[wrong[0]]} in the column '{column_name}'; it "
-                "must be in seconds since 1970"
-            )
+        check(~(np.abs(numbers) < 2.0**63))
         return pd.Series(numbers.astype(np.int64))
     try:
         texts = column.astype(str) if column.dtype == object else column
         dates = pd.to_datetime(texts, format="ISO8601", utc=True)
     except (ValueError, TypeError) as error:
         reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
-        raise InputError(
-            f"{name}: the column '{column_name}' must hold seconds since 1970 or ISO 8601 dates such as "
-            f"2026-01-31T12:00 ({reason})"
-        ) from error
-    if dates.isna().any():
-        row = int(np.flatnonzero(dates.isna())[0])
-        raise InputError(
-            f"{name}: row {row + 1} has the time {column.iloc[row]!r} in the column '{column_name}'; mend it"
-        )
+        raise InputError(f"{name}: the column '{column_name}' must hold {needed} ({reason})") from error
+    check(dates.isna())
     return dates.astype("datetime64[s, UTC]").astype(np.int64)

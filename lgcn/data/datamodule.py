@@ -50,7 +50,7 @@ else:  # what the command line can give
 
 
 class RatingsDataModule(pl.LightningDataModule):
-    """Ratings from a named dataset, a file or a DataFrame, split into training, validation and test graphs.
+    """Ratings from a named data set, a file or a DataFrame, split into training, validation and test graphs.
 
     Args:
         source: ``sample``, a MovieLens edition (``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``,
@@ -58,7 +58,7 @@ class RatingsDataModule(pl.LightningDataModule):
             ``amazon-book``), or a path to a CSV, TSV or Parquet file, or to a folder or zip laid out as these are.
             From Python also a DataFrame, which does not change. Null if the parts are files of their own.
         root: where archives are kept and downloaded to. Null is the environment variable LGCN_DATA, else ``data``.
-        mirror: where named datasets are downloaded from.
+        mirror: where named data sets are downloaded from.
         user_column: name of the column of user ids, or its position from 0 if the file has no header line.
         item_column: likewise, of item ids.
         rating_column: likewise, of ratings. Null if there are none: implicit data, for the ranking objectives.
@@ -143,7 +143,6 @@ class RatingsDataModule(pl.LightningDataModule):
         self._layout = layout_of_file(format, self.columns, separator)
         self.eval_graph = eval_graph
         self.ask()
-        self._whole: Snapshot | None = None
 
     def ask(self, by_users: bool = False, times: bool = False) -> None:
         """Say what a model needs: held-out batches of users instead of rated pairs, times in its checkpoints."""
@@ -195,17 +194,7 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def summary(self) -> list[str]:
         """Counts of what was read, a line each."""
-        parts = [self.graphs[part] for part in PARTS]
-        entries = [2 * len(graph) + graph.num_nodes * graph.add_self_loops for graph in parts]
-        sizes, shown = (" / ".join(f"{count:,}" for count in counts) for counts in (map(len, parts), entries))
-        covered = [int((degree > 0).sum()) for degree in (parts[0].user_degree, parts[0].item_degree)]
-        return [
-            f"data: {self._data.origin}",
-            f"{self.num_users:,} users, {self.num_items:,} items, {sum(map(len, parts)):,} ratings",
-            f"train / val / test ({self.hparams['split']} split): {sizes}",
-            f"adjacency entries: {shown}",
-            f"training covers {covered[0]:,} users and {covered[1]:,} items",
-        ]
+        return _summary(self._data, self.hparams["split"])
 
     # -- from the source to graphs -------------------------------------------------------------------------
 
@@ -215,25 +204,21 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the source, once, whatever the stage. An InputError says why it cannot be used."""
-        if self._whole is not None:
-            return
-        cache = self._cache()
-        self._whole = self._cached(cache)
-        if self._whole is None:
-            self._whole = self._build(self._read())
-            if cache:
-                cache.save({"data": self._whole.packed(), "digest": self._whole.digest})
-        for line in self.summary():
-            log.info(line)
+        _ = self._data
 
-    @property
+    @cached_property
     def _data(self) -> Snapshot:
         """With graphs train, val, test, and left_out, which are the ratings below --data.min_rating."""
-        if self._whole is None:
-            self.prepare_data()
-            self.setup()
-        assert self._whole is not None
-        return self._whole
+        self.prepare_data()
+        cache = self._cache()
+        data = self._cached(cache)
+        if data is None:
+            data = self._build(self._read())
+            if cache:
+                cache.save({"data": data.packed(), "digest": data.digest})
+        for line in _summary(data, self.hparams["split"]):
+            log.info(line)
+        return data
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None
@@ -424,3 +409,17 @@ class RatingsDataModule(pl.LightningDataModule):
                 f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "
                 "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
             )
+
+
+def _summary(data: Snapshot, split: str) -> list[str]:
+    parts = [data.graphs[part] for part in PARTS]
+    entries = [2 * len(graph) + graph.num_nodes * graph.add_self_loops for graph in parts]
+    sizes, shown = (" / ".join(f"{count:,}" for count in counts) for counts in (map(len, parts), entries))
+    covered = [int((degree > 0).sum()) for degree in (data.train.user_degree, data.train.item_degree)]
+    return [
+        f"data: {data.origin}",
+        f"{len(data.users):,} users, {len(data.items):,} items, {sum(map(len, parts)):,} ratings",
+        f"train / val / test ({split} split): {sizes}",
+        f"adjacency entries: {shown}",
+        f"training covers {covered[0]:,} users and {covered[1]:,} items",
+    ]

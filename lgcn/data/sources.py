@@ -78,11 +78,7 @@ def default_root() -> Path:
 
 
 def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
-    """Download a MovieLens edition that is not there yet; do nothing for any other source.
-
-    Raises:
-        InputError: the download failed.
-    """
+    """Download a MovieLens edition that is not there yet. For any other source, do nothing."""
     if source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file():
         download_archive(f"{mirror.rstrip('/')}/{source}.zip", root / f"{source}.zip", EDITIONS[source].md5)
 
@@ -137,11 +133,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
 
 
 def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
-    """The files on disk that :func:`load` reads.
-
-    Raises:
-        InputError: the source is not there.
-    """
+    """The files on disk that :func:`load` reads, of the same arguments."""
     if source is None:
         return [Path(path).expanduser() for path in paths]
     if source == SAMPLE:
@@ -172,7 +164,7 @@ def _locate(source: str, root: Path) -> Path:
     names = [SAMPLE, *EDITIONS, *PAPER]
     nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
     raise InputError(
-        f"--data.source '{source}' is neither a file nor a known dataset; did you mean '{nearest[0]}'? "
+        f"--data.source '{source}' is neither a file nor a known data set; did you mean '{nearest[0]}'? "
         f"Known: {', '.join(names)}"
     )
 

@@ -135,11 +135,9 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
         table = source.read(columns=list(wanted))
     columns = {}
     for name in wanted:
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        column = table[name]
         if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
+            column = pc.cast(column, column.type.value_type)
         if name == number:
             try:
                 column = pc.cast(column, pa.float64())
@@ -188,7 +186,8 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
 
 def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
     for line, row in _rows(path, separator):
-        _check_encoding(path, line, row)
+        if any(map(_not_utf8, row)):
+            raise InputError(f"{path}, line {line}: {_wrong_encoding(row)}")
         return line, row
     raise InputError(f"{path} is empty")
 
@@ -221,21 +220,20 @@ def _explained(
     for place, (line, row) in enumerate(_rows(path, separator)):
         if place == 0 and has_header:
             continue
+        needed, start = [row[position] for position in positions if position < len(row)], separator.join(row)[:80]
         if len(row) != len(names):
-            return InputError(
-                f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}: "
-                f"{separator.join(row)[:80]!r}"
-            )
-        if len(separator) > 1 and any(separator[0] in field for field in row):
-            return InputError(
-                f"{path}, line {line}: a single {separator[0]!r} inside a field, where {separator!r} separates "
-                f"fields: {separator.join(row)[:80]!r}; use another separator"
-            )
-        needed = [row[position] for position in positions]
-        _check_encoding(path, line, needed)
-        if number is not None and not _is_number(value := row[names.index(str(number))].strip()):
-            hint = "; is there a header line? Then give the columns by name" if place == 0 else ""
-            return InputError(f"{path}, line {line}: the rating {value!r} is not a number; mend or remove it{hint}")
+            words = f"{len(row)} fields where the first line has {len(names)}: {start!r}"
+        elif len(separator) > 1 and any(separator[0] in field for field in row):
+            single = f"a single {separator[0]!r} inside a field, where {separator!r} separates fields"
+            words = f"{single}: {start!r}; use another separator"
+        elif any(map(_not_utf8, needed)):
+            words = _wrong_encoding(needed)
+        elif number is not None and not _is_number(value := row[names.index(str(number))].strip()):
+            words = f"the rating {value!r} is not a number; mend or remove it"
+            words += "; is there a header line? Then give the columns by name" if place == 0 else ""
+        else:
+            continue
+        return InputError(f"{path}, line {line}: {words}")
     if has_header and place == 0:
         return InputError(f"{path} has a header line and nothing below it")
     return InputError(f"{path} cannot be read: {error}")
@@ -250,11 +248,11 @@ def _is_number(field: str) -> bool:
     return field.isascii() and "_" not in field
 
 
-def _check_encoding(path: Place, line: int, row: list[str]) -> None:
-    """Raise an InputError if :func:`_rows` had to write a byte of the row as \\x80 to \\xff."""
-    if any("\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) for field in row):
-        text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
-        raise InputError(
-            f"{path}, line {line}: {text} is not UTF-8 text; convert the file, for example with "
-            "`iconv -f latin1 -t utf-8`"
-        )
+def _not_utf8(field: str) -> bool:
+    """Whether :func:`_rows` had to write a byte as \\x80 to \\xff."""
+    return "\\x" in field and re.search(r"\\x[89a-f][0-9a-f]", field) is not None
+
+
+def _wrong_encoding(row: list[str]) -> str:
+    text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
+    return f"{text} is not UTF-8 text; convert the file, for example with `iconv -f latin1 -t utf-8`"

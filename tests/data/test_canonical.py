@@ -278,7 +278,7 @@ def test_a_frame_is_read_as_its_file(columns: Columns, tmp_path: Path, caplog: p
         (NAMED, {"user": [None, None]}, "the DataFrame has no ratings"),
         (TIMED, {"time": ["yesterday", "today"]}, "the DataFrame: the column 'time' must hold seconds since 1970"),
         (TIMED, {"time": [7, "today"]}, "the DataFrame: the column 'time' must hold seconds since 1970"),
-        (TIMED, {"time": [pd.Timestamp(0), pd.NaT]}, "the DataFrame: row 2 has no time"),
+        (TIMED, {"time": [pd.Timestamp(0), pd.NaT]}, "the DataFrame: row 2 has the time NaT"),
     ],
 )
 def test_frames_that_cannot_be_used(columns: Columns, change: dict[str, Any], words: str) -> None:
