@@ -32,6 +32,17 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
+USERS, ITEMS, EDGES = 8, 11, 35  # of made_graph; the last user and the last two items have no ratings
+
+
+def made_graph(num_edges: int = EDGES, seed: int = 0, **kind: Any) -> RatingGraph:
+    """Random ratings of random pairs, in half stars; ``kind`` is passed on to RatingGraph.from_edges."""
+    draw = torch.Generator().manual_seed(seed)
+    pair = torch.randperm((USERS - 1) * (ITEMS - 2), generator=draw)[:num_edges]
+    rating = torch.randint(1, 11, (num_edges,), generator=draw) / 2
+    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, **kind)
+
+
 def channels(kinds: Iterable[str]) -> list[Channel]:
     """Channels by their short names."""
     return [CHANNELS[kind] for kind in kinds]

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lgcn.evaluation.baselines import UserItemBiases
 from lgcn.evaluation.rating_metrics import Sums
 from lgcn.graph.ratings import RatingGraph
 
@@ -136,12 +137,12 @@ def show(content: dict[str, Any], rmse: float, baseline: float, console: Console
     """
     difference = content["baseline_difference"]
     console.print(
-        f"rmse {rmse:.4f} against {baseline:.4f} of user + item biases: {difference['rmse']:+.4f}, 95 % of "
+        f"rmse {rmse:.4f} against {baseline:.4f} of {UserItemBiases.title}: {difference['rmse']:+.4f}, 95 % of "
         f"{difference['draws']:,} bootstrap samples of users between {difference['low']:+.4f} and "
         f"{difference['high']:+.4f}"
     )
     table = Table(title="rmse by training ratings of the item, and of the user")
-    for heading in ("", "training ratings", "test ratings", "model", "user + item biases"):
+    for heading in ("", "training ratings", "test ratings", "model", UserItemBiases.title):
         table.add_column(heading, justify="right" if heading else "left")
     for what in ("item", "user"):
         for number, row in enumerate(content[f"by_{what}_ratings"]):

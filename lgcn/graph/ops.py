@@ -71,9 +71,12 @@ class EdgePattern(NamedTuple):
 
 
 def row_starts(count: Tensor) -> Tensor:
-    """[n + 1] int32: where each of n rows starts, and the last one ends, from the number of entries in each."""
+    """[n + 1] int32: where each of n rows starts, and the last one ends, from the number of entries in each.
+
+    Of a bool tensor [n]: how many entries are true before each place, and before its end.
+    """
     starts = torch.zeros(len(count) + 1, dtype=torch.int32, device=count.device)
-    starts[1:] = count.cumsum(0)
+    torch.cumsum(count, 0, dtype=torch.int32, out=starts[1:])
     return starts
 
 

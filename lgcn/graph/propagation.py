@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lgcn.choices import made, plain
+from lgcn.choices import made
 from lgcn.errors import InputError
 from lgcn.graph.channels import Binary, Channel
 from lgcn.graph.ops import Multipliable
@@ -72,10 +72,6 @@ class Propagation:
     def decided(self, ranks: bool) -> "Propagation":
         """With ``over`` decided, for an objective that ``ranks`` or does not."""
         return self if self.over is not None else replace(self, over="positives" if ranks else "ratings")
-
-    def described(self) -> dict[str, Any]:
-        """The arguments as plain values, for a checkpoint."""
-        return {name: plain(value) for name, value in vars(self).items()}
 
     @property
     def normalisation(self) -> Normalisation:

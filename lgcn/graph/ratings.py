@@ -26,7 +26,7 @@ from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmu
 from lgcn.graph.torch_sparse import as_sparse_tensor
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
-# tests/test_ops.py, so the label says nothing to someone who trains a model.
+# tests/graph/test_ops.py, so the label says nothing to someone who trains a model.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
@@ -302,7 +302,7 @@ class RatingGraph:
         """
         whole = self.pattern
         chosen_by_item = chosen.index_select(0, whole.by_item)
-        before, before_by_item = _count_before(chosen), _count_before(chosen_by_item)
+        before, before_by_item = row_starts(chosen), row_starts(chosen_by_item)
         edge, place = chosen.nonzero()[:, 0], chosen_by_item.nonzero()[:, 0]
         part = replace(
             self,
@@ -333,10 +333,3 @@ class RatingGraph:
         by_item = by_user.tocsc()
         order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
         return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
-
-
-def _count_before(chosen: Tensor) -> Tensor:
-    """[n + 1] int32: how many of a bool tensor's entries are true before each place, and before its end."""
-    count = torch.zeros(len(chosen) + 1, dtype=torch.int32, device=chosen.device)
-    torch.cumsum(chosen, 0, dtype=torch.int32, out=count[1:])
-    return count

@@ -26,6 +26,7 @@ from rich.markup import escape
 import lgcn
 from lgcn.checkpoints import CHECKPOINTS
 from lgcn.errors import InputError
+from lgcn.evaluation.baselines import UserItemBiases
 from lgcn.evaluation.bootstrap import by_training_ratings, groups_of
 from lgcn.evaluation.rating_metrics import error_sums
 from lgcn.evaluation.results import Results
@@ -95,9 +96,10 @@ def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:
         )
         rows = by_training_ratings(ours, theirs, train.item_degree)
         names = [f"{row['training_ratings']}\n({row['num_ratings']:,})" for row in rows]
-        series = {"model": [row["rmse"] for row in rows], "user + item biases": [row["baseline_rmse"] for row in rows]}
+        series = {"model": "rmse", UserItemBiases.title: "baseline_rmse"}
+        errors = {name: [row[column] for row in rows] for name, column in series.items()}
         label = "training ratings of the item (validation ratings)"
-        drawn["error_by_popularity"] = bars("error by popularity, validation", label, "RMSE", names, series)
+        drawn["error_by_popularity"] = bars("error by popularity, validation", label, "RMSE", names, errors)
     return drawn
 
 

@@ -13,16 +13,9 @@ from lgcn.evaluation.judges import judged_baselines
 from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.ratings import RatingGraph
+from tests.made import ITEMS, USERS, made_graph
 
 Ranking = TypeVar("Ranking", bound=RankingBaseline)
-USERS, ITEMS = 8, 11  # the last user and the last two items have no ratings
-
-
-def made_graph(num_edges: int = 35, seed: int = 0) -> RatingGraph:
-    draw = torch.Generator().manual_seed(seed)
-    pair = torch.randperm((USERS - 1) * (ITEMS - 2), generator=draw)[:num_edges]
-    rating = torch.randint(1, 11, (num_edges,), generator=draw) / 2
-    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS)
 
 
 @pytest.mark.parametrize(("user_reg", "item_reg"), [(3.0, 2.0), (0.5, 4.0)])

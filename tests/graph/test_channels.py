@@ -11,17 +11,9 @@ from torch.nn.functional import linear, mse_loss
 
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.lightgcn import LayerWeights
-from tests.made import channel_matrices, edge_value, light_gcn
+from tests.made import EDGES, ITEMS, USERS, channel_matrices, edge_value, light_gcn, made_graph
 
-USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
 KINDS = ["binary", "rating", "liked", "centered", "residual"]
-
-
-def made_graph(add_self_loops: bool = False) -> RatingGraph:
-    draw = torch.Generator().manual_seed(0)
-    pair = torch.randperm((USERS - 1) * (ITEMS - 2), generator=draw)[:EDGES]
-    rating = torch.randint(1, 11, (EDGES,), generator=draw) / 2
-    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, add_self_loops)
 
 
 def with_ratings(graph: RatingGraph, rating: Tensor) -> RatingGraph:
@@ -80,7 +72,7 @@ VALUES: dict[str, Callable[[RatingGraph], Tensor]] = {
 def test_a_propagation_matrix_and_its_transpose(
     engine: str, exponents: tuple[float, float], add_self_loops: bool, weighted: bool
 ) -> None:
-    graph = made_graph(add_self_loops)
+    graph = made_graph(add_self_loops=add_self_loops)
     value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
     matrix: Any = graph.propagation_matrix(engine, value, Normalisation(exponents))
     expected = dense_matrix(graph, torch.ones(EDGES) if value is None else value, exponents)
@@ -147,7 +139,7 @@ def dense_directions(graph: RatingGraph, value: Tensor, normalisation: Normalisa
 def test_damped_degrees_and_a_division_for_each_direction(
     engine: str, normalisation: Normalisation, add_self_loops: bool, weighted: bool
 ) -> None:
-    graph = made_graph(add_self_loops)
+    graph = made_graph(add_self_loops=add_self_loops)
     value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
     matrix: Any = graph.propagation_matrix(engine, value, normalisation)
     expected = dense_directions(graph, torch.ones(EDGES) if value is None else value, normalisation)
@@ -161,7 +153,7 @@ def test_damped_degrees_and_a_division_for_each_direction(
 @pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=str)
 def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisation: Normalisation) -> None:
     """Two propagations, against dense ones: in values and in the gradient, which takes the transpose."""
-    graph = made_graph(True)
+    graph = made_graph(add_self_loops=True)
     expected = dense_directions(graph, torch.ones(EDGES), normalisation)
     torch.manual_seed(0)
     model = light_gcn(USERS, ITEMS, 3, num_layers=2, head="dot", init_std=1.0).double()

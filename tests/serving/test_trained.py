@@ -17,18 +17,10 @@ from lgcn.model.heads import DotHead, LinearHead
 from lgcn.model.lightgcn import LightGCN
 from lgcn.serving.trained import Population, TrainedModel
 from lgcn.training.module import LightGCNModule
-from tests.made import USUAL, settings
+from tests.made import EDGES, ITEMS, USERS, USUAL, made_graph, settings
 
-USERS, ITEMS, EDGES = 8, 11, 35  # the last user and the last two items have no ratings
 KINDS = ["binary", "rating", "liked", "centered", "residual"]
 THRESHOLD = 3.5
-
-
-def made_graph(add_self_loops: bool = False, **kind: Any) -> RatingGraph:
-    draw = torch.Generator().manual_seed(0)
-    pair = torch.randperm((USERS - 1) * (ITEMS - 2), generator=draw)[:EDGES]
-    rating = torch.randint(1, 11, (EDGES,), generator=draw) / 2
-    return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, add_self_loops, **kind)
 
 
 def new_ratings(add_self_loops: bool = False) -> RatingGraph:
@@ -60,7 +52,7 @@ class Made(NamedTuple):
 
 
 def made(add_self_loops: bool = False, implicit: bool = False, threshold: float = THRESHOLD, **given: Any) -> Made:
-    train = made_graph(add_self_loops, implicit=implicit, threshold=threshold)
+    train = made_graph(add_self_loops=add_self_loops, implicit=implicit, threshold=threshold)
     torch.manual_seed(1)
     given = {"embedding_dim": 3, "init_std": 1.0} | given
     module = LightGCNModule(USERS, ITEMS, **settings(**given))
