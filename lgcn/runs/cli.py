@@ -60,12 +60,11 @@ DEFAULTS = {
 
 
 class Invocation(NamedTuple):
-    """A command line, and the run and the checkpoint that it means."""
+    """A command line, and where its run's files go."""
 
     args: list[str]
-    name: str = "lgcn"
-    runs_dir: Path = Path("runs")
-    checkpoint: Path | None = None
+    runs: Path = Path("runs/lgcn")  # the folder of a new run's folder
+    run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
 
 
@@ -181,7 +180,8 @@ class LgcnCLI(internals.OneCommandCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
-        run, first_step = self._run_folder(fitting)
+        _, runs, going_on, step = self.invocation
+        run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
         if self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
         elif given["logger"] is None or given["logger"] is True:
@@ -208,17 +208,6 @@ class LgcnCLI(internals.OneCommandCLI):
         kwargs["callbacks"] = [*callbacks, Report()] if self.given("report") else callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
-
-    def _run_folder(self, fitting: bool) -> tuple[Path, int]:
-        """Where this command's files go, and the first step that is not there yet.
-
-        Going on from a run's last checkpoint goes on in its folder; from any other, a new run starts.
-        """
-        checkpoint = self.invocation.checkpoint
-        run = checkpoints.run_of(checkpoint) if checkpoint else None
-        if run is not None and checkpoint is not None and (not fitting or checkpoint.name == "last.ckpt"):
-            return run, self.invocation.step
-        return next_version(self.invocation.runs_dir, self.invocation.name), 0
 
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
         self, lightning_module: LightGCNModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
@@ -270,8 +259,8 @@ def resolve(args: list[str]) -> Invocation:
     Raises:
         InputError: a file or the checkpoint is not there, cannot be read, or holds what it must not.
 
-    >>> resolve(["fit", "--config", "quickstart"]).name
-    'quickstart'
+    >>> resolve(["fit", "--config", "quickstart"]).runs.as_posix()
+    'runs/quickstart'
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("-c", "--config", action="append", default=[])
@@ -299,7 +288,7 @@ def resolve(args: list[str]) -> Invocation:
     # A model that was never trained has nothing to show.
     wanted = given.ckpt_path or (None if args[0] == "fit" else "best")
     base: list[str] = []
-    checkpoint, step = None, 0
+    run, step, resumed = None, 0, []
     if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
@@ -308,13 +297,15 @@ def resolve(args: list[str]) -> Invocation:
         name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
         if run is not None and not given.runs_dir:
             runs_dir = run.parent.parent
+        if args[0] == "fit" and checkpoint.name != "last.ckpt":
+            run = None  # training on from another one is a new run
+        resumed = ["--ckpt_path", str(checkpoint)]
         Console(highlight=False).print(f"checkpoint {checkpoint} (step {step:,})", soft_wrap=True)
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
-    resolved = [args[0], *(f"--config={text}" for text in ordered), *rest]
-    resolved += ["--run_name", name, "--runs_dir", str(runs_dir)]
-    resolved += [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
-    return Invocation(resolved, name, runs_dir, checkpoint, step)
+    where = ["--run_name", name, "--runs_dir", str(runs_dir)]
+    resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
+    return Invocation(resolved, runs_dir / name, run, step)
 
 
 def main(args: list[str]) -> None:

@@ -16,14 +16,14 @@ from lgcn.checkpoints import number_of, versions
 from lgcn.files import replacing
 
 
-def next_version(runs_dir: Path, name: str) -> Path:
-    """The folder of a new run.
+def next_version(runs: Path) -> Path:
+    """The folder of a new run, in the folder of those of its name.
 
-    >>> next_version(Path("no_runs_yet"), "mine").as_posix()
+    >>> next_version(Path("no_runs_yet/mine")).as_posix()
     'no_runs_yet/mine/version_0'
     """
-    taken = [int(number_of(run)) for run in versions(runs_dir, name)]
-    return runs_dir / name / f"version_{max(taken, default=-1) + 1}"
+    taken = [int(number_of(run)) for run in versions(runs.parent, runs.name)]
+    return runs / f"version_{max(taken, default=-1) + 1}"
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:
