@@ -10,12 +10,14 @@ from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_co
 def main(args: list[str] | None = None) -> None:
     """Run ``lgcn`` with arguments, or with those of the process. Bad input ends with status 2 and one line."""
     args = sys.argv[1:] if args is None else args
+    if args and args[0].startswith("-"):  # --config FILE fit
+        args = sorted(args, key=lambda arg: arg not in TRAINING)
     speed.share_cores()
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(overview())
     elif args[0] == "--version":
         sys.stdout.write(f"lgcn {__version__}\n")
-    elif args[0] in TRAINING or (args[0].startswith("-") and set(args) & TRAINING.keys()):  # --config FILE fit
+    elif args[0] in TRAINING:
         train(args)
     else:
         with one_line_errors():

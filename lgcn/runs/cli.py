@@ -103,7 +103,7 @@ class LgcnCLI(internals.OneCommandCLI):
         super().__init__(
             LightGCNModule,
             RatingsDataModule,
-            asked=next((arg for arg in args if arg in self.subcommands()), None),
+            asked=next((arg for arg in args[:1] if arg in self.subcommands()), None),
             save_config_callback=RunConfig,
             trainer_class=Trainer,
             # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own

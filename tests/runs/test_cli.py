@@ -131,6 +131,17 @@ def test_print_config_parses_back(capsys: pytest.CaptureFixture[str], csv: Path)
     assert yaml.safe_load(capsys.readouterr().out)["model"]["head"]["class_path"] == "lgcn.model.heads.DotHead"
 
 
+def test_a_command_may_stand_behind_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for args in (["fit", "--config", "quickstart", *DOT], ["--config", "quickstart", "fit", *DOT]):
+        with pytest.raises(SystemExit) as stop:
+            main([*args, "--print_config"])
+        assert stop.value.code == 0
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    assert printed[0] == printed[1]
+    assert printed[0]["data"]["source"] == "sample"
+
+
 # -- schedules -------------------------------------------------------------------------------------------------
 
 
