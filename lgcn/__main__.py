@@ -10,8 +10,7 @@ from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_co
 def main(args: list[str] | None = None) -> None:
     """Run ``lgcn`` with arguments, or with those of the process. Bad input ends with status 2 and one line."""
     args = sys.argv[1:] if args is None else args
-    if args and args[0].startswith("-"):  # --config FILE fit
-        args = sorted(args, key=lambda arg: arg not in TRAINING)
+    args = command_first(args)
     speed.share_cores()
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(overview())
@@ -26,6 +25,19 @@ def main(args: list[str] | None = None) -> None:
             from lgcn.serving.commands import run
 
             run(args)
+
+
+def command_first(args: list[str]) -> list[str]:
+    """Put the command in front. It may stand behind options that have a value each.
+
+    >>> command_first(["--run_name", "test", "fit"])
+    ['fit', '--run_name', 'test']
+    """
+    if args and args[0].startswith("-"):
+        for place, arg in enumerate(args[1:], 1):
+            if arg in TRAINING and not args[place - 1].startswith("-"):
+                return [arg, *args[:place], *args[place + 1 :]]
+    return args
 
 
 def train(args: list[str]) -> None:
