@@ -28,7 +28,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install -e '.[test]'
 	touch $@
 
-sparse: $(VENV)/installed-sparse  ## build torch-sparse for --model.engine sparse_tensor (ten minutes or more)
+sparse: $(VENV)/installed-sparse  ## build torch-sparse for --model.propagation.engine sparse_tensor (ten minutes or more)
 
 # --no-build-isolation: they compile against the torch that is installed.
 $(VENV)/installed-sparse: $(VENV)/installed

@@ -331,6 +331,11 @@ def test_bad_arguments(
         assert word in message
 
 
+def test_a_key_of_a_file_that_is_no_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("data:\n  source: sample\n  colour: red\n")
+    assert "data.colour" in refused(capsys, ["fit", "--config", str(tmp_path / "mine.yaml")])
+
+
 def test_the_split_graph_never_shows_ratings(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         fit("--data.eval_graph=split", "--model.propagation.channels=[Binary, Centered]")
