@@ -61,6 +61,12 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logging.getLogger("lgcn").setLevel(level)
 
 
+def shows_progress() -> bool:
+    """Whether somebody watches: in a terminal or a notebook, but not in a file or a pipe."""
+    console = Console()
+    return console.is_terminal or console.is_jupyter
+
+
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     """Exit with status 2 and one line on bad input or an error of a type in ``more``, with 130 when interrupted."""

@@ -57,7 +57,8 @@ def download_archive(url: str, path: Path, md5: str | None = None) -> None:
 
 def _fetch(url: str, part: Path) -> None:
     """Write ``url`` to ``part``, continuing what is there; an OSError if no attempt reaches the end."""
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:  # transient: none of it in a file or a pipe
         task = progress.add_task(url.rsplit("/", 1)[-1], total=None)
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -38,7 +38,7 @@ from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
-from lgcn.terminal import one_line_errors, set_up_logging
+from lgcn.terminal import one_line_errors, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,11 @@ class LgcnCLI(internals.OneCommandCLI):
         kwargs["default_root_dir"] = given["default_root_dir"] or str(run)
         kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
         callbacks = [internals.StepCount(), *(given["callbacks"] or [])]
-        if given["enable_progress_bar"] is not False and not any(isinstance(cb, ProgressBar) for cb in callbacks):
+        shown, own_bar = given["enable_progress_bar"], any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if shown is None:
+            shown = own_bar or shows_progress()
+        kwargs["enable_progress_bar"] = shown
+        if shown and not own_bar:
             callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.given("output")))

@@ -187,6 +187,22 @@ def test_a_schedule_that_rises_again_is_said_and_going_on_stretches_it(
     assert "falls until step 4 and rises again from there to step 8" in caplog.text
 
 
+# -- progress --------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_shown_in_a_terminal_alone(
+    fit: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = "--trainer.enable_progress_bar=null"
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    for in_terminal in (False, True):
+        if in_terminal:
+            monkeypatch.setenv("FORCE_COLOR", "1")  # which makes rich take anything for a terminal
+        fit(shown)
+        printed = capsys.readouterr()
+        assert ("Epoch 0" in printed.out + printed.err) is in_terminal
+
+
 # -- two processes ---------------------------------------------------------------------------------------------
 
 TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
