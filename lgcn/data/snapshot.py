@@ -140,9 +140,22 @@ def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
 
 
 def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, kind: dict[str, Any]) -> RatingGraph:
+    _check(packed, num_users, num_items)
     degree = packed["user_starts"].diff()
     user = torch.repeat_interleave(torch.arange(num_users, dtype=torch.int32), degree)
     # Copies, because the tensors may lie in a file that goes away.
     item, rating = packed["item"].clone(), packed["rating"].to(torch.float32, copy=True)
     time = packed["time"].clone() if "time" in packed else None
     return RatingGraph(user, item, rating, num_users, num_items, time=time, **kind)
+
+
+def _check(packed: dict[str, Tensor], num_users: int, num_items: int) -> None:
+    """Raise a ValueError if the numbers of a graph do not fit. Products with such a graph would read foreign memory."""
+    starts, item, rating = packed["user_starts"], packed["item"], packed["rating"]
+    sizes = {len(column) for name, column in packed.items() if name != "user_starts"}
+    if starts.dtype != torch.int32 or item.dtype != torch.int32 or not rating.is_floating_point():
+        raise ValueError("a column is of a wrong type")
+    if len(starts) != num_users + 1 or starts[0] != 0 or sizes != {int(starts[-1])} or bool((starts.diff() < 0).any()):
+        raise ValueError("the number of ratings does not fit")
+    if not bool(((item >= 0) & (item < num_items)).all() and rating.isfinite().all()):
+        raise ValueError("an item or a rating is out of range")

@@ -138,6 +138,37 @@ def test_a_checkpoint_whose_data_are_of_no_use(state: Any, words: str) -> None:
         snapshot_of({"RatingsDataModule": state})
 
 
+@pytest.mark.parametrize("graph", ["train", "others"])
+@pytest.mark.parametrize(
+    ("name", "place", "value", "words"),
+    [
+        ("item", 0, 3, "out of range"),
+        ("item", -1, -1, "out of range"),
+        ("rating", 1, torch.nan, "out of range"),
+        ("rating", 0, torch.inf, "out of range"),
+        ("user_starts", 0, 1, "does not fit"),
+        ("user_starts", 2, -5, "does not fit"),
+        ("user_starts", -1, 2**30, "does not fit"),
+    ],
+)
+def test_a_number_that_would_read_foreign_memory(graph: str, name: str, place: int, value: float, words: str) -> None:
+    packed = stored(made_snapshot().packed())
+    packed["graphs"][graph][name][place] = value
+    with pytest.raises(InputError, match=words):
+        snapshot_of({"RatingsDataModule": {"snapshot": packed}})
+
+
+@pytest.mark.parametrize("name", ["item", "rating", "user_starts"])
+@pytest.mark.parametrize("change", ["an entry too few", "another type", "no column"])
+def test_a_column_that_does_not_fit(name: str, change: str) -> None:
+    packed = stored(made_snapshot().packed())
+    column = packed["graphs"]["train"][name]
+    changed = {"an entry too few": column[:-1], "another type": column.long(), "no column": column[0]}
+    packed["graphs"]["train"][name] = changed[change]
+    with pytest.raises(InputError, match="damaged"):
+        snapshot_of({"RatingsDataModule": {"snapshot": packed}})
+
+
 # -- of a source -------------------------------------------------------------------------------------------------
 
 
