@@ -56,6 +56,8 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     read = frame[columns.given].reset_index(drop=True)
     if columns.rating is not None:
         given = read[columns.rating]
+        if pd.api.types.is_complex_dtype(given.dtype) or given.dtype.kind in "mM":
+            raise InputError(f"{name}: the ratings are of type {given.dtype}; they must be numbers")
         numbers = pd.to_numeric(given, errors="coerce").astype(np.float64)
         if len(wrong := np.flatnonzero(numbers.isna() & given.notna())):
             row = int(wrong[0])
@@ -123,7 +125,9 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
     if columns.timestamp is not None:
         data["timestamp"] = _seconds(read[columns.timestamp], name, columns.timestamp)
     table = pd.DataFrame(data)
-    whole = table["user"].notna() & table["item"].notna() & np.isfinite(table["rating"])
+    # As float32, which is how graphs keep ratings.
+    finite = table["rating"].abs() <= np.finfo(np.float32).max
+    whole = table["user"].notna() & table["item"].notna() & finite
     if not whole.all():
         rows = np.flatnonzero(~whole)
         log.warning(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from lgcn.choices import plain
 from lgcn.data import canonical, sources, splits
 from lgcn.data.attributes import Attributes
 from lgcn.data.batches import EdgeChunks, Edges, TrainingSteps, UserChunks
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
+SplitKind = Literal["random", "temporal", "leave_last_out", "files"]
+Over = Literal["train", "split"]
 
 #: The settings that decide which edges are in which part.
 DECISIVE = (
@@ -105,14 +108,14 @@ class RatingsDataModule(pl.LightningDataModule):
         separator: str | None = None,
         format: str = "table",
         min_rating: float | None = None,
-        split: Literal["random", "temporal", "leave_last_out", "files"] = "random",
+        split: SplitKind = "random",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         train_path: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
         predict_path: str | None = None,
-        eval_graph: Literal["train", "split"] = "train",
+        eval_graph: Over = "train",
         add_self_loops: bool = False,
         seed: int = 1,
         steps_per_epoch: int = 100,
@@ -123,8 +126,12 @@ class RatingsDataModule(pl.LightningDataModule):
         super().__init__()
         # A frame is no setting: a checkpoint keeps its ratings, but not the frame.
         self._frame = source if isinstance(source, pd.DataFrame) else None
+        if not isinstance(source, pd.DataFrame | str | PathLike | None):
+            raise InputError(f"--data.source must be a DataFrame, a path or a name (got {type(source).__name__})")
         source = FRAME if self._frame is not None else None if source is None else str(source)
         self.save_hyperparameters()
+        # A checkpoint holds no numbers of numpy and no paths.
+        self.hparams.update({name: plain(value, f"data.{name}") for name, value in self.hparams.items()})
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
         given = self.columns.given
         if len({isinstance(column, str) for column in given}) > 1:
@@ -138,6 +145,9 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{name} must be at least 1 (got {value})")
+        for name, word, words in (("split", split, get_args(SplitKind)), ("eval_graph", eval_graph, get_args(Over))):
+            if word not in words:
+                raise InputError(f"--data.{name} must be one of {', '.join(words)} (got {word!r})")
         if self._frame is not None and (split == "files" or format != "table"):
             raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")
         self._layout = layout_of_file(format, self.columns, separator)

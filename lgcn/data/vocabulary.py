@@ -18,6 +18,17 @@ def _are_numbers(ids: Any) -> bool:
     return bool(pd.api.types.is_numeric_dtype(ids.dtype))
 
 
+def _integer(written: str) -> int | None:
+    """The 64-bit integer that is written like this; None if there is none."""
+    return int(written) if INTEGER.fullmatch(written) and abs(int(written)) < 2**63 else None
+
+
+def _are_texts(ids: Any) -> bool:
+    if isinstance(ids, list):
+        return all(isinstance(raw, str) for raw in ids)
+    return bool(pd.api.types.is_string_dtype(ids))  # of objects, whether each of them is a text
+
+
 class Vocabulary:
     """An immutable, sorted list of raw ids. The index of an id is its place in the list.
 
@@ -69,14 +80,16 @@ class Vocabulary:
         """
         asked: Any = ids if isinstance(ids, np.ndarray | pd.Series | pd.Index) else list(ids)
         numbers = pd.api.types.is_numeric_dtype(self._ids.dtype)
-        if numbers == _are_numbers(asked):
+        if _are_numbers(asked) if numbers else _are_texts(asked):
             return self._ids.get_indexer(pd.Index(asked)).astype(np.int64)
-        written = [str(raw) for raw in asked]  # for a few ids, faster than with pandas
+        # For a few ids, faster than with pandas. Only what is missing differs from itself.
+        written = [None if raw is None or raw is pd.NA or raw != raw else str(raw) for raw in asked]
         if not numbers:
             return self._ids.get_indexer(pd.Index(written)).astype(np.int64)
         index = np.full(len(written), -1, dtype=np.int64)
-        whole = [INTEGER.fullmatch(raw) is not None and abs(int(raw)) < 2**63 for raw in written]
-        index[whole] = self._ids.get_indexer(pd.Index([*map(int, compress(written, whole))], dtype=np.int64))
+        given = [None if raw is None else _integer(raw) for raw in written]
+        whole = [number is not None for number in given]
+        index[whole] = self._ids.get_indexer(pd.Index([*compress(given, whole)], dtype=np.int64))
         return index
 
     def decode(self, indices: Iterable[int]) -> np.ndarray[Any, Any]:

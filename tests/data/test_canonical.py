@@ -296,3 +296,17 @@ def test_a_column_that_a_frame_has_twice() -> None:
 def test_a_frame_whose_columns_have_no_names() -> None:
     table = read_frame(pd.DataFrame([["a", "b", 3], ["c", "d", 4]]), PLACED)
     assert table.to_dict("list") == {"user": ["a", "c"], "item": ["b", "d"], "rating": [3.0, 4.0]}
+
+
+@pytest.mark.parametrize("stars", [[1e300, 2.0, 3.0], [2.0, -1e39, 3.0], [2.0, 3.0, float("inf")]])
+def test_ratings_that_float32_does_not_hold_are_left_out(stars: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    read = read_frame(pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": stars}), Columns())
+    assert sorted(read["rating"]) == [2.0, 3.0]
+    assert "left out 1 of 3 rows without a user, an item or a finite rating" in caplog.text
+
+
+@pytest.mark.parametrize("star", [pd.Timestamp("2026-01-15"), pd.Timedelta(1), 1j], ids=str)
+def test_ratings_of_a_type_that_is_no_number(star: Any) -> None:
+    frame = pd.DataFrame({"user": [1, 2], "item": [1, 2], "rating": [star, star]})
+    with pytest.raises(InputError, match="they must be numbers"):
+        read_frame(frame, Columns())

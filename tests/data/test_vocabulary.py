@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,9 @@ def test_unknown_ids() -> None:
         ([5, 31], ["31", None, float("nan")], [31, None, None]),
         (["ann", "None", "nan"], ["ann", None, float("nan")], ["ann", None, None]),  # a missing id is nobody's
         ([2**60 + 1, 2**60], [str(2**60 + 1)], [2**60 + 1]),  # no float has this value
+        ([str(UUID(int=3)), "x"], [UUID(int=3)], [str(UUID(int=3))]),
+        (["2026-01-15 00:00:00", "x"], [pd.Timestamp("2026-01-15"), pd.NaT], ["2026-01-15 00:00:00", None]),
+        (["b'x'", "('a', 1)"], [("a", 1), b"x"], ["('a', 1)", "b'x'"]),
     ],
 )
 @pytest.mark.parametrize("wrap", [list, pd.Series])
