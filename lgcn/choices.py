@@ -7,13 +7,19 @@ checkpoint that is neither ours nor imported already is an error.
 """
 
 import inspect
+import logging
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
+
+import numpy as np
 
 from lgcn.errors import InputError
 
-PLAIN = (bool, int, float, str, type(None))
+log = logging.getLogger(__name__)
+
+PLAIN = (bool, int, float, str)
 
 
 def described(choice: object) -> dict[str, Any]:
@@ -27,10 +33,13 @@ def described(choice: object) -> dict[str, Any]:
     {'class_path': 'lgcn.graph.channels.Liked', 'init_args': {}}
     """
     kind = type(choice)
+    if "." in kind.__qualname__:
+        log.warning(
+            "%s is inside a class or function, where a checkpoint cannot find it again; put it at the top of a file",
+            kind.__qualname__,
+        )
     values = {}
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
+    for name in _arguments(kind):
         if not hasattr(choice, name):
             raise InputError(
                 f"{kind.__name__} must keep its argument '{name}' as an attribute: self.{name} = {name}. A checkpoint "
@@ -40,14 +49,28 @@ def described(choice: object) -> dict[str, Any]:
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": values}
 
 
+def _arguments(kind: type[Any]) -> Iterator[str]:
+    """The names of a constructor's arguments. Where it passes on ``**more``, those of the next class follow."""
+    for one in kind.__mro__:
+        if constructor := vars(one).get("__init__"):
+            parameters = [*inspect.signature(constructor).parameters.values()][1:]
+            yield from (each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD))
+            if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+                return
+
+
 def plain(value: Any, name: str = "value") -> Any:
     """A value as a checkpoint can hold it: numbers, texts, lists, dictionaries, and choices as dictionaries.
 
     >>> plain((0.5, 1))
     [0.5, 1]
     """
-    if isinstance(value, PLAIN):
+    if value is None or type(value) in PLAIN:
         return value
+    if isinstance(value, np.generic):
+        return plain(value.item(), name)
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, Mapping):
         return {str(key): plain(one, f"{name}.{key}") for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -78,11 +101,28 @@ def made(kind: type[Any], given: Any, what: str) -> Any:
     content: Any = {"class_path": given} if isinstance(given, str) else given
     if not isinstance(content, Mapping) or not isinstance(content.get("class_path"), str):
         raise InputError(f"'{what}' must be a {kind.__name__} or the name of one (got {given!r})")
+    _check_keys(content, what)
     found = _class(kind, content["class_path"], what)
     try:
         return found(**(content.get("init_args") or {}))
     except TypeError as error:
         raise InputError(f"'{what}': {error}") from error
+
+
+def full_name(kind: type[Any], given: Any, what: str) -> Any:
+    """A choice as the user or a checkpoint gives it, with the full name of its class in place of a short one.
+
+    >>> from lgcn.model.heads import Head
+    >>> full_name(Head, "DotHead", "head")
+    'lgcn.model.heads.DotHead'
+    """
+    if isinstance(given, str) and "." not in given:
+        found = _class(kind, given, what)
+        return f"{found.__module__}.{found.__qualname__}"
+    if isinstance(given, Mapping) and "class_path" in given:
+        _check_keys(given, what)
+        return {**given, "class_path": full_name(kind, given["class_path"], what)}
+    return given
 
 
 def known(kind: type[Any]) -> Iterator[type[Any]]:
@@ -98,10 +138,20 @@ def known(kind: type[Any]) -> Iterator[type[Any]]:
         yield from known(one)
 
 
+def _check_keys(given: Mapping[str, Any], what: str) -> None:
+    if unknown := given.keys() - {"class_path", "init_args"}:
+        raise InputError(f"'{what}' has {', '.join(sorted(unknown))} beside class_path; arguments stand in init_args")
+
+
 def _class(kind: type[Any], name: str, what: str) -> type[Any]:
     module, _, short = name.rpartition(".")
     if not module:
-        found: Any = next((one for one in known(kind) if one.__name__ == short), None)
+        # Of a class that was defined anew, as in a notebook, the newest counts.
+        called = {one.__module__: one for one in known(kind) if one.__name__ == short}
+        ours = [one for one in called.values() if one.__module__.startswith("lgcn.")]
+        if len(called) > 1 and not ours:
+            raise InputError(f"'{what}' {name} may be of {' or '.join(called)}: give its full name")
+        found: Any = next(iter([*ours, *called.values()]), None)
     elif module in sys.modules:
         found = getattr(sys.modules[module], short, None)
     else:
@@ -109,6 +159,8 @@ def _class(kind: type[Any], name: str, what: str) -> type[Any]:
             f"'{what}' is {name}, and {module} is not imported. A checkpoint imports nothing: import the file first "
             f"(import {module}, or --import {module} on the command line)"
         )
+    if found is None and module == "__main__":
+        raise InputError(f"'{what}' is {short} of a script or notebook; put the class in a file, and import that")
     if not (isinstance(found, type) and issubclass(found, kind)) or inspect.isabstract(found):
         names = ", ".join(sorted({one.__name__ for one in known(kind)}))
         raise InputError(f"'{what}' must be one of {names}, or the full name of a {kind.__name__} (got {name!r})")

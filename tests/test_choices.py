@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics import Metric, R2Score
@@ -14,7 +15,7 @@ from lgcn.choices import described, known, made, plain
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline, Ease
 from lgcn.graph.channels import Binary, Channel, Liked
-from lgcn.model.heads import DotHead, Head
+from lgcn.model.heads import CosineHead, DotHead, Head
 from lgcn.model.initialisation import Initialisation, Spectral
 from lgcn.training.masking import EdgeMasking, Masking
 from lgcn.training.objectives import Bpr, Objective, Softmax
@@ -133,3 +134,56 @@ def test_arguments_that_are_not_kept_or_not_plain() -> None:
         described(Forgets())
     with pytest.raises(InputError, match="share is a Tensor"):
         described(Holds(torch.ones(1)))
+
+
+class Passing(DotHead):
+    """Passes on what it is given."""
+
+    def __init__(self, extra: int = 1, **more: Any) -> None:
+        super().__init__(**more)
+        self.extra = extra
+
+
+def test_arguments_that_are_passed_on_are_kept_too() -> None:
+    content = described(Passing(2, biases=True))
+    assert content["init_args"] == {"extra": 2, "biases": True}
+    assert made(Head, content, "head").biases
+
+
+def test_numbers_of_numpy_and_paths_become_plain() -> None:
+    given = {"a": np.float64(0.5), "b": np.int64(3), "c": [np.float32(0.25), np.bool_(True)], "d": Path("x/y")}
+    back = plain(given)
+    assert back == {"a": 0.5, "b": 3, "c": [0.25, True], "d": "x/y"}
+    assert [type(value) for value in (back["a"], back["b"], *back["c"], back["d"])] == [float, int, float, bool, str]
+
+
+def test_the_newest_class_of_a_name_counts_and_ours_before_others() -> None:
+    def define(module: str, name: str) -> Any:
+        return type(name, (DotHead,), {"__module__": module, "__qualname__": name})
+
+    first, second = define("cell", "Redefined"), define("cell", "Redefined")
+    assert type(made(Head, "Redefined", "head")) is second is not first
+    one, other = define("one", "Ambiguous"), define("other", "Ambiguous")
+    with pytest.raises(InputError, match="'head' Ambiguous may be of one or other: give its full name"):
+        made(Head, "Ambiguous", "head")
+    like_ours = define("mine", "CosineHead")
+    assert type(made(Head, "CosineHead", "head")) is CosineHead
+    del first, second, one, other, like_ours
+
+
+def test_arguments_beside_the_class() -> None:
+    with pytest.raises(InputError, match="'head' has biases beside class_path; arguments stand in init_args"):
+        made(Head, {"class_path": "DotHead", "biases": True}, "head")
+
+
+def test_a_class_of_a_script_says_what_to_do() -> None:
+    with pytest.raises(InputError, match="put the class in a file"):
+        made(Head, "__main__.NotThere", "head")
+
+
+def test_a_class_inside_a_function_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Local(DotHead):
+        """Cannot be found by its name."""
+
+    described(Local())
+    assert "Local is inside a class or function, where a checkpoint cannot find it again" in caplog.text

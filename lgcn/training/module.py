@@ -91,7 +91,7 @@ class LightGCNModule(pl.LightningModule):
         ranks = self.objective.ranks
         self.propagation = _value(Propagation, propagation).decided(ranks)
         self.l2, self.masking = _value(L2, l2), None if masking is None else made(Masking, masking, "masking")
-        self.ks, self.clamp = [k] if isinstance(k, int) else list(k), clamp
+        self.ks, self.clamp = [k] if isinstance(k, int | np.integer) else list(k), clamp
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"'k' must be at least 1, or several such numbers (got {k})")
         self.own_metrics = [made(Metric, one, "metrics") for one in metrics or []]
