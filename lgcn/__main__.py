@@ -16,15 +16,16 @@ def main(args: list[str] | None = None) -> None:
         sys.stdout.write(overview())
     elif args[0] == "--version":
         sys.stdout.write(f"lgcn {__version__}\n")
-    elif args[0] in TRAINING:
-        train(args)
     else:
         with one_line_errors():
-            if args[0] not in USING:
-                raise unknown_command(args[0])
-            from lgcn.serving.commands import run
+            if args[0] in TRAINING:
+                train(args)
+            elif args[0] in USING:
+                from lgcn.serving.commands import run
 
-            run(args)
+                run(args)
+            else:
+                raise unknown_command(args[0])
 
 
 def command_first(args: list[str]) -> list[str]:
@@ -35,7 +36,8 @@ def command_first(args: list[str]) -> list[str]:
     """
     if args and args[0].startswith("-"):
         for place, arg in enumerate(args[1:], 1):
-            if arg in TRAINING and not args[place - 1].startswith("-"):
+            before = args[place - 1]
+            if arg in (*TRAINING, *USING) and ("=" in before or not before.startswith("-")):
                 return [arg, *args[:place], *args[place + 1 :]]
     return args
 

@@ -11,6 +11,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,15 @@ REQUIRED = {"state_dict", "hyper_parameters", "global_step"}
 
 
 def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
-    """The run folders of a configuration, the highest number first. Without a name all, the last changed first."""
-    found = [path for path in runs_dir.glob(f"{name or '*'}/version_*") if isinstance(number_of(path), int)]
-    return sorted(found, key=lambda path: int(number_of(path)) if name else path.stat().st_mtime, reverse=True)
+    """The run folders of a configuration, the highest number first. Without a name all, the last trained first."""
+    everything = runs_dir.glob(f"{escape(name)}/version_*") if name else runs_dir.rglob("version_*")
+    found = [path for path in everything if isinstance(number_of(path), int)]
+    return sorted(found, key=lambda path: int(number_of(path)) if name else _trained(path), reverse=True)
+
+
+def _trained(run: Path) -> float:
+    """When a run's last checkpoint was written."""
+    return max((path.stat().st_mtime for path in run.glob(f"{CHECKPOINTS}/*.ckpt")), default=0.0)
 
 
 def number_of(run: Path) -> int | str:
@@ -108,5 +115,8 @@ def import_modules(names: Iterable[str]) -> None:
             sys.path.append(str(Path.cwd()))
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"--import {name}: {error}; name a module as Python does, without .py") from error
+        except ModuleNotFoundError as error:
+            way_out = "name a module as Python does, without .py" if error.name == name else "it needs that module"
+            raise InputError(f"--import {name}: {error}; {way_out}") from error
+        except Exception as error:  # whatever the user's own code raises
+            raise InputError(f"--import {name!r} cannot be imported: {type(error).__name__}: {error}") from error

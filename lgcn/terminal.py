@@ -1,13 +1,16 @@
 """What all commands share in a terminal: help, messages and errors."""
 
+import argparse
 import difflib
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from lgcn.errors import InputError
 
@@ -61,10 +64,24 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logging.getLogger("lgcn").setLevel(level)
 
 
+def say(text: str, label: str = "") -> None:
+    """Print a line as it is: brackets mean nothing, and it is not broken. A ``label`` before it is bold."""
+    shown = Text.assemble((f"{label:<9} ", "bold"), text) if label else Text(text)
+    Console(highlight=False).print(shown, soft_wrap=True)
+
+
 def shows_progress() -> bool:
     """Whether somebody watches: in a terminal or a notebook, but not in a file or a pipe."""
     console = Console()
     return console.is_terminal or console.is_jupyter
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse's parser, which says in one line what is wrong, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the reason as an InputError."""
+        raise InputError(f"{message} ({self.prog} --help lists the options)")
 
 
 @contextmanager

@@ -123,10 +123,11 @@ class RunCheckpoints(Checkpoint):
         self._best_is_due = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step}
+        return {"best_score": self.best_score, "best_step": self.best_step, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):  # else it is of another metric
+            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
 
 class RunConfig(SaveConfigCallback):

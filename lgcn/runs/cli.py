@@ -5,7 +5,6 @@ wins. For ``validate``, ``test`` and ``predict`` the checkpoint wins over the fi
 commands judge the model as it was trained.
 """
 
-import argparse
 import logging
 import sys
 import warnings
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
@@ -23,7 +21,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pandas import DataFrame
-from rich.console import Console
 
 from lgcn import checkpoints, speed
 from lgcn.data.datamodule import RatingsDataModule
@@ -38,7 +35,7 @@ from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
-from lgcn.terminal import one_line_errors, set_up_logging, shows_progress
+from lgcn.terminal import OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -57,6 +54,10 @@ DEFAULTS = {
     "model.propagation.channels": [{"class_path": "lgcn.graph.channels.Binary"}],
     "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3, "fused": True}},
 }
+
+
+#: Settings that say where a run and its checkpoint are.
+WHERE = ("run_name", "runs_dir", "ckpt_path")
 
 
 class Invocation(NamedTuple):
@@ -266,10 +267,10 @@ def resolve(args: list[str]) -> Invocation:
     >>> resolve(["fit", "--config", "quickstart"]).runs.as_posix()
     'runs/quickstart'
     """
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek = OneLineParser(prog="lgcn", add_help=False, allow_abbrev=False)
     peek.add_argument("-c", "--config", action="append", default=[])
     peek.add_argument("--import", action="append", default=[], dest="imports")
-    for option in ("run_name", "runs_dir", "ckpt_path"):
+    for option in WHERE:
         peek.add_argument(f"--{option}")
     given, rest = peek.parse_known_args(args[1:])
     checkpoints.import_modules(given.imports)
@@ -278,36 +279,42 @@ def resolve(args: list[str]) -> Invocation:
         return Invocation([*args[:1], *rest])
 
     settings.check_names(settings.options(rest), "the command line")
-    files: list[str] = []  # as YAML, in their order
-    said: dict[str, Any] = {}
+    contents: list[settings.Settings] = []  # of the configurations, in their order
+    said: dict[str, str] = {}
     for config in given.config:
         if not settings.is_yaml(config):
             said["stem"] = Path(config).stem
         for content in settings.load(config):
-            said |= {key: content[key] for key in ("run_name", "runs_dir") if content.get(key)}
-            files.append(yaml.safe_dump(content, sort_keys=False))
-    checkpoints.import_modules(settings.modules_here([*files, *rest]))
+            said |= {key: str(value) for key in WHERE if (value := content.pop(key, None)) is not None}
+            contents.append(content)
+    texts = [*map(settings.dumped, contents), *rest]
+    checkpoints.import_modules(settings.modules_here(texts))
+    files = [settings.dumped(settings.with_full_names(content)) for content in contents]
+    rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
     runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    # A model that was never trained has nothing to show.
-    wanted = given.ckpt_path or (None if args[0] == "fit" else "best")
+    wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
+    if wanted == "null" and args[0] != "fit":
+        raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
     run, step, resumed = None, 0, []
     if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
-        own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *files, *rest])
-        base = [yaml.safe_dump({key: value for key, value in own.items() if key not in NOT_KEPT})]
+        own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *texts])
+        base = [settings.dumped({key: value for key, value in own.items() if key not in NOT_KEPT})]
         name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
         if run is not None and not given.runs_dir:
             runs_dir = run.parent.parent
         if args[0] == "fit" and checkpoint.name != "last.ckpt":
             run = None  # training on from another one is a new run
-        resumed = ["--ckpt_path", str(checkpoint)]
-        Console(highlight=False).print(f"checkpoint {checkpoint} (step {step:,})", soft_wrap=True)
+        resumed = [f"--ckpt_path={checkpoint}"]
+        say(f"checkpoint {checkpoint} (step {step:,})")
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
-    where = ["--run_name", name, "--runs_dir", str(runs_dir)]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
+    where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
     return Invocation(resolved, runs_dir / name, run, step)
 

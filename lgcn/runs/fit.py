@@ -1,17 +1,19 @@
 """fit: train from Python in one call."""
 
-from collections.abc import Mapping
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from lgcn import speed
+from lgcn.choices import plain
+from lgcn.data.datamodule import FRAME
 from lgcn.errors import InputError
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.cli import LgcnCLI
+from lgcn.runs.settings import SECTIONS, dumped
 from lgcn.serving.recommender import Recommender
 
 RECIPE = "ratings"
@@ -31,8 +33,8 @@ class Fitted:
         best = RunCheckpoints.of(cli.trainer)
         if best is None or best.run is None or best.best_score is None:
             raise InputError("nothing was validated, so there is no best model: give more steps or epochs")
-        self.run: Path = best.run
-        self.checkpoint = best.path("best")
+        self.run: Path = best.run.absolute()
+        self.checkpoint = best.path("best").absolute()
         logged = cli.trainer.callback_metrics.items()
         self.metrics: dict[str, float] = {name: float(value) for name, value in logged}
         self.metrics["best"] = best.best_score
@@ -75,9 +77,14 @@ def fit(
     >>> fitted.recommender.recommend([1], k=3)  # doctest: +SKIP
     """
     speed.settle()
-    own = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
-    data = own.setdefault("data", {})
+    own = plain(settings, "settings")
+    for name in SECTIONS:
+        if name in own and not isinstance(own[name], dict):
+            raise InputError(f"'{name}' must be a dictionary of settings (got {own[name]!r})")
     frame = source if isinstance(source, pd.DataFrame) else None
-    data["source"] = "DataFrame" if frame is not None else str(source)
-    args = ["fit", "--config", str(config or RECIPE), "--config", yaml.safe_dump(own), "--runs_dir", str(runs_dir)]
+    if frame is None and not isinstance(source, str | PathLike):
+        raise InputError(f"'source' must be a DataFrame, a path or a name (got {type(source).__name__})")
+    own["data"] = own.get("data", {}) | {"source": FRAME if frame is not None else str(source)}
+    where = f"--runs_dir={Path(runs_dir).absolute()}"  # the program may go to another folder later
+    args = ["fit", "--config", str(config or RECIPE), "--config", dumped(own), where]
     return Fitted(LgcnCLI(args, frame))

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from torch import Tensor
 
 from lgcn.files import check_output, replacing
+from lgcn.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -55,4 +55,4 @@ class PredictionWriter(Callback):
                 table.to_csv(part, index=False, float_format="%.6g")
             else:
                 table.to_parquet(part, index=False)
-        Console(highlight=False).print(f"{len(table):,} predictions written to {self.output}", soft_wrap=True)
+        say(f"{len(table):,} predictions written to {self.output}")

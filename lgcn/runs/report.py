@@ -21,7 +21,6 @@ from jinja2 import Environment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.markup import escape
 
 import lgcn
 from lgcn.checkpoints import CHECKPOINTS
@@ -39,6 +38,7 @@ from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.runs.plots import FOLDER, bars, predicted_against_true, save
 from lgcn.runs.projector import write_projector
 from lgcn.serving.recommender import Recommender
+from lgcn.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Report(Callback):
         except (InputError, OSError) as error:  # a model is trained, or judged, all the same
             log.warning("there is no new report.html: %s", error)
         else:
-            Console(highlight=False).print(f"[bold]report[/]    {escape(str(path))}", soft_wrap=True)
+            say(str(path), "report")
 
 
 def figures(recommender: Recommender, val: RatingGraph) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import lgcn
 from lgcn.errors import InputError
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.folders import is_rehearsal, write_json
 from lgcn.runs.summary import RunSummary
+from lgcn.terminal import OneLineParser, say
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def train_seeds(args: list[str], command: Command) -> None:
     Raises:
         InputError: there are no seeds, they are not different whole numbers, or an option excludes them.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="lgcn seeds",
         usage="lgcn seeds [--seeds N ...] [--test] [options of lgcn fit]",
         description=DESCRIPTION,
@@ -84,7 +86,7 @@ def train_seeds(args: list[str], command: Command) -> None:
             row: Row = {"seed": seed, "run": str(best.run), best.monitor: best.best_score, "step": best.best_step}
             row["seconds"] = time.perf_counter() - start
             if given.test:
-                trainer = command(["test", *_imports(options), "--ckpt_path", str(best.path("best"))]).trainer
+                trainer = command(["test", *_sources(options), "--ckpt_path", str(best.path("best"))]).trainer
                 _note_baselines(trainer, baselines)
                 k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
                 ranked = f"test/ranking_recall@{k}", f"test/ranking_ndcg@{k}"
@@ -123,9 +125,10 @@ def _best(trainer: pl.Trainer, seed: int) -> RunCheckpoints:
     return best
 
 
-def _imports(options: list[str]) -> list[str]:
-    """The options that import the user's own modules, which a test needs, too."""
-    places = [place for place, option in enumerate(options) if option.split("=")[0] == "--import"]
+def _sources(options: list[str]) -> list[str]:
+    """The options that may name the user's own modules, which a test needs, too."""
+    naming = ("--import", "--config", "-c")
+    places = [place for place, option in enumerate(options) if option.split("=")[0] in naming]
     return [word for place in places for word in options[place : place + (1 if "=" in options[place] else 2)]]
 
 
@@ -168,11 +171,11 @@ def _show(path: Path, rows: list[Row], baselines: Baselines) -> None:
         table.add_column(name.replace("/", "\n").replace("@", "\n@"), footer=footer, justify="right")
     for row in rows:
         values = [f"{row[name]:{DIGITS.get(name, '.4f')}}" for name in spread]
-        table.add_row(str(row["seed"]), Path(row["run"]).name, *values)
-    console = Console(highlight=False)
-    console.print(f"\n[bold]seeds[/]     {path.parent}", soft_wrap=True)
-    console.print(table)
+        table.add_row(str(row["seed"]), Text(Path(row["run"]).name), *values)
+    say("")
+    say(str(path.parent), "seeds")
+    Console(highlight=False).print(table)
     for title, results in baselines.items():
         shown = ", ".join(f"{name} {results[name]:.4f}" for name in spread if name in results)
-        console.print(f"{title}: {shown}", soft_wrap=True)
-    console.print(f"written to {path}", soft_wrap=True)
+        say(f"{title}: {shown}")
+    say(f"written to {path}")

@@ -5,8 +5,10 @@ it, or a shipped one. Shipped ones are found by name from any folder (``--config
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,31 @@ from typing import Any
 import yaml
 
 import lgcn
+from lgcn.choices import full_name
 from lgcn.errors import InputError
+from lgcn.evaluation.baselines import Baseline
+from lgcn.graph.channels import Channel
+from lgcn.model.heads import Head
+from lgcn.model.initialisation import Initialisation
+from lgcn.training.masking import Masking
+from lgcn.training.objectives import Objective
 
 #: Where the shipped configurations are: in the package, or beside it in a checkout.
 FOLDERS = (Path(lgcn.__file__).parent / "configs", Path(lgcn.__file__).parents[1] / "configs")
 
 Settings = dict[str, Any]
+
+#: Settings that hold others. A section comes before those in it.
+SECTIONS = ("data", "model", "model.propagation", "model.l2", "trainer", "checkpoint")
+#: Settings that choose a class of ours or of the user's.
+CHOICES = {
+    "model.objective": Objective,
+    "model.head": Head,
+    "model.init": Initialisation,
+    "model.masking": Masking,
+    "model.propagation.channels": Channel,
+    "baselines": Baseline,
+}
 
 
 def shipped() -> dict[str, Path]:
@@ -72,6 +93,22 @@ def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()
     return [*([] if base is None else load(base, path.parent, (*above, path.resolve()))), content]
 
 
+class _Quoting(yaml.SafeDumper):
+    """Writes every text in quotes: without them jsonargparse reads 1e3 as a number, which PyYAML does not."""
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def dumped(content: Settings) -> str:
+    """Settings as YAML that every reader understands alike.
+
+    >>> dumped({"run_name": "1e3"})
+    '"run_name": "1e3"\\n'
+    """
+    return yaml.dump(content, Dumper=_Quoting, sort_keys=False)
+
+
 def _parsed(text: str, where: str) -> Settings:
     try:
         content = yaml.safe_load(text)
@@ -79,8 +116,16 @@ def _parsed(text: str, where: str) -> Settings:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict | None):
         raise InputError(f"{where} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
-    check_names(content or {}, where)
-    return content or {}
+    content = content or {}
+    check_names(content, where)
+    for name in SECTIONS:
+        *above, last = name.split(".")
+        holder = reduce(lambda nest, key: nest.get(key, {}), above, content)
+        if last in holder and not isinstance(holder[last], Mapping):
+            if holder[last] is not None:
+                raise InputError(f"{where}: {name} must hold settings, 'name: value' a line (got {holder[last]!r})")
+            del holder[last]  # nothing stands below it, say because all of it is a comment
+    return content
 
 
 # -- old names -------------------------------------------------------------------------------------------------
@@ -136,6 +181,47 @@ def check_names(content: Mapping[str, Any], where: str, start: str = "") -> None
             raise InputError(f"{where}: {name} {value} is now {new} (docs/settings.md)")
         if isinstance(value, Mapping):
             check_names(value, where, f"{name}.")
+
+
+def with_full_names(content: Any, name: str = "") -> Any:
+    """Settings in which classes that are chosen by short names have their full names: ours, if there is one.
+
+    Raises:
+        InputError: no class of that kind has the name.
+
+    >>> with_full_names({"model": {"head": "DotHead", "k": 5}})
+    {'model': {'head': 'lgcn.model.heads.DotHead', 'k': 5}}
+    """
+    if kind := CHOICES.get(name):
+        chosen = content if isinstance(content, list) else [content]
+        full = [full_name(kind, one, name) for one in chosen]
+        return full if isinstance(content, list) else full[0]
+    if isinstance(content, Mapping):
+        return {key: with_full_names(value, f"{name}.{key}".lstrip(".")) for key, value in content.items()}
+    return content
+
+
+def options_with_full_names(args: list[str]) -> list[str]:
+    """As :func:`with_full_names`, of a command line.
+
+    >>> options_with_full_names(["--model.head", "DotHead", "--model.k=5"])
+    ['--model.head=lgcn.model.heads.DotHead', '--model.k=5']
+    """
+    joined: list[str] = []  # each choice with its value
+    for arg in args:
+        if joined and joined[-1].removeprefix("--") in CHOICES:
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return [*map(_with_full_name, joined)]
+
+
+def _with_full_name(arg: str) -> str:
+    name, _, value = arg.removeprefix("--").partition("=")
+    if name not in CHOICES or arg == name:
+        return arg
+    full = with_full_names(yaml.safe_load(value), name)
+    return f"--{name}={full if isinstance(full, str) else json.dumps(full)}"
 
 
 def options(args: list[str]) -> Settings:

@@ -1,6 +1,7 @@
 """RunSummary: what a run came to, and what a test says, beside baselines."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from rich.text import Text
 
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
 from lgcn.evaluation.bootstrap import against_baseline, show
@@ -21,6 +21,7 @@ from lgcn.evaluation.rating_metrics import error_sums
 from lgcn.evaluation.results import Results
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.folders import is_rehearsal, run_folder, write_json
+from lgcn.terminal import say
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,10 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         best, trains = RunCheckpoints.of(trainer), self.module.objective.trains
-        if is_rehearsal(trainer) or self.run is None or best is None or best.best_score is None:
+        if is_rehearsal(trainer) or self.run is None or best is None:
+            return
+        if best.best_score is None:
+            log.warning("nothing was validated, so there is no best model: give more steps, or fewer in an epoch")
             return
         if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
             self._judge_baselines("val")
@@ -82,30 +86,33 @@ class RunSummary(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(given, metrics, step=trainer.global_step)
-        self.console.print()
-        self._say("run", f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})")
+        say("")
+        say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
         for stopping in trainer.early_stopping_callbacks:
             if stopping.stopped_epoch:
                 patience = f"{stopping.patience} validations without a better {stopping.monitor}"
-                self._say("stopped", f"early: {patience}; going on tries as many more")
+                say(f"early: {patience}; going on tries as many more", "stopped")
         at = f" at step {best.best_step:,}" if trains else ""
-        self._say("best", f"{name} {score:.4f}{at}{results.against(name, score)}")
-        lgcn, using = program(), f"--ckpt_path {best.path('best')}"
-        self._say("test", f"{lgcn} test {using}")
-        self._say("recommend", f"{lgcn} recommend {using}")
-        self._say("predict", f"{lgcn} predict {using} --output predictions.csv")
+        say(f"{name} {score:.4f}{at}{results.against(name, score)}", "best")
+        using = ["--ckpt_path", str(best.path("best"))]
+        say(shlex.join([program(), "test", *using]), "test")
+        say(shlex.join([program(), "recommend", *using]), "recommend")
+        say(shlex.join([program(), "predict", *using, "--output", "predictions.csv"]), "predict")
         if trains:
-            self._say("go on", f"{lgcn} fit --ckpt_path {best.path('last')} {_twice_as_long(trainer)}")
-        self._say("curves", f"{Path(lgcn).with_name('tensorboard')} --logdir {self.run.parent.parent}")
+            going_on = ["--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)]
+            say(shlex.join([program(), "fit", *going_on]), "go on")
+        tensorboard = str(Path(program()).with_name("tensorboard"))
+        say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         last = RunCheckpoints.of(trainer)
         if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
             return
-        self.console.print(f"\nstopped at step {trainer.global_step:,}")
+        say(f"\nstopped at step {trainer.global_step:,}")
         if last.run is not None and (path := last.path("last")).is_file():
-            self._say("go on", f"{program()} fit --ckpt_path {path}  (from step {last.saved_step:,})")
+            going_on = shlex.join([program(), "fit", "--ckpt_path", str(path)])
+            say(f"{going_on}  (from step {last.saved_step:,})", "go on")
 
     # -- validation and test -------------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class RunSummary(Callback):
             return
         count = {"num_positives" if self.ranks else "num_ratings": len(self.module.judge("test").graph)}
         write_json(self.run / "test_metrics.json", content | {"checkpoint": str(trainer.ckpt_path)} | count)
-        self.console.print(Text(f"written to {self.run / 'test_metrics.json'}"), soft_wrap=True)
+        say(f"written to {self.run / 'test_metrics.json'}")
 
     def _report(self, trainer: pl.Trainer, part: Part) -> Results:
         """Print the model's results beside the baselines'."""
@@ -147,19 +154,17 @@ class RunSummary(Callback):
         show(comparison, *rmse, self.console)
         return comparison
 
-    def _say(self, what: str, text: str) -> None:
-        self.console.print(Text.assemble((f"{what:<9} ", "bold"), text), soft_wrap=True)
-
 
 def program() -> str:
     """How this process was called, for commands to copy."""
     return sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
 
 
-def _twice_as_long(trainer: pl.Trainer) -> str:
+def _twice_as_long(trainer: pl.Trainer) -> list[str]:
     """Options for as many steps again. A schedule that falls to a given step is to fall to the new end."""
-    steps, options = 2 * trainer.global_step, ""
+    steps = 2 * trainer.global_step
+    options = ["--trainer.max_steps", str(steps)]
     for config in trainer.lr_scheduler_configs:
         if config.interval == "step" and hasattr(config.scheduler, "T_max"):
-            options += f" --lr_scheduler.init_args.T_max {steps // config.frequency}"
-    return f"--trainer.max_steps {steps}{options}"
+            options += ["--lr_scheduler.init_args.T_max", str(steps // config.frequency)]
+    return options

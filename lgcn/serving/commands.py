@@ -22,7 +22,7 @@ from lgcn.checkpoints import find_checkpoint, import_modules
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
 from lgcn.serving.recommender import EXCLUDED, Explanation, Found, Recommendation, Recommender
-from lgcn.terminal import USING, set_up_logging
+from lgcn.terminal import USING, OneLineParser, say, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def run(args: list[str]) -> None:
     """
     name = args[0]
     about = f"{USING[name].capitalize()}."
-    parser = argparse.ArgumentParser(prog=f"lgcn {name}", description=about, allow_abbrev=False)
+    parser = OneLineParser(prog=f"lgcn {name}", description=about, allow_abbrev=False)
     add, wanted = parser.add_argument, "a checkpoint, or best or last of the newest run in --runs_dir (default: best)"
     add("--ckpt_path", default="best", metavar="C", help=wanted)
     add("--runs_dir", default="runs", help="folder of the runs' folders (default: runs)")
@@ -74,10 +74,6 @@ def _writing(path: Path) -> Iterator[Path]:
             yield part
     except OSError as error:
         raise InputError(f"--output {path} cannot be written: {error.strerror or error}") from error
-
-
-def _say(line: str) -> None:
-    Console(highlight=False).print(line, soft_wrap=True, markup=False)
 
 
 def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
@@ -140,7 +136,7 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         _show(user, ones, recommender)
     more = len(lengths) - len(first)
     shown = f", {more:,} users more than are shown" if more else ""
-    _say(f"{sum(lengths):,} recommendations written to {output}{shown}")
+    say(f"{sum(lengths):,} recommendations written to {output}{shown}")
 
 
 def _listed(path: Path, recommender: Recommender) -> list[str]:
@@ -289,7 +285,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
                 table.to_json(part, orient="records", force_ascii=False, indent=1)
             else:
                 table.to_parquet(part, index=False)
-        _say(f"{len(table):,} rows written to {given.output}")
+        say(f"{len(table):,} rows written to {given.output}")
         return
     shown = table.assign(similarity=table["similarity"].map("{:.3f}".format))
     if "genres" in shown:

@@ -33,6 +33,7 @@ from lgcn.files import replacing
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 from lgcn.serving.recommender import Recommender
+from lgcn.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
                 raise InputError(f"--output {folder}: {name} cannot be written: {error.strerror or error}") from error
     written = [folder / name for name in files]
     for path in written:
-        Console(highlight=False).print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}", soft_wrap=True, markup=False)
+        say(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
     if not faiss:
         log.info("without items.faiss, which needs faiss: pip install 'lgcn[faiss]'")
     return written

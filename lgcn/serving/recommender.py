@@ -154,7 +154,14 @@ class Recommender:
         Args:
             module: the :class:`lgcn.training.module.LightGCNModule`. This keeps a copy, so training may go on.
             data: the :class:`lgcn.data.datamodule.RatingsDataModule` that it was trained on.
+
+        Raises:
+            InputError: the data has other users or items.
         """
+        sizes, found = (module.model.num_users, module.model.num_items), (data.num_users, data.num_items)
+        if sizes != found:
+            words = [f"{users:,} users and {items:,} items" for users, items in (sizes, found)]
+            raise InputError(f"the model is of {words[0]}, and the data has {words[1]}")
         model = copy.deepcopy(module.model).cpu().float()
         return cls(TrainedModel(model, dict(module.hparams), data.graphs["train"]), data.snapshot)
 
@@ -471,7 +478,7 @@ class Recommender:
     # -- ids -----------------------------------------------------------------------------------------------
 
     def _check_k(self, k: int) -> None:
-        if not isinstance(k, int) or not 1 <= k <= len(self.item_ids):
+        if not isinstance(k, int | np.integer) or not 1 <= k <= len(self.item_ids):
             raise InputError(f"'k' must be between 1 and {len(self.item_ids):,}, the number of items (got {k})")
 
     def _found(self, what: Literal["user", "item"], given: Iterable[Hashable]) -> Tensor:

@@ -474,7 +474,8 @@ def test_best_and_last_are_of_the_newest_run_that_has_one(
         (run / "checkpoints").mkdir(parents=True)
         for file in files:
             shutil.copy(trained[kind], run / "checkpoints" / f"{file}.ckpt")
-        os.utime(run, (1e9 - age, 1e9 - age))
+        for path in run.rglob("*"):
+            os.utime(path, (1e9 - age, 1e9 - age))
     base = ["recommend", "--users", "u1", "--runs_dir", str(tmp_path / "runs")]
     for wanted, ranks in {"": False, "best": False, "last": True}.items():
         main([*base, *(["--ckpt_path", wanted] if wanted else [])])
