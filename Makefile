@@ -1,8 +1,8 @@
-# The first target that needs it makes a virtual environment and installs into it.
+# A target that needs the virtual environment makes it and installs into it first.
 VENV ?= .venv
 PYTHON ?= python3
-# The torch that the project is checked with. What is built against torch (make sparse) must be built anew for
-# another one. On a machine with a GPU: make install TORCH=torch
+# The version of torch that the project is tested with. torch-sparse (make sparse) must be built anew
+# for another version. On a machine with a GPU: make install TORCH=torch
 TORCH ?= torch==2.13.0
 CONFIG ?= configs/quickstart.yaml
 
@@ -30,7 +30,7 @@ $(VENV)/installed-test: $(VENV)/installed
 
 sparse: $(VENV)/installed-sparse  ## build torch-sparse for --model.propagation.engine sparse_tensor (ten minutes or more)
 
-# --no-build-isolation: they compile against the torch that is installed.
+# --no-build-isolation: torch-sparse compiles against the installed torch.
 $(VENV)/installed-sparse: $(VENV)/installed
 	$(BIN)/pip install --no-build-isolation -e '.[sparse]'
 	touch $@
@@ -39,28 +39,28 @@ $(VENV)/installed-serve: $(VENV)/installed
 	$(BIN)/pip install -e '.[samples,serve]'
 	touch $@
 
-fit: $(VENV)/installed  ## train CONFIG (configs/quickstart.yaml unless given)
+fit: $(VENV)/installed  ## train a model: CONFIG=FILE (default: configs/quickstart.yaml)
 	$(BIN)/lgcn fit --config $(CONFIG)
 
-serve: $(VENV)/installed-serve  ## a page with the newest run's recommendations at http://127.0.0.1:8000
+serve: $(VENV)/installed-serve  ## show the newest run's recommendations at http://127.0.0.1:8000
 	$(BIN)/lgcn serve
 
-test: $(VENV)/installed-test  ## install what tests need and run them
+test: $(VENV)/installed-test  ## install what the tests need and run them
 	$(BIN)/pytest
 
-lint: $(VENV)/installed-test  ## style and types
+lint: $(VENV)/installed-test  ## check style and types (ruff, mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and as data grows (15 minutes)
+bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and for growing data (15 minutes)
 	$(BIN)/python tests/benchmarks/training_step.py
 	$(BIN)/python tests/benchmarks/sweep.py
 
-bench-ranking: $(VENV)/installed-test  ## time BPR steps beside the paper's code, and an evaluation, on Gowalla (LGCN_DATA)
+bench-ranking: $(VENV)/installed-test  ## time BPR steps beside the paper's code, and an evaluation, on Gowalla in LGCN_DATA
 	$(BIN)/python tests/benchmarks/ranking.py
 
-bench-serving: $(VENV)/installed-test  ## cold starts of recommend, and requests to lgcn serve: CKPT=PATH
+bench-serving: $(VENV)/installed-test  ## time starts of lgcn recommend and requests to lgcn serve: CKPT=PATH
 	$(BIN)/python tests/benchmarks/serving.py $(CKPT)
 
 tensorboard: $(VENV)/installed  ## show the curves of all runs at http://localhost:6006

@@ -1,9 +1,9 @@
-"""The one exception for what a user can put right."""
+"""The exception for errors that a user can correct."""
 
 
 class InputError(ValueError):
-    """A file, an argument or a checkpoint that cannot be used as it is.
+    """A file, an argument or a checkpoint cannot be used.
 
-    The message names the file, line or argument, the value found there, and the way out. The command line
-    prints it without a traceback.
+    The message names the file, line or argument, the value, and what to do. The command line prints it without a
+    traceback.
     """

@@ -1,4 +1,4 @@
-"""Writing files: a file is complete, or as it was before."""
+"""Writing files: after an error a file is as it was before."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from lgcn.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to. At the end its file becomes ``path``; after an error it is removed.
+    """A temporary path to write to. At the end its file replaces ``path``. After an error it is removed.
 
-    Several processes may write the same path at once. The file of the last one stays.
+    Several processes may write the same path at the same time. The file of the last one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -29,7 +29,7 @@ def check_output(path: Path, endings: tuple[str, ...]) -> None:
     """Check that --output can be written, before the work starts.
 
     Raises:
-        InputError: it has none of the ``endings``, is a folder, or cannot be written.
+        InputError: the path has none of the ``endings``, is a folder, or cannot be written.
     """
     if path.suffix not in endings:
         shown = f"{', '.join(endings[:-1])} or {endings[-1]}"
@@ -45,9 +45,9 @@ def check_output(path: Path, endings: tuple[str, ...]) -> None:
 
 
 def duplicate(path: Path, target: Path) -> None:
-    """Give ``target`` the content of ``path``, as a hard link if the disk has them. Both must then only be replaced."""
+    """Copy ``path`` to ``target``, as a hard link if possible. Replace either file later, but never write into it."""
     with replacing(target) as part:
         try:
             os.link(path, part)
-        except OSError:  # another disk, or one without links
+        except OSError:  # another disk, or a disk without hard links
             shutil.copyfile(path, part)

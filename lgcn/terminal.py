@@ -1,4 +1,4 @@
-"""What all commands share in a terminal: help, messages and errors."""
+"""Help, messages and errors of all commands in a terminal."""
 
 import argparse
 import difflib
@@ -16,18 +16,18 @@ from lgcn.errors import InputError
 
 #: The commands that need Lightning, and what they do.
 TRAINING = {
-    "fit": "train a model, or go on with one",
-    "validate": "judge a model on the validation part",
-    "test": "judge a model on the test part, beside baselines",
-    "predict": "write predicted ratings of pairs to a file",
+    "fit": "train a model, or resume a run",
+    "validate": "evaluate a model on the validation part",
+    "test": "evaluate a model on the test part, beside baselines",
+    "predict": "write the predicted ratings of pairs to a file",
     "seeds": "train with several seeds: mean and standard deviation",
 }
-#: Those that need a checkpoint only.
+#: The commands that need a checkpoint only, and what they do.
 USING = {
-    "recommend": "each user's best items with reasons, also for new users",
-    "similar": "the items nearest to an item",
-    "export": "embeddings, an index and a scorer for other systems",
-    "serve": "a page and a JSON API on this machine",
+    "recommend": "list the best items for known or new users, with reasons",
+    "similar": "list the items nearest to an item",
+    "export": "write embeddings, an index and a scorer for other systems",
+    "serve": "start a page and a JSON API on this machine",
 }
 
 OVERVIEW = """\
@@ -36,7 +36,7 @@ usage: lgcn COMMAND [options]
 LightGCN on ratings, trained with PyTorch Lightning.
 
 {commands}
-lgcn COMMAND --help explains a command; lgcn --version says which lgcn this is.
+lgcn COMMAND --help explains a command. lgcn --version prints the version.
 """
 
 
@@ -86,7 +86,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """Exit with status 2 and one line on bad input or an error of a type in ``more``, with 130 when interrupted."""
+    """Exit with status 2 and one line on an InputError or an error of a type in ``more``, with 130 on an interrupt."""
     expected: tuple[type[Exception], ...] = (InputError, *more)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Figures of a run's curves and of its model's errors, as PNG files in the run and as images in TensorBoard."""
+"""Figures of a run's curves and of its model's errors: PNG files in the run's folder, and images in TensorBoard."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.training.module import LightGCNModule
 
-if TYPE_CHECKING:  # importing it takes half a second, so that is done when there is something to draw
+if TYPE_CHECKING:  # importing it takes half a second, so it is imported only to draw
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -22,9 +22,9 @@ FOLDER = "plots"
 
 
 class Plots(Callback):
-    """Draws the notebook's two plots, loss and recall@k by step, and for rankings NDCG.
+    """Draws curves by step: loss and recall@k, as in the notebook; for rankings loss, ranking recall@k and NDCG@k.
 
-    The curve is part of the checkpoint, so a resumed run's plots show all of it.
+    The curves are part of the checkpoint, so the plots of a resumed run show all steps.
     """
 
     def __init__(self) -> None:
@@ -60,25 +60,26 @@ class Plots(Callback):
         figure, axes = blank(f"{label.split(' (')[0]} by step", "step", label)
         for name, meaning in lines.items():
             points = [(row["step"], row[name]) for row in self.curve if name in row]
-            if points:  # a single one has no line to see
+            if points:  # a line through one point cannot be seen, so few points get markers
                 axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
         axes.legend()
         return figure
 
 
 def blank(title: str, xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
-    """An empty figure in the style of all."""
+    """An empty figure in the common style."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), dpi=120)
-    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.16, top=0.92)  # a layout that is computed takes as long again
+    # Fixed margins: to compute a layout takes as long as to draw.
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.16, top=0.92)
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
     return figure, axes
 
 
 def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
-    """Write figures to a run's folder and to TensorBoard, each drawn once."""
+    """Write figures to a run's folder and to TensorBoard. Each figure is drawn once, for both."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -98,9 +99,9 @@ def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
 
 
 def predicted_against_true(preds: Tensor, target: Tensor) -> "Figure":
-    """How predictions [B] spread for each true rating [B]: half lie in the box, nine tenths between the whiskers.
+    """Box plot of predictions [B] by true rating [B]: the box holds half of them, the whiskers nine tenths.
 
-    For more than 20 different ratings it shows how many pairs are where.
+    With more than 20 different ratings it is a density plot of the pairs.
     """
     figure, axes = blank("predicted against true ratings, validation", "true rating", "predicted rating")
     values = target.unique().tolist()  # type: ignore[no-untyped-call]  # torch's; ascending
@@ -117,7 +118,7 @@ def predicted_against_true(preds: Tensor, target: Tensor) -> "Figure":
 
 
 def bars(title: str, xlabel: str, ylabel: str, groups: list[str], series: dict[str, list[float]]) -> "Figure":
-    """One bar of each series for each group.
+    """A bar chart: for each group, one bar of each series.
 
     >>> figure = bars("errors", "items", "RMSE", ["few ratings", "many"], {"model": [0.9, 0.7]})
     """

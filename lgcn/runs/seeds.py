@@ -1,7 +1,7 @@
-"""``lgcn seeds``: one training with several seeds, for the mean of a score and how much of it is chance.
+"""``lgcn seeds``: one training with several seeds, for the mean of a score and its spread.
 
-Only what --seed_everything draws differs between the runs: first values, dropout, masking. The split has its own
---data.seed, so all runs are judged on the same ratings.
+The runs differ only in what --seed_everything draws: initial values, masking, sampled pairs and negatives. The split
+has a seed of its own, --data.seed, so all runs are judged on the same ratings.
 """
 
 import argparse
@@ -36,26 +36,27 @@ Baselines = dict[str, dict[str, float]]
 
 DESCRIPTION = """\
 Run `lgcn fit` once for each seed, then print each run's best validation result, their mean, and their sample standard
-deviation (over n - 1). Each run has its own folder. The table is also written to seeds.json beside them, anew after
+deviation (n - 1). Each run has its own folder. The table is also written to seeds.json beside these folders, after
 each seed.
 
 Takes all options of `lgcn fit` (`lgcn fit --help`), except --seed_everything and --ckpt_path.
 """
 REFUSED = {"--seed_everything": "--seeds sets it", "--ckpt_path": "each seed trains from the start"}
-LARGEST = 2**32 - 1  # numpy's
+LARGEST = 2**32 - 1  # the largest seed that numpy takes
 TESTED = ("test/rmse", "test/mae", "test/recall@", "test/precision@")
 DIGITS = {"step": ",.0f", "seconds": ",.1f"}
 
 
 def train_seeds(args: list[str], command: Command) -> None:
-    """Train with each of --seeds, and test each if asked to.
+    """Train with each of --seeds. With --test, test each run.
 
     Args:
         args: the command line after ``lgcn seeds``.
-        command: runs ``lgcn fit`` or ``lgcn test`` with its arguments and returns it as it is at its end.
+        command: runs ``lgcn fit`` or ``lgcn test`` with the given arguments, and returns its CLI when it has finished.
 
     Raises:
-        InputError: there are no seeds, they are not different whole numbers, or an option excludes them.
+        InputError: there are no seeds, they are not different whole numbers, an option cannot be used with them, or a
+            run has no best checkpoint.
     """
     parser = OneLineParser(
         prog="lgcn seeds",
@@ -64,7 +65,7 @@ def train_seeds(args: list[str], command: Command) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    what = "what --seed_everything is to be in each run (default: 0 1 2 3 4)"
+    what = "the values of --seed_everything, one for each run (default: 0 1 2 3 4)"
     parser.add_argument("--seeds", nargs="*", default=["0", "1", "2", "3", "4"], metavar="N", help=what)
     parser.add_argument("--test", action="store_true", help="also `lgcn test` each run's best checkpoint")
     given, options = parser.parse_known_args(args)
@@ -88,14 +89,14 @@ def train_seeds(args: list[str], command: Command) -> None:
             if given.test:
                 trainer = command(["test", *_sources(options), "--ckpt_path", str(best.path("best"))]).trainer
                 _note_baselines(trainer, baselines)
-                k = best.monitor.rpartition("@")[2]  # of several in a ranking, the one that is judged by
+                k = best.monitor.rpartition("@")[2]  # a ranking may have several k; the monitored one is shown
                 ranked = f"test/ranking_recall@{k}", f"test/ranking_ndcg@{k}"
                 metrics = trainer.callback_metrics.items()
                 row |= {name: float(one) for name, one in metrics if name.startswith(TESTED) or name in ranked}
             rows.append(row)
             path = Path(row["run"]).parent / "seeds.json"
             _write(path, rows, {"options": options, "seeds": seeds, "monitor": best.monitor}, baselines)
-    finally:  # after an error, what the seeds before it gave
+    finally:  # after an error, the results so far are shown
         if rows:
             _show(path, rows, baselines)
 
@@ -108,18 +109,18 @@ def _seeds(given: list[str]) -> list[int]:
         if not (word.isdecimal() and int(word) <= LARGEST):
             raise InputError(f"--seeds must be whole numbers from 0 to {LARGEST}, as in --seeds 0 1 2 (got {word!r})")
         if int(word) in seeds:
-            raise InputError(f"--seeds must be different numbers: {int(word)} is there twice, and would train twice")
+            raise InputError(f"--seeds must be different numbers: {int(word)} is there twice")
         seeds.append(int(word))
     return seeds
 
 
 def _best(trainer: pl.Trainer, seed: int) -> RunCheckpoints:
-    """A run's checkpoints, which have a best one."""
+    """A run's checkpoints. A run without a best one is an error."""
     best = RunCheckpoints.of(trainer)
     assert best is not None
     if best.best_score is None or best.run is None or is_rehearsal(trainer):
         raise InputError(
-            f"the run of seed {seed} has no best {best.monitor}: seeds are compared by their validation, which "
+            f"the run of seed {seed} has no best {best.monitor}: seeds are compared by validation, which "
             "--trainer.fast_dev_run, --trainer.limit_val_batches 0 or too few steps leave out"
         )
     return best
@@ -133,7 +134,7 @@ def _sources(options: list[str]) -> list[str]:
 
 
 def _note_baselines(trainer: pl.Trainer, baselines: Baselines) -> None:
-    """Add what a run printed its model beside. The data are the same in all runs, and so are the baselines."""
+    """Add the metrics of a run's baselines. All runs have the same data, so the baselines are the same, too."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for title, values in callback.judged.items() if isinstance(callback, RunSummary) else ():
             baselines.setdefault(title, {}).update(values)
@@ -159,7 +160,7 @@ def _write(path: Path, rows: list[Row], asked: dict[str, Any], baselines: Baseli
 
 @rank_zero_only
 def _show(path: Path, rows: list[Row], baselines: Baselines) -> None:
-    """A table for 80 columns: headings and the last row break over lines, the folder is said once."""
+    """Print a table that fits 80 columns: headings and the last row take several lines, the folder stands above it."""
     spread = _spread(rows)
     caption = "± std: sample standard deviation (n - 1)"
     table = Table(box=box.SIMPLE, padding=0, show_footer=True, caption=caption)

@@ -130,7 +130,7 @@ def test_five_lines_for_a_file_of_ones_own(
 ) -> None:
     monkeypatch.chdir(mine(tmp_path))
     brief = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.log_every_n_steps=5"]
-    main(["fit", "--config", "mine.yaml", *brief])
+    main(["fit", "--config", "ratings", "--config", "mine.yaml", *brief])
     main(["test", "--config", "mine.yaml"])
     (tmp_path / "pairs.csv").write_text("customer,product\nc1,p2\nc3,p4\n")
     main(["predict", "--config", "mine.yaml", "--data.predict_path", "pairs.csv", "--output", "predictions.csv"])
