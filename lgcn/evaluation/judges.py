@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
@@ -74,7 +75,10 @@ class RatingJudge(Judge):
     ) -> None:
         super().__init__(part, graph)
         self.scale, self.loss = scale, loss
-        all_metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), **named(own)}
+        places, ratings = torch.arange(2), torch.tensor([1.0, 2.0])
+        ours = ("loss", "rmse", "mae", "top", f"recall@{k}", f"precision@{k}")
+        owned = named(own, ours, preds=ratings, target=ratings, user=places, item=places)
+        all_metrics = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), **owned}
         all_metrics["top"] = RecallPrecision(graph.num_users, k, graph.threshold)
         # Without groups: two of the user's metrics that agree on the first batch would share their states.
         self.metrics = MetricCollection(all_metrics, prefix=f"{part}/", compute_groups=False)

@@ -1,19 +1,26 @@
 """Metrics of the user's own: torchmetrics' Metrics that stand beside ours."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lgcn.errors import InputError
 
 
-def named(metrics: Sequence[Metric]) -> dict[str, Metric | MetricCollection]:
+def named(
+    metrics: Sequence[Metric], ours: Collection[str] = (), **example: Tensor
+) -> dict[str, Metric | MetricCollection]:
     """Copies of metrics by their attribute ``name``, or by their class's name in small letters.
 
+    Args:
+        metrics: the user's.
+        ours: names of the metrics that they stand beside.
+        example: what they will be updated with, to try it.
+
     Raises:
-        InputError: two have the same name.
+        InputError: two have the same name, or one cannot be updated with the example.
 
     >>> from torchmetrics import R2Score
     >>> list(named([R2Score()]))
@@ -25,7 +32,15 @@ def named(metrics: Sequence[Metric]) -> dict[str, Metric | MetricCollection]:
         name = str(getattr(metric, "name", usual))
         if name in found:
             raise InputError(f"two of 'metrics' are called {name}; give one of them another attribute 'name'")
+        if name in ours:
+            raise InputError(f"one of 'metrics' is called {name}, as one of ours is; give it another attribute 'name'")
         found[name] = metric.clone()
+        try:
+            if example:
+                MetricCollection({name: metric.clone()}).update(**example)
+        except Exception as error:  # whatever the user's own code raises
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(f"the metric {name} cannot be updated with {', '.join(example)} ({reason})") from error
     return found
 
 

@@ -85,7 +85,9 @@ class RankingJudge(Judge):
         usual = {f"{start}{name}@{k}": metric(k) for name, metric in METRICS.items() for k in self.ks}
         coverage = {f"{start}coverage@{k}": _Coverage(k, graph.num_items) for k in self.ks}
         self.usual = pyg.LinkPredMetricCollection(usual | coverage)
-        self.own = MetricCollection(named(own), prefix=start, compute_groups=False)
+        ours, one = [name.removeprefix(start) for name in usual | coverage], torch.ones(1, dtype=torch.long)
+        owned = named(own, ours, users=one, items=one[:, None], hits=one[:, None].bool(), relevant=one)
+        self.own = MetricCollection(owned, prefix=start, compute_groups=False)
 
     def rank(self, scorer: Scorer, users: Tensor) -> None:
         """Take in the rankings of users [B], in chunks of bounded memory. Who has nothing to find does not count."""

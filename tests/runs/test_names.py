@@ -97,7 +97,7 @@ def test_another_objective_has_no_best_score_yet(run: Path, tmp_path: Path, caps
         (["--model.head", "Dothead"], "'model.head' must be one of CosineHead, DotHead, LinearHead"),
         (["--model.head=Bpr"], "'model.head' must be one of"),
         (["--model.propagation.channels=[Binari]"], "'model.propagation.channels' must be one of Binary, Centered"),
-        (["--baselines=[Mean]"], "'baselines' must be one of"),
+        (["--baselines=[NoSuchBaseline]"], "'baselines' must be one of"),
         (["--model.head={class_path: DotHead, biases: true}"], "'model.head' has biases beside class_path"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.training.module import LightGCNModule
-from tests.training.own import Hinge, LastHit, MeanError, QuarticError
+from tests.training.own import LastHit, MeanError, PairHinge, QuarticError
 from tests.training.running import trainer_of
 
 
@@ -59,7 +59,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def ranked(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An own objective and an own metric, of rankings."""
-    given: dict[str, Any] = {"objective": Hinge(margin=0.5), "metrics": [LastHit()], "head": "DotHead"}
+    given: dict[str, Any] = {"objective": PairHinge(margin=0.5), "metrics": [LastHit()], "head": "DotHead"}
     return run(tmp_path_factory.mktemp("ranked"), **given)
 
 

@@ -16,7 +16,7 @@ class QuarticError(RatingObjective):
         return (preds - target).pow(4).mean()
 
 
-class Hinge(RankingObjective):
+class PairHinge(RankingObjective):
     """A margin between positives and drawn negatives. It has an argument of its own and does not call its base."""
 
     def __init__(self, margin: float = 1.0) -> None:

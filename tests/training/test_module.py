@@ -28,7 +28,7 @@ from tests.evaluation import pairs
 from tests.evaluation.pairs import made_graphs, pairs_of
 from tests.made import channel_matrices
 from tests.training.conftest import Run
-from tests.training.own import Hinge, LastHit, MeanError, QuarticError
+from tests.training.own import LastHit, MeanError, PairHinge, QuarticError
 from tests.training.running import Given, made_module, trained, trainer_of
 from tests.training.test_masking import EDGES, ITEMS, USERS, made_graph, with_ratings
 
@@ -312,10 +312,10 @@ SAME: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "of one's own": [
-        {"head": DotHead(), "objective": Hinge(0.5), "metrics": [LastHit(2.0)]},
+        {"head": DotHead(), "objective": PairHinge(0.5), "metrics": [LastHit(2.0)]},
         {
             "head": "DotHead",
-            "objective": described("Hinge", margin=0.5),
+            "objective": described("PairHinge", margin=0.5),
             "metrics": [described(f"{LastHit.__module__}.LastHit", power=2.0)],
         },
     ],

@@ -45,7 +45,7 @@ from tests.evaluation.pairs import (
     without_gradients,
 )
 from tests.made import OBJECTIVES, settings
-from tests.training.own import Hinge, QuarticError
+from tests.training.own import PairHinge, QuarticError
 from tests.training.running import Given, Graphs, made_module, trained, trainer_of
 
 SCALE = RatingScale(0.5, 5.0, clamps=False)
@@ -477,7 +477,7 @@ def test_an_own_rating_objective_is_what_a_step_and_a_judge_compute() -> None:
     assert logged["val/rmse"] == pytest.approx(float(mse_loss(preds, target).sqrt()), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", [ClosedForm, Hinge, QuarticError, SquaredError, Bpr, Softmax])
+@pytest.mark.parametrize("kind", [ClosedForm, PairHinge, QuarticError, SquaredError, Bpr, Softmax])
 def test_every_objective_is_found_by_its_name(kind: type[Objective]) -> None:
     by_name = made(Objective, kind.__name__, "objective")
     assert type(by_name) is kind
@@ -485,8 +485,8 @@ def test_every_objective_is_found_by_its_name(kind: type[Objective]) -> None:
 
 
 def test_a_base_that_was_not_asked_still_masks() -> None:
-    """Hinge does not call its base's constructor."""
-    objective, graphs = Hinge(margin=2.0), made_graphs()
+    """PairHinge does not call its base's constructor."""
+    objective, graphs = PairHinge(margin=2.0), made_graphs()
     objective.prepare(graphs["train"], graphs["train"])
     judge: Any = objective.judge("test", graphs, [3], SCALE, [])
     assert [len(pattern.item) for pattern in judge.seen] == [len(graphs["train"]), len(graphs["val"])]
