@@ -8,7 +8,7 @@ Shape letters: U users, I items, E ratings (edges).
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ class Snapshot:
     min_rating: float | None  # --data.min_rating
     origin: str  # where it was read from, for people
     columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.canonical.Columns
+    user_attributes: Attributes = field(default_factory=Attributes)
 
     @property
     def train(self) -> RatingGraph:
@@ -55,15 +56,10 @@ class Snapshot:
         """All other ratings of the source, to leave out what a user knows already."""
         return self.graphs["others"]
 
-    @cached_property
-    def titles(self) -> list[str | None] | None:
+    @property
+    def titles(self) -> list[Any] | None:
         """[I]; None where the source has none."""
-        return self.item_attributes.texts("title")
-
-    @cached_property
-    def genres(self) -> list[str | None] | None:
-        """[I], separated by |; None where the source has none."""
-        return self.item_attributes.texts("genres")
+        return self.item_attributes.columns.get("title")
 
     @property
     def implicit(self) -> bool:
@@ -85,6 +81,7 @@ class Snapshot:
             "users": _packed_ids(self.users),
             "items": _packed_ids(self.items),
             "item_attributes": self.item_attributes.packed(),
+            "user_attributes": self.user_attributes.packed(),
             "graphs": {name: _packed_graph(graph) for name, graph in self.graphs.items()},
             "kind": {name: getattr(self.train, name) for name in KIND},
             "min_rating": self.min_rating,
@@ -98,8 +95,9 @@ class Snapshot:
         users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
         sizes, kind = (len(users), len(items)), {name: content["kind"][name] for name in KIND}
         graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
-        rest = (content[name] for name in ("min_rating", "origin", "columns"))
-        return cls(users, items, Attributes.unpacked(content["item_attributes"]), graphs, *rest)
+        of_items, of_users = (Attributes.unpacked(content[f"{what}_attributes"]) for what in ("item", "user"))
+        origin, columns = content["origin"], content["columns"]
+        return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users)
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:

@@ -26,14 +26,10 @@ def write_projector(recommender: Recommender, run: Path) -> None:
             points = points @ torch.pca_lowrank(points, COLUMNS)[2]
     places, snapshot = chosen.tolist(), recommender.snapshot
     # A line for each point, with tabs between columns. The projector shows the first column beside a point.
-    columns = {
-        "title": snapshot.titles,
-        "item": recommender.item_ids,
-        "genres": snapshot.genres,
-        "ratings": degree.tolist(),
-    }
-    known: dict[str, Any] = {name: values for name, values in columns.items() if values is not None}
-    lines = [list(known), *([_label(values[place]) for values in known.values()] for place in places)]
+    known = dict(snapshot.item_attributes.columns)
+    first = {"title": known.pop("title")} if "title" in known else {}
+    columns = {**first, "item": recommender.item_ids, **known, "ratings": degree.tolist()}
+    lines = [list(columns), *([_label(values[place]) for values in columns.values()] for place in places)]
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     row = "\t".join(["%.5g"] * points.shape[1]) + "\n"  # a tenth of the time that pandas takes

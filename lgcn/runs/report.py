@@ -24,6 +24,7 @@ from rich.console import Console
 
 import lgcn
 from lgcn.checkpoints import CHECKPOINTS
+from lgcn.data.attributes import in_words
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import UserItemBiases
 from lgcn.evaluation.bootstrap import by_training_ratings, groups_of
@@ -214,8 +215,8 @@ def _users(recommender: Recommender) -> Iterable[tuple[Any, list[Table]]]:
         ((_, ones),) = recommender.each([user], min(10, len(recommender.item_ids)), because=2)
         rows = [
             (
-                one.title or one.item,
-                (one.genres or "").replace("|", ", "),
+                one.title,
+                ", ".join(filter(None, (in_words(value) for name, value in one.known.items() if name != "title"))),
                 f"{one.score:.3f}" if one.rating is None else f"{one.rating:.2f}",
                 "; ".join(reason.words(implicit) for reason in one.because.ratings) if one.because else "",
             )
@@ -233,8 +234,8 @@ def _near(recommender: Recommender) -> list[tuple[str, str]]:
     titles = {recommender.item_ids[place]: recommender.title(place) for place in popular}
     table = recommender.similar(titles, min(5, len(recommender.item_ids) - 1))
     near: dict[Any, list[str]] = {}
-    for one in table.to_dict("records"):
-        near.setdefault(one["item"], []).append(str(one.get("title") or one["similar"]))
+    for item, other in zip(table["item"], recommender.snapshot.items.encode(table["similar"]), strict=True):
+        near.setdefault(item, []).append(recommender.title(int(other)))
     return [(titles[item], "; ".join(others)) for item, others in near.items()]
 
 

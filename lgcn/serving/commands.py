@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lgcn.checkpoints import find_checkpoint, import_modules
+from lgcn.data.attributes import arrow_column, in_words
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
 from lgcn.serving.recommender import EXCLUDED, Explanation, Found, Recommendation, Recommender
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 ENDINGS = (".csv", ".json", ".parquet")
 SHOWN = 3  # users that are printed, of those that are written to a file
+COLUMNS = 3  # of what is known of an item, of those that are printed
 BUNCH = 1000  # users that are written at a time
 #: The columns of new users' ratings, and MovieLens's names of them.
 USUAL = {"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"}
@@ -190,18 +192,14 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
 
 def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> None:
     """Print a table for one user."""
-    titled, ranks, reasons = (
-        recommender.snapshot.titles is not None,
-        recommender.ranks,
-        any(one.because for one in ones),
-    )
+    ranks, reasons = recommender.ranks, any(one.because for one in ones)
+    columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     rows = []
     for rank, one in enumerate(ones, 1):
-        titles = [one.title or "", (one.genres or "").replace("|", ", ")] if titled else []
         value = f"{one.score:.4f}" if ranks else f"{one.rating:.2f}"
         because = [_in_words(one.because, recommender, "\n")] if one.because else []
-        rows.append([str(rank), str(one.item), *titles, value, *because])
-    headings = ["", "item", *["title", "genres"] * titled, "score" if ranks else "rating", *["because"] * reasons]
+        rows.append([str(rank), str(one.item), *(in_words(one.known[name]) for name in columns), value, *because])
+    headings = ["", "item", *columns, "score" if ranks else "rating", *["because"] * reasons]
     _print_table(f"user {user}", headings, rows)
 
 
@@ -248,12 +246,13 @@ def _write_parquet(path: Path, bunches: Bunches, recommender: Recommender, becau
     of_user, of_item = (
         pa.int64() if isinstance(raw, int) else pa.string() for raw in (first[0][0], recommender.item_ids[0])
     )
-    named = [("title", pa.string()), ("genres", pa.string())] if recommender.snapshot.titles is not None else []
-    columns = [("user", of_user), ("rank", pa.int64()), ("item", of_item), *named, ("score", number)]
+    known = {name: arrow_column(values).type for name, values in recommender.snapshot.item_attributes.columns.items()}
+    columns = [("user", of_user), ("rank", pa.int64()), ("item", of_item), *known.items(), ("score", number)]
     if not recommender.ranks:
         columns.append(("rating", number))
     if because:
-        reason = pa.struct([("item", of_item), *named[:1], ("rating", number), ("contribution", number)])
+        title = [("title", known["title"])] if "title" in known else []
+        reason = pa.struct([("item", of_item), *title, ("rating", number), ("contribution", number)])
         parts = [("base", number), ("own", number), ("ratings", pa.list_(reason)), ("others", number)]
         columns.append(("because", pa.struct(parts)))
     schema = pa.schema(columns)
@@ -287,14 +286,21 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
                 table.to_parquet(part, index=False)
         say(f"{len(table):,} rows written to {given.output}")
         return
-    shown = table.assign(similarity=table["similarity"].map("{:.3f}".format))
-    if "genres" in shown:
-        shown["genres"] = shown["genres"].str.replace("|", ", ", regex=False)
-    names = map(str, recommender.item_ids)
-    titles: dict[Any, str | None] = dict(zip(names, recommender.snapshot.titles or [], strict=False))
-    for item, near in shown.fillna("").astype(str).groupby("item", sort=False):
-        heading = f"item {item}" + (f", {titles[item]}" if titles.get(item) else "")
-        _print_table(heading, ["", "item", *shown.columns[3:]], near.drop(columns="item").values.tolist())
+    columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
+    for item, near in table.groupby("item", sort=False):
+        place = int(recommender.snapshot.items.encode([item])[0])
+        title = recommender.known_of_items[place].get("title")
+        heading = f"item {item}" + (f", {title}" if title else "")
+        rows = [
+            [
+                str(row["rank"]),
+                str(row["similar"]),
+                *(in_words(row[name]) for name in columns),
+                f"{row['similarity']:.3f}",
+            ]
+            for row in near.astype(object).to_dict("records")
+        ]
+        _print_table(heading, ["", "item", *columns, "similarity"], rows)
 
 
 def export(parser: argparse.ArgumentParser, args: list[str]) -> None:

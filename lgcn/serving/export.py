@@ -1,6 +1,6 @@
 """Export: a trained model as files that other systems read.
 
-    users.parquet  items.parquet   a row each: id, embedding, bias, number of training ratings, title and genres
+    users.parquet  items.parquet   a row each: id, what is known, embedding, bias, number of training ratings
     embeddings.safetensors         the same numbers as tensors, in the order of the rows
     items.faiss                    an inner-product index of the items (where faiss is installed)
     scorer.pt2                     a torch.export program from row numbers to predictions
@@ -28,6 +28,7 @@ from pyarrow import parquet
 from rich.console import Console
 from torch import Tensor, nn
 
+from lgcn.data.attributes import arrow_column
 from lgcn.errors import InputError
 from lgcn.files import replacing
 from lgcn.graph.scale import RatingScale
@@ -114,13 +115,13 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         for rows, bias in ((known.user, known.user_bias), (known.item, known.item_bias))
     )
     known = known._replace(user_bias=user_bias, item_bias=item_bias)
-    titles = {"title": recommender.snapshot.titles, "genres": recommender.snapshot.genres}
+    of_users, of_items = recommender.snapshot.user_attributes, recommender.snapshot.item_attributes
     files: dict[str, Callable[[Path], Any]] = {
         "users.parquet": lambda path: _write_table(
-            path, {"id": recommender.user_ids}, known.user, user_bias, train.user_degree
+            path, {"id": recommender.user_ids, **of_users.columns}, known.user, user_bias, train.user_degree
         ),
         "items.parquet": lambda path: _write_table(
-            path, {"id": recommender.item_ids, **titles}, known.item, item_bias, train.item_degree
+            path, {"id": recommender.item_ids, **of_items.columns}, known.item, item_bias, train.item_degree
         ),
         "embeddings.safetensors": lambda path: _write_tensors(path, known),
         "items.faiss": lambda path: _write_index(path, known),
@@ -156,7 +157,7 @@ def _readme(recommender: Recommender, checkpoint: Path, faiss: bool) -> str:
         num_users=len(recommender.user_ids),
         num_items=len(recommender.item_ids),
         columns=recommender.model.factors.user.shape[1],
-        titled=", title and genres" if recommender.snapshot.titles is not None else "",
+        titled="".join(f", {name}" for name in recommender.snapshot.item_attributes.columns),
         what="scores" if recommender.ranks else "ratings",
         index=INDEX if faiss else "",
         search=SEARCH if faiss else "",
@@ -170,10 +171,9 @@ def _write_table(path: Path, names: dict[str, Any], rows: Tensor, bias: Tensor, 
     embedding = (
         pa.FixedSizeListArray.from_arrays(flat, columns) if columns else pa.array([[]] * size, pa.list_(pa.float32()))
     )
-    kinds = {"title": pa.string(), "genres": pa.string()}  # even where all of them are missing
-    texts = {name: pa.array(values, kinds.get(name)) for name, values in names.items() if values is not None}
+    known = {name: arrow_column(values) for name, values in names.items()}
     numbers = {"bias": pa.array(bias.numpy()), "ratings": pa.array(degree.numpy())}
-    parquet.write_table(pa.table({**texts, "embedding": embedding, **numbers}), path)
+    parquet.write_table(pa.table({**known, "embedding": embedding, **numbers}), path)
 
 
 def _write_tensors(path: Path, known: Factors) -> None:

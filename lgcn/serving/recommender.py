@@ -8,7 +8,7 @@ Shape letters: I items, B users of a chunk, C propagated columns, F factor colum
 import copy
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -77,11 +77,15 @@ class Recommendation:
     """One item for one user: ``score`` is what items are ranked by, ``rating`` the prediction within the scale."""
 
     item: Id
-    title: str | None
-    genres: str | None
+    known: dict[str, Any]  # the item's attributes, by column
     score: float
     rating: float | None  # None of a model that ranks
     because: Explanation | None  # if asked for
+
+    @property
+    def title(self) -> str:
+        """What to call the item: its title, or its id."""
+        return str(self.known.get("title") or self.item)
 
 
 Found = tuple[Any, list[Recommendation]]  # a user, and the user's recommendations
@@ -113,12 +117,10 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
-        nothing = [None] * len(self.item_ids)
-        self._titles, self._genres = snapshot.titles or nothing, snapshot.genres or nothing
+        #: What is known of each item, by column.
+        self.known_of_items = snapshot.item_attributes.rows(len(self.item_ids))
         seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))
         self._known = Users(self.user_ids, model.known, seen, rows)
-        #: The fields of a Recommendation that have no value in this model.
-        self._lacking = ["rating"] * self.ranks + ["title", "genres"] * (snapshot.titles is None)
         self._warned = False  # of what new users lack: once is enough
 
     @classmethod
@@ -189,8 +191,8 @@ class Recommender:
             because: how many of the user's own ratings to give as reasons.
 
         Returns:
-            A table with columns user, rank, item, title and genres (where the data has titles), score, rating (of a
-            model of ratings) and because (an :class:`Explanation`, if asked for).
+            A table with columns user, rank, item, what is known of the item (such as title), score, rating (of a model
+            of ratings) and because (an :class:`Explanation`, if asked for).
 
         Raises:
             InputError: k is not between 1 and the number of items, or no user is left.
@@ -200,15 +202,21 @@ class Recommender:
 
     def table(self, found: Iterable[Found], because: bool = False) -> pd.DataFrame:
         """What :meth:`each` gives, as the table of :meth:`recommend`."""
-        rows = [(user, rank, *vars(one).values()) for user, ones in found for rank, one in enumerate(ones, 1)]
-        table = pd.DataFrame(rows, columns=["user", "rank", *(field.name for field in fields(Recommendation))])
-        return table.drop(columns=self._lacking + ["because"] * (not because))
+        known = [*self.snapshot.item_attributes.columns]
+        rows = [
+            (user, rank, one.item, *one.known.values(), one.score, one.rating, one.because)
+            for user, ones in found
+            for rank, one in enumerate(ones, 1)
+        ]
+        table = pd.DataFrame(rows, columns=["user", "rank", "item", *known, "score", "rating", "because"])
+        return table.drop(columns=["rating"] * self.ranks + ["because"] * (not because))
 
     def record(self, one: Recommendation) -> dict[str, Any]:
         """A recommendation for JSON, without the fields that have no value in this model."""
-        content = {name: value for name, value in vars(one).items() if name not in self._lacking}
+        content = {"item": one.item, **one.known, "score": one.score}
+        if one.rating is not None:
+            content["rating"] = one.rating
         if one.because is None:
-            del content["because"]
             return content
         reasons = [dict(vars(reason)) for reason in one.because.ratings]
         for reason in reasons if self.snapshot.titles is None else ():
@@ -268,13 +276,13 @@ class Recommender:
         best = edge[train.rating[edge].argsort(descending=True, stable=True)[:limit]]
         return [*zip(train.item[best].tolist(), map(as_written, train.rating[best].tolist()), strict=True)]
 
-    def item(self, place: int) -> tuple[Id, str | None, str | None]:
-        """An item's id, title and genres, given its index."""
-        return self.item_ids[place], self._titles[place], self._genres[place]
+    def item(self, place: int) -> tuple[Id, dict[str, Any]]:
+        """An item's id and what is known of it, given its index."""
+        return self.item_ids[place], self.known_of_items[place]
 
     def title(self, place: int) -> str:
         """What to call an item, given its index: its title, or its id."""
-        return self._titles[place] or str(self.item_ids[place])
+        return str(self.known_of_items[place].get("title") or self.item_ids[place])
 
     # -- reasons -------------------------------------------------------------------------------------------
 
@@ -310,8 +318,8 @@ class Recommender:
         places, ratings = rated.tolist(), graph.rating[edge].tolist()
 
         def reason(at: int, value: float) -> Reason:
-            item, title, _ = self.item(places[at])
-            return Reason(item, title, as_written(ratings[at]), value)
+            item, known = self.item(places[at])
+            return Reason(item, known.get("title"), as_written(ratings[at]), value)
 
         lists = (part.tolist() for part in (parts, best.indices, best.values))
         return [
@@ -439,8 +447,8 @@ class Recommender:
             k: how many.
 
         Returns:
-            A table with columns item, rank, similar (a raw id), title and genres of it (where the data has titles),
-            and similarity, -1 to 1.
+            A table with columns item, rank, similar (a raw id), what is known of it (such as title), and similarity,
+            -1 to 1.
 
         Raises:
             InputError: k is not between 1 and the number of items, no item is left, or the model has no factors.
@@ -460,12 +468,12 @@ class Recommender:
             best = cosine.topk(k, dim=1)
             for item, values, near in zip(chunk.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
                 rows += [
-                    (self.item_ids[item], rank, *self.item(other), value)
+                    (self.item_ids[item], rank, self.item_ids[other], *self.known_of_items[other].values(), value)
                     for rank, (value, other) in enumerate(zip(values, near, strict=True), 1)
                     if value > -np.inf
                 ]
-        table = pd.DataFrame(rows, columns=["item", "rank", "similar", "title", "genres", "similarity"])
-        return table.drop(columns=["title", "genres"] * (self.snapshot.titles is None))
+        known = self.snapshot.item_attributes.columns
+        return pd.DataFrame(rows, columns=["item", "rank", "similar", *known, "similarity"])
 
     @cached_property
     def _directions(self) -> Tensor:

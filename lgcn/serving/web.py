@@ -28,14 +28,14 @@ import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
-from lgcn.serving.recommender import Exclude, Id, Recommendation, Recommender, as_written
+from lgcn.serving.recommender import Exclude, Explanation, Id, Recommendation, Recommender, as_written
 
 try:
     import uvicorn
     from fastapi import FastAPI, HTTPException, Query, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, ConfigDict, Field
     from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
@@ -80,11 +80,22 @@ class Question(BaseModel):
     min_ratings: Annotated[int, Field(ge=0)] = 0
 
 
+class Recommended(BaseModel):
+    """One item. What is known of it stands beside: title, genres, or other columns of the data."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item: Id
+    score: float
+    rating: float | None = None
+    because: Explanation | None = None
+
+
 class Recommendations(BaseModel):
     """The best first. ``unknown``: items of the question that are not in the data."""
 
     user: Id | None = None
-    recommendations: list[Recommendation]
+    recommendations: list[Recommended]
     unknown: list[Id] = []
 
 
@@ -132,7 +143,7 @@ class Api:
             "items": train.num_items,
             "ratings": len(train),
             "most_ratings": max(self.degree),
-            "titles": self.snapshot.titles is not None,
+            "known": [*self.snapshot.item_attributes.columns],
             "scale": recommender.scale,
             "values": values if len(values) <= 20 else None,
             "own_embeddings": recommender.model.has_own_embeddings,
@@ -203,8 +214,8 @@ class Api:
         return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
 
     def _described(self, place: int) -> dict[str, Any]:
-        item, title, genres = self.recommender.item(place)
-        return {"item": item} | ({} if self.snapshot.titles is None else {"title": title, "genres": genres})
+        item, known = self.recommender.item(place)
+        return {"item": item, **known}
 
     def _place(self, what: Literal["user", "item"], raw: str) -> int:
         ids = self.snapshot.users if what == "user" else self.snapshot.items

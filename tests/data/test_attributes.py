@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lgcn.data.attributes import Attributes
+from lgcn.data.attributes import Attributes, in_words
 from lgcn.data.vocabulary import Vocabulary
 
 TABLE = pd.DataFrame(
@@ -34,11 +34,17 @@ def test_numbers_stay_numbers_and_all_else_is_text() -> None:
     assert known["released"] == ["2002-02-02 00:00:00", None, None]
 
 
-def test_columns_as_texts() -> None:
+def test_rows_and_words() -> None:
     known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
-    assert known.texts("title") == ["Two", None, None]
-    assert known.texts("year") == ["2002", None, "2030"]
-    assert known.texts("author") is None
+    assert known.rows(3)[1] == {name: column[1] for name, column in known.columns.items()}
+    assert Attributes().rows(2) == [{}, {}]
+    assert [in_words(known.columns[name][2]) for name in ("genres", "year", "price")] == ["Drama", "2030", "3.25"]
+    assert [in_words(value) for value in (None, "A|B", 2.0, 1e6 + 0.5)] == ["", "A, B", "2", "1000000.5"]
+
+
+def test_a_column_with_a_text_is_all_texts_and_whole_numbers_are_integers() -> None:
+    table = pd.DataFrame({"item": [1, 2], "mixed": [1, "two"], "whole": [1995.0, np.nan]})
+    assert Attributes.of(table, Vocabulary([1, 2])).columns == {"mixed": ["1", "two"], "whole": [1995, None]}
 
 
 @pytest.mark.parametrize("ids", [["30", "4", "2"], ["b", "a"]])

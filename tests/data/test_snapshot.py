@@ -50,7 +50,7 @@ def graphs_of(snapshot: Snapshot) -> tuple[RatingGraph, RatingGraph]:
 def assert_same(one: Snapshot, other: Snapshot) -> None:
     assert (list(one.users), list(one.items)) == (list(other.users), list(other.items))
     assert (one.users, one.items) == (other.users, other.items)
-    for name in ("item_attributes", "titles", "genres", "min_rating", "implicit", "origin", "columns"):
+    for name in ("item_attributes", "user_attributes", "titles", "min_rating", "implicit", "origin", "columns"):
         assert getattr(one, name) == getattr(other, name), name
     for ours, theirs in zip(graphs_of(one), graphs_of(other), strict=True):
         assert ours.fingerprint == theirs.fingerprint
@@ -83,6 +83,7 @@ def stored(content: Any) -> Any:
         {"ids": (INTEGERS[0], TEXTS[1])},
         {"item_attributes": Attributes({"title": TITLES[0], "genres": TITLES[1], "year": [1862, 2020.5, None]})},
         {"item_attributes": Attributes({"title": [None] * 3, "genres": [None] * 3})},
+        {"user_attributes": Attributes({"age": [30, None, 41, 7], "name": ["Ann", "Bob", None, "Cem"]})},
         {"rating": [0.1, 3.3, 70_000.0, 1e-9]},  # the last two are infinite and 0 in half precision
         {"others": 0},
         {"others": 1, "add_self_loops": True, "min_rating": 2.5},
@@ -254,9 +255,9 @@ def test_titles_stand_at_their_items(
         (tmp_path / name).write_bytes(content)
     snapshot = made_data(tmp_path / edition).snapshot
     back = Snapshot.unpacked(stored(snapshot.packed()))
-    assert back.titles is not None
-    assert back.genres is not None
-    found = list(zip(back.items, back.titles, back.genres, strict=True))
+    known = back.item_attributes.columns
+    assert back.titles == known["title"]
+    found = list(zip(back.items, known["title"], known["genres"], strict=True))
     # The last movie has no ratings, and so no index.
     assert found == list(movielens_items[:-1].itertuples(index=False, name=None))
 

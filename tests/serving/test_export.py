@@ -187,7 +187,7 @@ def test_the_readme_says_what_is_there(exported: Exported) -> None:
     text = (exported.folder / "README.md").read_text()
     columns = 0 if exported.folder.name == "linear" else 4
     assert f"| users.parquet | 30 users: id, embedding ({columns} numbers)" in text
-    assert "| items.parquet | 20 items: likewise, title and genres |" in text
+    assert "| items.parquet | 20 items: likewise, title, genres |" in text
     assert f"from row numbers to {'scores' if exported.folder.name == 'ranking' else 'ratings'} |" in text
     assert f"Trained on {exported.recommender.snapshot.origin}; from the checkpoint best.ckpt." in text
     assert {name for name in FILES if name != "README.md"} <= set(re.findall(r"[\w.]+\.\w+", text))

@@ -246,7 +246,8 @@ def test_titles_and_records() -> None:
             (reason,) = one.because.ratings
             assert reason.title == TITLES[recommender.item_ids.index(reason.item)]
             assert recommender.record(one) == {
-                **{name: getattr(one, name) for name in ("item", "title", "genres", "score", "rating")},
+                **{name: getattr(one, name) for name in ("item", "score", "rating")},
+                **recommender.known_of_items[recommender.item_ids.index(one.item)],
                 "because": asdict(one.because),
             }
         assert user == recommender.user_ids[0]

@@ -71,14 +71,14 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
         "users": USERS,
         "items": ITEMS,
         "ratings": 240,
-        "titles": True,
+        "known": ["title", "genres"],
         "scale": [0.5, 5.0],
         "values": sorted(set(train.rating.tolist())),
         "most_ratings": int(train.item_degree.max()),
         "own_embeddings": True,
     }
     described = get(ranking, "/api/model")
-    assert (described["ranks"], described["titles"]) == (True, False)
+    assert (described["ranks"], described["known"]) == (True, [])
 
 
 def test_recommendations_are_the_recommender_s(client: TestClient, recommender: Recommender) -> None:
@@ -232,9 +232,9 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     described = re.findall(r"^    (GET|POST) +(/api\S*?)(?:\?\S*)?(?:\s|$)", serve.__doc__ or "", re.MULTILINE)
     assert len(described) == 7
     assert {(method.upper(), path) for path, ways in content["paths"].items() for method in ways} == set(described)
-    shape = content["components"]["schemas"]["Recommendation"]["properties"].keys()
+    shape = content["components"]["schemas"]["Recommended"]["properties"].keys()
     for one in get(client, "/api/users/1/recommendations", because=1)["recommendations"]:
-        assert one.keys() == shape
+        assert one.keys() == shape | {"title", "genres"}
     for elsewhere in ("/docs", "/redoc"):  # their pages load scripts from another host
         assert client.get(elsewhere).status_code == 404
 
