@@ -1,13 +1,32 @@
-"""Attributes: what is known of users or items besides ratings, as columns with a row for each index."""
+"""Attributes: what is known of users or items besides ratings, as columns with a row for each index.
+
+They are read from a table with any columns. One of them holds the raw ids, and one may be the title.
+"""
 
 import json
+import logging
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 
+from lgcn.data.canonical import as_ids
+from lgcn.data.tables import check_columns, read_texts, some
 from lgcn.data.vocabulary import Vocabulary
+from lgcn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+#: Columns of what is written about users and items. An attribute of such a name gets another one.
+TAKEN = (
+    *("user", "item", "rank", "score", "rating", "because", "similar", "similarity"),
+    *("id", "embedding", "bias", "ratings"),
+)
+#: Names of columns with titles. Without one, it is the first column of texts that are nearly all different.
+TITLES = ("title", "name", "label")
+DIFFERENT = 0.9
 
 Value = bool | int | float | str | None
 
@@ -59,6 +78,78 @@ class Attributes:
     def unpacked(cls, content: str) -> "Attributes":
         """What :meth:`packed` was made from."""
         return cls(json.loads(content))
+
+
+def read_attributes(
+    source: pd.DataFrame | Path, ids: Vocabulary, what: Literal["user", "item"], column: Any
+) -> Attributes:
+    """What a table says of users or items.
+
+    The raw ids are in the column that is called as in the ratings (``column``), or ``item``, ``itemId``, ``item_id`` or
+    ``id``, or else in the column with the most ids of the data. The title is the column ``title``, ``name`` or
+    ``label``, or else the first one of texts that are nearly all different. What was found is logged.
+
+    Args:
+        source: a DataFrame, or a CSV, TSV or Parquet file.
+        ids: the raw ids of the data.
+        what: whose they are.
+        column: the name or position of the ids in the ratings.
+
+    Raises:
+        InputError: it cannot be read, or no column has ids of the data.
+
+    >>> books = pd.DataFrame({"isbn": ["a", "b"], "name": ["Emma", "Ulysses"], "rating": [4.5, 4.25]})
+    >>> read_attributes(books, Vocabulary(["b", "c"]), "item", "isbn").columns
+    {'title': ['Ulysses', None], 'item_rating': [4.25, None]}
+    """
+    called = f"the DataFrame of {what}s" if isinstance(source, pd.DataFrame) else str(source)
+    table = source.reset_index(drop=True) if isinstance(source, pd.DataFrame) else read_texts(source)
+    columns = [str(name) for name in table.columns]
+    check_columns(called, columns, columns)
+    table.columns = pd.Index(columns)
+    key = _key(table, ids, (str(column), what, f"{what}Id", f"{what}_id", "id"), called)
+    raw, rest = as_ids(table[key]), table.drop(columns=key)
+    if not isinstance(source, pd.DataFrame):
+        rest = rest.apply(_numbers)
+    title = _title(rest)
+    names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
+    if title is not None:
+        rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
+    known = ids.encode(raw) >= 0
+    found = raw[known].nunique()
+    log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
+    if title is not None:
+        log.info("%s: the title is '%s'", called, title)
+    if unknown := int((~known).sum()):
+        log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
+    return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[known], ids, key=what)
+
+
+def _key(table: pd.DataFrame, ids: Vocabulary, names: tuple[str, ...], called: str) -> str:
+    """The column with the raw ids."""
+    shares = {str(name): float((ids.encode(as_ids(table[name])) >= 0).mean()) for name in table}
+    named = [name for usual in names for name in shares if name.lower() == usual.lower() and shares[name] > 0]
+    best = named[0] if named else max(shares, key=lambda name: shares[name], default="")
+    if not shares or not shares[best]:
+        raise InputError(
+            f"{called} describes nothing of the data: no column has an id of the ratings, such as "
+            f"{next(iter(ids))!r}; it has {some(list(table.columns))}"
+        )
+    return best
+
+
+def _title(table: pd.DataFrame) -> str | None:
+    columns = [str(name) for name in table]
+    named = [name for usual in TITLES for name in columns if name.lower() == usual]
+    texts = [name for name in columns if pd.api.types.is_string_dtype(table[name].dropna())]
+    different = [name for name in texts if table[name].nunique() >= DIFFERENT * max(len(table), 1)]
+    return next(iter([*named, *different]), None)
+
+
+def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """A column of texts as numbers, where all of them are."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.isna().equals(column.isna()) else column
 
 
 def in_words(value: Value) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lgcn.choices import plain
 from lgcn.data import canonical, sources, splits
-from lgcn.data.attributes import Attributes
+from lgcn.data.attributes import Attributes, read_attributes
 from lgcn.data.batches import EdgeChunks, Edges, TrainingSteps, UserChunks
 from lgcn.data.cache import LARGE, Cache, default_folder
 from lgcn.data.canonical import Columns
@@ -78,6 +78,9 @@ class RatingsDataModule(pl.LightningDataModule):
         train_path: for ``files``: the training ratings, a file or a name inside ``source`` such as ``u1.base``.
         val_path: likewise, for validation. Null draws them from the training file.
         test_path: likewise, for test.
+        items_path: a table with what is known of the items, CSV, TSV or Parquet, or from Python a DataFrame: raw ids,
+            perhaps titles, and any other columns. They are kept with the model and shown with recommendations.
+        users_path: likewise, of the users.
         predict_path: for ``lgcn predict``: a file of pairs, with the same user and item columns. Null predicts
             the test part.
         eval_graph: what validation and test propagate over: ``train``, or ``split`` for the part's own pairs, which
@@ -114,6 +117,8 @@ class RatingsDataModule(pl.LightningDataModule):
         train_path: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
+        items_path: Source = None,
+        users_path: Source = None,
         predict_path: str | None = None,
         eval_graph: Over = "train",
         add_self_loops: bool = False,
@@ -124,11 +129,15 @@ class RatingsDataModule(pl.LightningDataModule):
         cache: str | None = "auto",
     ) -> None:
         super().__init__()
-        # A frame is no setting: a checkpoint keeps its ratings, but not the frame.
-        self._frame = source if isinstance(source, pd.DataFrame) else None
-        if not isinstance(source, pd.DataFrame | str | PathLike | None):
-            raise InputError(f"--data.source must be a DataFrame, a path or a name (got {type(source).__name__})")
-        source = FRAME if self._frame is not None else None if source is None else str(source)
+        tables = {"source": source, "items_path": items_path, "users_path": users_path}
+        for name, table in tables.items():
+            if not isinstance(table, pd.DataFrame | str | PathLike | None):
+                raise InputError(f"--data.{name} must be a DataFrame, a path or a name (got {type(table).__name__})")
+        # A frame is no setting: a checkpoint keeps its content, but not the frame.
+        self._frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
+        source, items_path, users_path = (
+            FRAME if name in self._frames else None if table is None else str(table) for name, table in tables.items()
+        )
         self.save_hyperparameters()
         # A checkpoint holds no numbers of numpy and no paths.
         self.hparams.update({name: plain(value, f"data.{name}") for name, value in self.hparams.items()})
@@ -148,7 +157,7 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, word, words in (("split", split, get_args(SplitKind)), ("eval_graph", eval_graph, get_args(Over))):
             if word not in words:
                 raise InputError(f"--data.{name} must be one of {', '.join(words)} (got {word!r})")
-        if self._frame is not None and (split == "files" or format != "table"):
+        if "source" in self._frames and (split == "files" or format != "table"):
             raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")
         self._layout = layout_of_file(format, self.columns, separator)
         self.eval_graph = eval_graph
@@ -228,18 +237,21 @@ class RatingsDataModule(pl.LightningDataModule):
                 cache.save({"data": data.packed(), "digest": data.digest})
         for line in _summary(data, self.hparams["split"]):
             log.info(line)
-        return data
+        return self._described(data)
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None
         if content is None:
             return None
         content["data"]["kind"]["threshold"] = self.hparams["threshold"]  # it is no part of an entry's name
-        data = Snapshot.unpacked(content["data"])
-        if data.digest != content["digest"]:
-            log.warning("the cache entry is damaged; the source is read instead")
-            return None
-        return data
+        try:
+            data = Snapshot.unpacked(content["data"])
+            if data.digest == content["digest"]:
+                return data
+        except ValueError:
+            pass
+        log.warning("the cache entry is damaged; the source is read instead")
+        return None
 
     @property
     def _root(self) -> Path:
@@ -267,13 +279,32 @@ class RatingsDataModule(pl.LightningDataModule):
         given = self.hparams
         if given["source"] != FRAME:
             return sources.load(given["source"], self._root, self._layout, list(self._paths.values()))
-        if self._frame is None:
-            raise InputError(
-                "the model was trained on a DataFrame, which is not kept; give its ratings as a file with "
-                "--data.source, or call test() on what lgcn.fit gave"
-            )
-        ratings = canonical.read_frame(self._frame, self.columns)
+        ratings = canonical.read_frame(self._frame("source"), self.columns)
         return RatingTable([ratings], None, "a DataFrame", self.columns.rating is None)
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        """The DataFrame that was given for a setting."""
+        if name not in self._frames:
+            raise InputError(
+                "the model was trained on a DataFrame, which is not kept; give its content as a file with "
+                f"--data.{name}, or call test() on what lgcn.fit gave"
+            )
+        return self._frames[name]
+
+    def _described(self, data: Snapshot) -> Snapshot:
+        """The data with what the tables of items and users say."""
+        of_items = self._attributes("item", data.items, self.columns.item)
+        of_users = self._attributes("user", data.users, self.columns.user)
+        # Those of the source itself, such as MovieLens's titles, come first.
+        of_items = Attributes(data.item_attributes.columns | of_items.columns)
+        return replace(data, item_attributes=of_items, user_attributes=of_users)
+
+    def _attributes(self, what: Literal["user", "item"], ids: Vocabulary, column: Column) -> Attributes:
+        given = self.hparams[name := f"{what}s_path"]
+        if given is None:
+            return Attributes()
+        source = self._frame(name) if given == FRAME else Path(given).expanduser()
+        return read_attributes(source, ids, what, column)
 
     def _build(self, table: RatingTable) -> Snapshot:
         ratings, origin = table.ratings, table.origin

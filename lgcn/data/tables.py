@@ -56,6 +56,26 @@ def read_columns(
         return _read_delimited(path, wanted, _separator(path, separator), number)
 
 
+def read_texts(path: Place) -> pd.DataFrame:
+    """All columns of a CSV or TSV file as text, missing where a field is empty; of a Parquet file as they are.
+
+    Raises:
+        InputError: the file is missing, empty or malformed.
+    """
+    with readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            with path.open("rb") as file:
+                return pd.read_parquet(file)
+        try:
+            with byte_stream(path) as stream:
+                given: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig"}
+                given |= {"keep_default_na": False, "na_values": [""]}  # an id or a title may be NA
+                table: pd.DataFrame = pd.read_csv(stream, sep=_separator(path, None), **given)
+                return table
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+
+
 def column_names(path: Place, separator: str | None = None) -> list[str]:
     """The fields of a table's first line, or the names of a Parquet file's columns."""
     with readable(path):

@@ -8,6 +8,7 @@ commands judge the model as it was trained.
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -94,11 +95,11 @@ class LgcnCLI(internals.OneCommandCLI):
 
     Args:
         args: the command line.
-        frame: ratings to use instead of --data.source.
+        frames: DataFrames to use instead of files, by the setting's name: ``source``, ``items_path``, ``users_path``.
     """
 
-    def __init__(self, args: list[str], frame: DataFrame | None = None) -> None:
-        self.invocation, self.frame = resolve(args), frame
+    def __init__(self, args: list[str], frames: Mapping[str, DataFrame] | None = None) -> None:
+        self.invocation, self.frames = resolve(args), dict(frames or {})
         internals.quieten()
         internals.quicken(LightGCNModule)
         super().__init__(
@@ -139,8 +140,7 @@ class LgcnCLI(internals.OneCommandCLI):
             parser.set_defaults({"verbose": False})  # RunSummary prints the table
         if self.asked == "predict":
             parser.add_argument("--output", default="predictions.csv", help="File to write, .csv or .parquet.")
-        if self.frame is not None:
-            given = {"source": self.frame}
+        if given := self.frames:
             self.parser.add_instantiator(
                 lambda kind, **named: kind(**named | given), RatingsDataModule, subclasses=False
             )

@@ -1,5 +1,6 @@
 """fit: train from Python in one call."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -64,7 +65,8 @@ def fit(
             :class:`lgcn.data.datamodule.RatingsDataModule`.
         config: a configuration, a path or the name of a shipped one; None is the recipe ``ratings``.
         runs_dir: where the run's folder goes.
-        settings: what differs from the configuration: dictionaries by section, as in YAML.
+        settings: what differs from the configuration: dictionaries by section, as in YAML. ``data`` may hold DataFrames
+            as ``items_path`` and ``users_path``.
 
     Returns:
         The trained model, its metrics and its run's folder.
@@ -77,14 +79,14 @@ def fit(
     >>> fitted.recommender.recommend([1], k=3)  # doctest: +SKIP
     """
     speed.settle()
-    own = plain(settings, "settings")
     for name in SECTIONS:
-        if name in own and not isinstance(own[name], dict):
-            raise InputError(f"'{name}' must be a dictionary of settings (got {own[name]!r})")
-    frame = source if isinstance(source, pd.DataFrame) else None
-    if frame is None and not isinstance(source, str | PathLike):
+        if name in settings and not isinstance(settings[name], Mapping):
+            raise InputError(f"'{name}' must be a dictionary of settings (got {settings[name]!r})")
+    if not isinstance(source, pd.DataFrame | str | PathLike):
         raise InputError(f"'source' must be a DataFrame, a path or a name (got {type(source).__name__})")
-    own["data"] = own.get("data", {}) | {"source": FRAME if frame is not None else str(source)}
+    data = {**settings.get("data", {}), "source": source}
+    frames = {name: value for name, value in data.items() if isinstance(value, pd.DataFrame)}
+    own = plain({**settings, "data": data | dict.fromkeys(frames, FRAME)}, "settings")
     where = f"--runs_dir={Path(runs_dir).absolute()}"  # the program may go to another folder later
     args = ["fit", "--config", str(config or RECIPE), "--config", dumped(own), where]
-    return Fitted(LgcnCLI(args, frame))
+    return Fitted(LgcnCLI(args, frames))

@@ -1,11 +1,17 @@
 """Attributes: what is known of an item stands at the item's index."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lgcn.data.attributes import Attributes, in_words
+from lgcn.data.attributes import Attributes, in_words, read_attributes
+from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.snapshot import Snapshot
 from lgcn.data.vocabulary import Vocabulary
+from lgcn.errors import InputError
 
 TABLE = pd.DataFrame(
     {
@@ -45,6 +51,99 @@ def test_rows_and_words() -> None:
 def test_a_column_with_a_text_is_all_texts_and_whole_numbers_are_integers() -> None:
     table = pd.DataFrame({"item": [1, 2], "mixed": [1, "two"], "whole": [1995.0, np.nan]})
     assert Attributes.of(table, Vocabulary([1, 2])).columns == {"mixed": ["1", "two"], "whole": [1995, None]}
+
+
+# -- tables of one's own ---------------------------------------------------------------------------------------
+
+BOOKS = pd.DataFrame(
+    {
+        "Name": ["Emma", "Ulysses", "NA", None],
+        "isbn": ["007", "12", "31", "99"],
+        "year": ["1815", "1922", "", "2001"],
+        "rating": ["4.5", "n/a", "3", "1"],
+    }
+)
+ISBNS = Vocabulary(["007", "31", "5"])
+
+
+def written(table: pd.DataFrame, folder: Path, ending: str) -> Path:
+    path = folder / f"books.{ending}"
+    if ending == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if ending.startswith("tsv") else ",", encoding="utf-8-sig")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz", "parquet"])
+def test_a_table_of_items(ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        known = read_attributes(written(BOOKS, tmp_path, ending), ISBNS, "item", "isbn").columns
+    # In Parquet, texts are texts, also where nothing stands between the commas of a CSV file.
+    years = ["1815", "", None] if ending == "parquet" else [1815, None, None]
+    assert known == {"title": ["Emma", "NA", None], "year": years, "item_rating": ["4.5", "3", None]}
+    assert "2 of 3 items are described (by 'isbn')" in caplog.text
+    assert "the title is 'Name'" in caplog.text
+    assert "2 rows are of items that have no ratings" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "column", "expected"),
+    [
+        ("product", "product", "product"),  # as in the ratings
+        ("ID", "product", "ID"),
+        ("itemId", 1, "itemId"),
+        ("whatever", "product", "whatever"),  # which has the ids
+    ],
+)
+def test_the_column_with_the_ids_is_found(
+    key: str, column: int | str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pd.DataFrame({"weight": [31, 31, 40], key: ["31", "5", "007"], "note": ["long", "long", "short"]})
+    with caplog.at_level("INFO"):
+        known = read_attributes(table, ISBNS, "item", column)
+    assert known.columns == {"weight": [40, 31, 31], "note": ["short", "long", "long"]}
+    assert f"(by '{expected}')" in caplog.text
+
+
+def test_a_title_is_guessed_where_texts_differ() -> None:
+    table = pd.DataFrame(
+        {"user": [1, 2, 3], "city": ["Rome", "Oslo", "Rome"], "nick": ["a", "b", "c"], "age": [1, 2, 3]}
+    )
+    known = read_attributes(table, Vocabulary([1, 2, 3]), "user", "user").columns
+    assert [*known.items()] == [("title", ["a", "b", "c"]), ("city", ["Rome", "Oslo", "Rome"]), ("age", [1, 2, 3])]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a,b\n1,2\n", "describes nothing of the data: no column has an id of the ratings, such as '007'; it has a, b"),
+        ("a,b\n007,2\n31,3,4\n", "line 3"),
+        ("", "cannot be read"),
+        (b"isbn,name\n007,\xff\n", "cannot be read"),
+    ],
+)
+def test_tables_that_cannot_be_used(content: str | bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=words) as caught:
+        read_attributes(path, ISBNS, "item", "isbn")
+    assert str(path) in str(caught.value)
+
+
+def test_a_datamodule_keeps_what_the_tables_say(tmp_path: Path) -> None:
+    """Columns of the source itself come first, and a table adds to them; a DataFrame does not change."""
+    ratings = pd.DataFrame({"who": [1, 1, 2, 2, 3, 3], "what": [7, 8, 7, 9, 8, 9], "stars": [1.0, 2, 3, 4, 5, 1]})
+    items = pd.DataFrame({"what": [9, 7], "title": ["nine", "seven"]})
+    before = items.copy()
+    pd.DataFrame({"who": [3, 1], "age": [30, 10]}).to_csv(tmp_path / "users.csv", index=False)
+    columns: dict[str, Any] = {"user_column": "who", "item_column": "what", "rating_column": "stars"}
+    paths: dict[str, Any] = {"items_path": items, "users_path": str(tmp_path / "users.csv")}
+    data = RatingsDataModule(ratings, **columns, **paths, val_fraction=0.2, test_fraction=0.2)
+    assert data.item_attributes.columns == {"title": ["seven", None, "nine"]}
+    assert data.snapshot.user_attributes.columns == {"age": [10, None, 30]}
+    assert Snapshot.unpacked(data.snapshot.packed()).user_attributes == data.snapshot.user_attributes
+    pd.testing.assert_frame_equal(items, before)
 
 
 @pytest.mark.parametrize("ids", [["30", "4", "2"], ["b", "a"]])
