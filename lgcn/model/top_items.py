@@ -25,7 +25,14 @@ class Top(NamedTuple):
     score: Tensor  # [B, k]; -inf there
 
 
-def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int, hidden: Tensor | None = None) -> Top:
+def top_items(
+    scorer: Scorer,
+    users: Tensor,
+    seen: Sequence[EdgePattern],
+    k: int,
+    hidden: Tensor | None = None,
+    among: EdgePattern | None = None,
+) -> Top:
     """The best items of some users; of equal scores, those that torch.topk takes.
 
     Args:
@@ -34,6 +41,7 @@ def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int
         seen: the pairs to leave out.
         k: how many items.
         hidden: [I] bool, items to leave out for everybody.
+        among: the pairs that may be chosen; None is all.
 
     >>> from lgcn.model.factors import Factors
     >>> factors = Factors(torch.ones(1, 1), torch.tensor([[1.0], [3.0], [2.0]]), None, None, torch.zeros(()))
@@ -42,6 +50,10 @@ def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int
     """
     scores = scorer.scores(users)
     num_items = scores.shape[1]
+    if among is not None:
+        place, edge = among.edges_of(users)
+        chosen = place, among.item[edge].long()
+        scores = torch.full_like(scores, -torch.inf).index_put_(chosen, scores[chosen])
     for pattern in seen:
         place, edge = pattern.edges_of(users)
         scores[place, pattern.item[edge].long()] = -torch.inf

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from lgcn.checkpoints import find_checkpoint, import_modules
 from lgcn.data.attributes import arrow_column, in_words
+from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
 from lgcn.serving.recommender import EXCLUDED, Explanation, Found, Recommendation, Recommender
@@ -96,6 +97,11 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     add("--exclude", choices=list(EXCLUDED), default="rated", help=left_out)
     least = "recommend only what has at least N training ratings (default: 0)"
     add("--min_ratings", type=int, default=0, metavar="N", help=least)
+    condition = 'recommend only what fulfils a condition on the items\' columns, such as "year >= 2000"'
+    add("--where", metavar="CONDITION", help=condition)
+    add("--allow", type=_file, metavar="FILE", help="recommend only the items in a file of ids, one a line")
+    add("--block", type=_file, metavar="FILE", help="do not recommend the items in such a file")
+    add("--candidates", type=_file, metavar="FILE", help="for each user choose among the pairs (user, item) of a file")
     why = "give the N of the user's own ratings that contributed most (3 if no number is given)"
     add("--because", type=int, nargs="?", const=3, default=0, metavar="N", help=why)
     file = "file to write, .csv, .json or .parquet (default: recommendations.csv for all users)"
@@ -109,12 +115,19 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     if given.ratings is None and any(one is not None for one in described):
         raise InputError("--separator and the options that name columns describe the file --ratings; give that, too")
     recommender, _ = _recommender(given)
+    snapshot = recommender.snapshot
     users, ratings = None if given.users is None else [*dict.fromkeys(given.users)], None
     if given.users_file is not None:
-        users = _listed(given.users_file, recommender)
+        users = _listed(given.users_file, "--users_file", snapshot.users, ("user", "userId", snapshot.columns[0]))
     if given.ratings is not None:
         ratings = new_ratings(given.ratings, recommender, given)
-    how = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
+    how: dict[str, Any] = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
+    for name in ("allow", "block"):
+        if (path := getattr(given, name)) is not None:
+            how[name] = _listed(path, f"--{name}", snapshot.items, ("item", "movieId", snapshot.columns[1]))
+    if given.candidates is not None:
+        how["candidates"] = _candidates(given.candidates, recommender)
+    how["where"] = given.where
     found = recommender.each(users, given.k, ratings=ratings, **how)
     if output is None:
         for user, ones in found:
@@ -141,21 +154,34 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     say(f"{sum(lengths):,} recommendations written to {output}{shown}")
 
 
-def _listed(path: Path, recommender: Recommender) -> list[str]:
+def _candidates(path: Path, recommender: Recommender) -> dict[Any, list[Any]]:
+    """The items of each user in a file of pairs, whose columns are called as in the training data, or user and item."""
+    from lgcn.data.canonical import Columns, read_pairs
+    from lgcn.data.tables import column_names
+
+    names = column_names(path)
+    usual = zip(USUAL.items(), recommender.snapshot.columns, strict=True)
+    called = [next((one for one in (trained, often, what) if one in names), what) for (what, often), trained in usual]
+    pairs = read_pairs(path, Columns(*called[:2]))
+    found: dict[Any, list[Any]] = pairs.groupby("user")["item"].agg(list).to_dict()
+    return found
+
+
+def _listed(path: Path, option: str, known: Vocabulary, headings: tuple[Any, ...]) -> list[str]:
     """The ids in a file, one a line, without a first line that names the column."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise InputError(f"--users_file: there is no file {path}") from error
+        raise InputError(f"{option}: there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--users_file {path} cannot be read as text: {error}") from error
+        raise InputError(f"{option} {path} cannot be read as text: {error}") from error
     ids = [line.strip() for line in lines if line.strip()]
-    if ids[:1] and ids[0] in ("user", "userId", recommender.snapshot.columns[0]) and ids[0] not in recommender.user_ids:
+    if ids[:1] and ids[0] in headings and known.encode(ids[:1])[0] < 0:
         ids = ids[1:]
     if not ids:
-        raise InputError(f"--users_file {path} names no users; give one id a line")
-    if all("," in line or "\t" in line for line in ids) and not (recommender.snapshot.users.encode(ids) >= 0).any():
-        raise InputError(f"--users_file {path} has several fields a line ({ids[0][:80]!r}); give one id a line")
+        raise InputError(f"{option} {path} names nothing; give one id a line")
+    if all("," in line or "\t" in line for line in ids) and not (known.encode(ids) >= 0).any():
+        raise InputError(f"{option} {path} has several fields a line ({ids[0][:80]!r}); give one id a line")
     return [*dict.fromkeys(ids)]
 
 
@@ -192,6 +218,9 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
 
 def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> None:
     """Print a table for one user."""
+    if not ones:
+        say(f"user {user}: no item is left")
+        return
     ranks, reasons = recommender.ranks, any(one.because for one in ones)
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     rows = []

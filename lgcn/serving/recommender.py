@@ -30,6 +30,7 @@ from lgcn.graph.ops import EdgePattern, row_starts
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
+from lgcn.serving.filters import matching
 from lgcn.serving.trained import Population, TrainedModel
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,10 @@ class Recommender:
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
         min_ratings: int = 0,
+        where: str | None = None,
+        allow: Iterable[Hashable] | None = None,
+        block: Iterable[Hashable] = (),
+        candidates: Mapping[Any, Iterable[Hashable]] | None = None,
         because: int = 0,
     ) -> pd.DataFrame:
         """Each user's best k items, the best first.
@@ -188,6 +193,10 @@ class Recommender:
             exclude: what is not recommended: what the user has ``rated`` in any part of the data, only what is in the
                 ``training`` part, or ``none``.
             min_ratings: how many training ratings an item must have.
+            where: a condition on what is known of an item, such as ``"year >= 2000"`` (:mod:`lgcn.serving.filters`).
+            allow: raw ids of the only items to recommend.
+            block: raw ids of items not to recommend.
+            candidates: for each user the raw ids of the items to choose from. Users who are not in it get nothing.
             because: how many of the user's own ratings to give as reasons.
 
         Returns:
@@ -195,9 +204,11 @@ class Recommender:
             of ratings) and because (an :class:`Explanation`, if asked for).
 
         Raises:
-            InputError: k is not between 1 and the number of items, or no user is left.
+            InputError: k is not between 1 and the number of items, a condition cannot be read, or no user or item is
+                left.
         """
-        how: dict[str, Any] = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
+        how: dict[str, Any] = {"exclude": exclude, "min_ratings": min_ratings, "where": where, "allow": allow}
+        how |= {"block": block, "candidates": candidates, "because": because}
         return self.table(self.each(users, k, ratings=ratings, **how), because > 0)
 
     def table(self, found: Iterable[Found], because: bool = False) -> pd.DataFrame:
@@ -231,6 +242,10 @@ class Recommender:
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
         min_ratings: int = 0,
+        where: str | None = None,
+        allow: Iterable[Hashable] | None = None,
+        block: Iterable[Hashable] = (),
+        candidates: Mapping[Any, Iterable[Hashable]] | None = None,
         because: int = 0,
     ) -> Iterator[Found]:
         """As :meth:`recommend`, one user after another. Bad input raises an error before the first."""
@@ -239,20 +254,53 @@ class Recommender:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
-        degree = self.snapshot.train.item_degree
-        if min_ratings > (most := int(degree.max())):
-            raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
-        hidden = degree < min_ratings if min_ratings > 0 else None
+        hidden = self._hidden(min_ratings, where, allow, block)
         if ratings is not None and users is not None:
             raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
         known = self._known if users is None else self._known._replace(rows=self._found("user", users))
         asked = [known] if ratings is None else self.new_users(ratings)
-        return chain.from_iterable(self._best(some, k, exclude, hidden, because) for some in asked)
+        return chain.from_iterable(
+            self._best(some, k, exclude, hidden, self._pairs(some.ids, candidates), because) for some in asked
+        )
 
-    def _best(self, users: Users, k: int, exclude: Exclude, hidden: Tensor | None, because: int) -> Iterator[Found]:
+    def _hidden(
+        self, min_ratings: int, where: str | None, allow: Iterable[Hashable] | None, block: Iterable[Hashable]
+    ) -> Tensor | None:
+        """[I] bool, the items that nobody is recommended; None if there are none."""
+        degree, hidden = self.snapshot.train.item_degree, torch.zeros(len(self.item_ids), dtype=torch.bool)
+        if min_ratings > (most := int(degree.max())):
+            raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
+        if min_ratings > 0:
+            hidden |= degree < min_ratings
+        if where is not None:
+            hidden |= ~torch.tensor(matching(self.snapshot.item_attributes.columns, where))
+        if allow is not None:
+            hidden |= torch.ones_like(hidden).index_fill_(0, self._found("item", allow), False)
+        if block := list(block):
+            hidden[self._found("item", block)] = True
+        if hidden.all():
+            raise InputError("no item is left: the filters leave all of them out")
+        return hidden if hidden.any() else None
+
+    def _pairs(self, users: Sequence[Any], candidates: Mapping[Any, Iterable[Hashable]] | None) -> EdgePattern | None:
+        """The pairs of some users with what they may choose from; None if that is everything."""
+        if candidates is None:
+            return None
+        rows, places = (
+            _rows(users, candidates),
+            [self.snapshot.items.encode(list(items)) for items in candidates.values()],
+        )
+        user, item = np.repeat(rows, [len(place) for place in places]), np.concatenate([np.zeros(0, np.int64), *places])
+        pairs = np.unique(np.stack([user, item])[:, (user >= 0) & (item >= 0)], axis=1)
+        user, item = torch.from_numpy(pairs)
+        return RatingGraph.from_edges(user, item, torch.ones(len(user)), len(users), len(self.item_ids)).pattern
+
+    def _best(
+        self, users: Users, k: int, exclude: Exclude, hidden: Tensor | None, among: EdgePattern | None, because: int
+    ) -> Iterator[Found]:
         factors, ids, nothing = users.population.factors, self.item_ids, repeat(None)
         for rows in torch.split(users.rows, users_at_a_time(len(ids))):
-            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], k, hidden)
+            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], k, hidden, among)
             scores = factors.whole(top.score, rows)
             lists = (part.tolist() for part in (rows, top.item, scores, self.model.scale.clamped(scores)))
             for row, places, of_items, ratings in zip(*lists, strict=True):
@@ -431,9 +479,7 @@ class Recommender:
         of_known = np.full(len(users), -1) if ratings is not None else self.snapshot.users.encode(users)
         scores = self.model.factors.predict(torch.from_numpy(of_known), place)
         for new in self.new_users(ratings) if ratings is not None else ():
-            ids, factors = Vocabulary(new.ids), new.population.factors
-            row_of = np.append(np.argsort(ids.encode(new.ids)), -1)  # by the id's place in ids; the last is for none
-            rows = torch.from_numpy(row_of[ids.encode(users)])
+            factors, rows = new.population.factors, torch.from_numpy(_rows(new.ids, users))
             theirs = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
             scores[rows >= 0] = theirs.predict(rows[rows >= 0], place[rows >= 0])
         values: NDArray[np.float32] = self.model.scale.clamped(scores).numpy()
@@ -512,6 +558,14 @@ def as_written(rating: float) -> float:
     4.7
     """
     return float(str(np.float32(rating)))
+
+
+def _rows(ids: Sequence[Any], asked: Iterable[Hashable]) -> NDArray[np.int64]:
+    """The places in ``ids`` of raw ids that are asked for; -1 for one that is not there."""
+    vocabulary = Vocabulary(ids)
+    row_of = np.append(np.argsort(vocabulary.encode(ids)), -1)  # by the id's place in the vocabulary
+    rows: NDArray[np.int64] = row_of[vocabulary.encode(asked)]
+    return rows
 
 
 def _numbers(columns: Mapping[str, Any], name: str, within: tuple[float, float], needed: str) -> NDArray[np.float64]:

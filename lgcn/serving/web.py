@@ -28,6 +28,7 @@ import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
+from lgcn.serving.filters import LONGEST, example
 from lgcn.serving.recommender import Exclude, Explanation, Id, Recommendation, Recommender, as_written
 
 try:
@@ -62,6 +63,7 @@ Count = Annotated[int, Query(ge=1, le=MOST)]
 Reasons = Annotated[int, Query(ge=0, le=MOST_REASONS)]
 Least = Annotated[int, Query(ge=0)]
 Words = Annotated[str, Query(max_length=200)]
+Condition = Annotated[str | None, Query(max_length=LONGEST)]  # of lgcn.serving.filters
 
 
 class Rating(BaseModel):
@@ -78,6 +80,7 @@ class Question(BaseModel):
     k: Annotated[int, Field(ge=1, le=MOST)] = 10
     because: Annotated[int, Field(ge=0, le=MOST_REASONS)] = 0
     min_ratings: Annotated[int, Field(ge=0)] = 0
+    where: Annotated[str | None, Field(max_length=LONGEST)] = None
 
 
 class Recommended(BaseModel):
@@ -144,6 +147,7 @@ class Api:
             "ratings": len(train),
             "most_ratings": max(self.degree),
             "known": [*self.snapshot.item_attributes.columns],
+            "example": example(self.snapshot.item_attributes.columns),
             "scale": recommender.scale,
             "values": values if len(values) <= 20 else None,
             "own_embeddings": recommender.model.has_own_embeddings,
@@ -188,11 +192,17 @@ class Api:
         return [self._described(place) | {"rating": rating} for place, rating in rated]
 
     async def recommend(
-        self, user: str, k: Count = 10, because: Reasons = 0, min_ratings: Least = 0, exclude: Exclude = "rated"
+        self,
+        user: str,
+        k: Count = 10,
+        because: Reasons = 0,
+        min_ratings: Least = 0,
+        exclude: Exclude = "rated",
+        where: Condition = None,
     ) -> "Json":
         """The best items for a user of the data."""
         raw = self.recommender.user_ids[self._place("user", user)]
-        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because}
+        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because, "where": where}
         ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
         return self._answer(ones, user=raw)
 
@@ -204,7 +214,7 @@ class Api:
         known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
         if not known:
             raise HTTPException(404, "none of the items is in the data")
-        how: Any = {"min_ratings": asked.min_ratings, "because": asked.because}
+        how: Any = {"min_ratings": asked.min_ratings, "because": asked.because, "where": asked.where}
         ((_, ones),) = self.recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
         unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
         return self._answer(ones, **({"unknown": unknown} if unknown else {}))

@@ -151,6 +151,8 @@ def test_every_setting_is_decisive_or_known_not_to_be() -> None:
         "threshold",
         "eval_batch_size",
         "cache",
+        "items_path",  # read anew each time
+        "users_path",
     }
     assert set(inspect.signature(RatingsDataModule).parameters) == without_effect | set(DECISIVE)
     assert not without_effect & set(DECISIVE)

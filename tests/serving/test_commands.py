@@ -148,7 +148,7 @@ def test_users_files_that_name_nobody(
     for name, content in {"empty": b"", "blank": b"\n \n", "header": b"user\n"}.items():
         (tmp_path / name).write_bytes(content)
         message = refused(capsys, [*base, str(tmp_path / name)])
-        assert "names no users" in message
+        assert "names nothing" in message
         assert str(tmp_path / name) in message
     assert "there is no file nowhere.txt" in refused(capsys, [*base, "nowhere.txt"])
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")

@@ -72,6 +72,7 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
         "items": ITEMS,
         "ratings": 240,
         "known": ["title", "genres"],
+        "example": "'Comedy' in genres",
         "scale": [0.5, 5.0],
         "values": sorted(set(train.rating.tolist())),
         "most_ratings": int(train.item_degree.max()),
