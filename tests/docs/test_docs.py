@@ -24,7 +24,9 @@ TEXT = {page.name: page.read_text() for page in PAGES}
 README, EXTENDING = TEXT["README.md"], TEXT["extending.md"]
 ALL = "\n".join(TEXT.values())
 COMMANDS = sorted(set(re.findall(r"(?:^|`)(lgcn (?:fit|test|predict|validate|seeds)[^`\n]*)", ALL, re.MULTILINE)))
-USING = sorted(set(re.findall(r"(?:^|`)(lgcn (?:recommend|similar|export|serve)[^`\n]*)", README, re.MULTILINE)))
+FOUND = re.findall(r"^lgcn (?:recommend|similar|export|serve).*", README + TEXT["using.md"], re.MULTILINE)
+OWN = sorted({command for command in FOUND if "c1" in command})  # on the reader's own ratings
+USING = sorted(set(FOUND) - set(OWN))
 MAKE = sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", ALL, re.MULTILINE)))
 SCRIPTS = sorted(set(re.findall(r"tests/[\w/]+\.py", ALL)))
 
@@ -42,6 +44,8 @@ def mine(folder: Path) -> Path:
         for user in range(12)
         for item in range(12)
     ]
+    items = [{"product": f"p{item}", "category": "Fantasy", "year": 1996 + item} for item in range(12)]
+    pd.DataFrame(items).to_csv(folder / "items.csv", index=False)
     pd.DataFrame(rows).to_csv(folder / yaml.safe_load(block)["data"]["source"], index=False)
     (folder / "mine.yaml").write_text(block)
     (folder / "mine.py").write_text("\n\n".join(blocks(EXTENDING, "python")))
@@ -130,7 +134,13 @@ def test_five_lines_for_a_file_of_ones_own(
 ) -> None:
     monkeypatch.chdir(mine(tmp_path))
     brief = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.log_every_n_steps=5"]
-    main(["fit", "--config", "ratings", "--config", "mine.yaml", *brief])
+    main(["fit", "--config", "ratings", "--config", "mine.yaml", "--data.items_path", "items.csv", *brief])
+    capsys.readouterr()
+    assert len(OWN) == 1
+    for command in OWN:
+        main([*shlex.split(command)[1:], "--exclude=none"])
+        printed = capsys.readouterr().out
+        assert [word in printed for word in ("Fantasy", "2000", "2007", "1999")] == [True, True, True, False]
     main(["test", "--config", "mine.yaml"])
     (tmp_path / "pairs.csv").write_text("customer,product\nc1,p2\nc3,p4\n")
     main(["predict", "--config", "mine.yaml", "--data.predict_path", "pairs.csv", "--output", "predictions.csv"])
