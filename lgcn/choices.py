@@ -93,8 +93,8 @@ def made(kind: type[Any], given: Any, what: str) -> Any:
         InputError: there is no such class, it is of another kind, or its arguments are wrong.
 
     >>> from lgcn.graph.channels import Channel
-    >>> made(Channel, "Centered", "channels")
-    Centered()
+    >>> made(Channel, "Liked", "channels")
+    Liked()
     """
     if isinstance(given, kind):
         return given

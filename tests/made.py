@@ -43,6 +43,11 @@ def made_graph(num_edges: int = EDGES, seed: int = 0, **kind: Any) -> RatingGrap
     return RatingGraph.from_edges(pair // (ITEMS - 2), pair % (ITEMS - 2), rating, USERS, ITEMS, **kind)
 
 
+def one_rating(rating: float) -> RatingGraph:
+    """A graph of one rating, whose mean it is."""
+    return RatingGraph.from_edges(torch.tensor([0]), torch.tensor([0]), torch.tensor([rating]), 1, 1)
+
+
 def channels(kinds: Iterable[str]) -> list[Channel]:
     """Channels by their short names."""
     return [CHANNELS[kind] for kind in kinds]

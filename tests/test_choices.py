@@ -114,7 +114,7 @@ def test_a_class_of_ones_own_once_it_is_imported(monkeypatch: pytest.MonkeyPatch
     exec("from lgcn.model.heads import DotHead\nclass Mine(DotHead):\n    pass", vars(module))
     monkeypatch.setitem(sys.modules, "of_mine", module)
     head = made(Head, "of_mine.Mine", "head")
-    assert described(head) == {"class_path": "of_mine.Mine", "init_args": {"biases": False}}
+    assert described(head) == {"class_path": "of_mine.Mine", "init_args": {"biases": False, "standardised": False}}
     assert type(made(Head, "Mine", "head")) is type(head)
 
 
@@ -146,7 +146,7 @@ class Passing(DotHead):
 
 def test_arguments_that_are_passed_on_are_kept_too() -> None:
     content = described(Passing(2, biases=True))
-    assert content["init_args"] == {"extra": 2, "biases": True}
+    assert content["init_args"] == {"extra": 2, "biases": True, "standardised": False}
     assert made(Head, content, "head").biases
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import spread
 
 
 class Channel(ABC):
@@ -102,17 +103,25 @@ class Liked(Channel):
 class Centered(Channel):
     """The rating minus the mean of the training ratings.
 
+    Args:
+        standardised: whether that is divided by the standard deviation of the training ratings, so that any scale of
+            ratings gives the same.
+
     >>> from lgcn.examples import graph
     >>> Centered().value(graph, Centered().fit(graph))
     tensor([ 1.7500, -0.2500,  0.7500, -2.2500])
     """
 
-    def fit(self, graph: RatingGraph) -> Tensor:
-        return graph.rating.mean() if len(graph) else graph.rating.sum()  # there is no mean of nothing
+    standardised: bool = False
+
+    def fit(self, graph: RatingGraph) -> tuple[Tensor, float]:
+        mean = graph.rating.mean() if len(graph) else graph.rating.sum()  # there is no mean of nothing
+        return mean, spread(graph) if self.standardised else 1.0
 
     def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
-        value: Tensor = graph.rating - statistics
-        return value
+        mean, unit = statistics
+        value: Tensor = graph.rating - mean
+        return value / unit if self.standardised else value
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,11 @@ class RatingGraph:
         return len(self.user)
 
     @property
+    def mean_degree(self) -> float:
+        """How many ratings a user or an item has in the mean."""
+        return 2 * len(self) / self.num_nodes
+
+    @property
     def num_nodes(self) -> int:
         """N = U + I."""
         return self.num_users + self.num_items

@@ -41,6 +41,11 @@ class Factors(NamedTuple):
         bias = self.item_bias
         return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
 
+    def times(self, unit: Tensor) -> "Factors":
+        """Factors of scores that are ``unit`` times as large, but for the offset."""
+        user_bias, item_bias = (None if bias is None else bias * unit for bias in (self.user_bias, self.item_bias))
+        return Factors(self.user * unit, self.item, user_bias, item_bias, self.offset)
+
     # -- scores --------------------------------------------------------------------------------------------
 
     def predict(self, user: Tensor, item: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lgcn.graph.ops import BipartiteMatrix, Multipliable, full_precision, one_sided_polynomial, own_precision
+from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import spread
 from lgcn.model.factors import Factors
 
 
@@ -71,8 +73,8 @@ class Head(nn.Module, ABC):
         derivative: Tensor = torch.autograd.functional.jacobian(factors, user)  # type: ignore[no-untyped-call]
         return item @ derivative
 
-    def fit_mean(self, mean: float) -> None:
-        """Take note of the mean training rating, before training starts."""
+    def fit_ratings(self, graph: RatingGraph) -> None:
+        """Take note of the training ratings, before training starts."""
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
         """Rows for users or items without training ratings.
@@ -142,6 +144,8 @@ class DotHead(Head):
         biases: r̂ = mean + b_u + b_i + e_u · e_i instead (Koren et al., "Matrix factorization techniques for
             recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. In
             rankings the item's bias is all that counts.
+        standardised: r̂ = mean + σ (b_u + b_i + e_u · e_i) instead, with the standard deviation σ of the training
+            ratings, so that parameters are of the same size on any scale of ratings.
 
     >>> head = DotHead(biases=True)
     >>> head.build(num_users=2, num_items=3, embedding_dim=4)
@@ -150,23 +154,27 @@ class DotHead(Head):
     """
 
     offset: Tensor
+    unit: Tensor
     user_bias: nn.Parameter | None
     item_bias: nn.Parameter | None
 
-    def __init__(self, biases: bool = False) -> None:
+    def __init__(self, biases: bool = False, standardised: bool = False) -> None:
         super().__init__()
-        self.biases = biases
+        self.biases, self.standardised = biases, standardised
 
     def build(self, num_users: int, num_items: int, embedding_dim: int) -> None:
         self.user_bias = nn.Parameter(torch.zeros(num_users)) if self.biases else None
         self.item_bias = nn.Parameter(torch.zeros(num_items)) if self.biases else None
         self.register_buffer("offset", torch.zeros(()))
+        if self.standardised:
+            self.register_buffer("unit", torch.ones(()))
 
     def forward(self, user: Tensor, item: Tensor) -> Factors:
-        return Factors(user, item, self.user_bias, self.item_bias, self.offset)
+        factors = Factors(user, item, self.user_bias, self.item_bias, self.offset)
+        return factors.times(self.unit) if self.standardised else factors
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
-        return item
+        return item * self.unit if self.standardised else item
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
         """As for every head; rows that are not known are that last row, too.
@@ -180,9 +188,11 @@ class DotHead(Head):
         whole = super().completed(rows, known)
         return torch.cat([whole[:-1].where(known[:, None], whole[-1:]), whole[-1:]])
 
-    def fit_mean(self, mean: float) -> None:
+    def fit_ratings(self, graph: RatingGraph) -> None:
         if self.biases:
-            self.offset.fill_(mean)
+            self.offset.fill_(float(graph.rating.mean()))
+        if self.standardised:
+            self.unit.fill_(spread(graph))
 
 
 class CosineHead(DotHead):
@@ -197,4 +207,4 @@ class CosineHead(DotHead):
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it
-        return item / length
+        return super().reads(user, item) / length

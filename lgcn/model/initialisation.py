@@ -60,7 +60,7 @@ class Normal(Initialisation):
 class Spectral(Initialisation):
     """The leading singular vectors of the half of the propagation matrix that sends to users.
 
-    There are no more of them than users or items (:mod:`lgcn.model.spectral`).
+    There are no more of them than users or items; further columns are 0 (:mod:`lgcn.model.spectral`).
 
     Args:
         power: of the singular value σ that each vector is multiplied by.

@@ -16,6 +16,7 @@ Shape letters: U users, I items, D columns.
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lgcn.errors import InputError
 from lgcn.graph.ops import csr_matmul
@@ -66,14 +67,16 @@ def spectral_table(
 ) -> Tensor:
     """An embedding table [U + I, D] of U g(Σ) and V g(Σ), with g(σ) = σ^p · (σ² / (σ² + λ))^(1/2).
 
-    A column whose singular value is 0, as far as float32 can tell, is 0.
+    A column whose singular value is 0, as far as float32 can tell, is 0. So is each column for which there is no
+    singular value, because there are fewer users or items than columns.
 
     Args:
         by_users, by_items, dim, seed: as for :func:`singular_vectors`.
         power: p.
         ridge: λ, as a share of the largest σ².
     """
-    users, values, items = singular_vectors(by_users, by_items, dim, seed)
+    users, values, items = singular_vectors(by_users, by_items, min(dim, *by_users.shape), seed)
     there, squares = values > 1e-5 * values[0], values.square()
     weights = values.clamp(min=1e-30) ** power * (squares / (squares + ridge * squares[0])).sqrt()
-    return torch.cat([users, items]) * torch.where(there, weights, 0.0)
+    table = torch.cat([users, items]) * torch.where(there, weights, 0.0)
+    return pad(table, (0, dim - table.shape[1]))

@@ -287,13 +287,19 @@ def resolve(args: list[str]) -> Invocation:
         for content in settings.load(config):
             said |= {key: str(value) for key in WHERE if (value := content.pop(key, None)) is not None}
             contents.append(content)
+    wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
+    options = settings.options(rest)
+    if args[0] == "fit" and wanted in (None, "null") and not settings.names_a_model(contents, options):
+        recipe = settings.recipe(contents, options)
+        contents = [*settings.load(recipe), *contents]
+        said = {"stem": recipe} | said
+        log.info("no model is given: taking the recipe '%s' (--config %s)", recipe, recipe)
     texts = [*map(settings.dumped, contents), *rest]
     checkpoints.import_modules(settings.modules_here(texts))
     files = [settings.dumped(settings.with_full_names(content)) for content in contents]
     rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
     runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []

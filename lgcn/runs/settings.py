@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 
 import lgcn
 from lgcn.choices import full_name
+from lgcn.data.sources import PAPER
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
 from lgcn.graph.channels import Channel
@@ -107,6 +108,31 @@ def dumped(content: Settings) -> str:
     '"run_name": "1e3"\\n'
     """
     return yaml.dump(content, Dumper=_Quoting, sort_keys=False)
+
+
+def names_a_model(contents: Iterable[Settings], given: Settings) -> bool:
+    """Whether configurations, or the options of a command line, say something of the model or how it is trained.
+
+    >>> names_a_model([{"data": {"source": "ratings.csv"}}], {"model.k": "5"})
+    True
+    """
+    names = chain(given, *contents)
+    return any(name.partition(".")[0] in ("model", "optimizer", "lr_scheduler") for name in names)
+
+
+def recipe(contents: Iterable[Settings], given: Settings) -> str:
+    """The shipped recipe for the data that configurations and options name.
+
+    >>> recipe([{"data": {"source": "ratings.csv"}}], {"data.rating_column": "null"})
+    'rankings'
+    """
+    data: Settings = {}
+    for content in contents:
+        data |= content.get("data") or {}
+    own = {name.removeprefix("data."): text for name, text in given.items() if name.startswith("data.")}
+    data |= {name: yaml.safe_load(text) for name, text in own.items()}
+    pairs = data.get("rating_column", "rating") is None or data.get("format") == "adjacency"
+    return "rankings" if pairs or data.get("source") in PAPER else "ratings"
 
 
 def _parsed(text: str, where: str) -> Settings:

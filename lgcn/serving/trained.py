@@ -165,8 +165,9 @@ class TrainedModel:
         """[F + 1, F + 1], diagonal: on d, and on b. The latter is training's, if that had one on each user's bias."""
         factors, l2 = self.known.factors, self.settings["l2"]
         of_d = RIDGE * factors.item[self.graph.item.long()].square().sum(dim=1).mean()
-        penalised = self.known.bias is not None and l2["biases"] and l2["per"] == "node"
-        of_b = l2["biases"] / 2 * len(self.graph) if penalised else BiasBaseline.user_reg
+        ratings = {"node": len(self.graph), "degree": 1 / self.graph.mean_degree}.get(l2["per"])
+        penalised = self.known.bias is not None and l2["biases"] and ratings
+        of_b = l2["biases"] / 2 * ratings if penalised else BiasBaseline.user_reg
         return torch.diag(torch.cat([of_d.expand(factors.item.shape[1]), torch.tensor([of_b])]))
 
     @cached_property

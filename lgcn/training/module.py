@@ -125,7 +125,9 @@ class LightGCNModule(pl.LightningModule):
                 "alike for all users"
             )
         if self.l2.per == "batch" and not self.objective.draws:
-            raise InputError(f"'l2.per' must be 'node' or 'rating' for {name}, which draws no batch (got 'batch')")
+            raise InputError(
+                f"'l2.per' must be 'node', 'degree' or 'rating' for {name}, which draws no batch (got 'batch')"
+            )
         if not (self.objective.trains or (init.fits and self.masking is None and self.l2 == L2(per=self.l2.per))):
             raise InputError(
                 f"'objective' {name} trains nothing: it needs an 'init' that is fitted, such as Spectral, and no "
@@ -166,7 +168,7 @@ class LightGCNModule(pl.LightningModule):
             {part: self.objective.judge(part, graphs, self.ks, self.scale, self.own_metrics) for part in judged}
         )
         if stage == "fit":
-            self.model.head.fit_mean(float(self.train_graph.rating.mean()))
+            self.model.head.fit_ratings(self.train_graph)
         self._restored = False
         self._matrices = dict.fromkeys(("train", "val", "test"), self.propagation.matrices(self.train_graph))
         if data.eval_graph == "split":

@@ -19,7 +19,7 @@ from lgcn.errors import InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.graph.budget import SCORES
 from lgcn.graph.ratings import RatingGraph
-from lgcn.graph.scale import RatingScale
+from lgcn.graph.scale import RatingScale, spread
 from lgcn.model.factors import Factors
 from lgcn.training.losses import Pairs, additive_mse, bpr, sampled_softmax, softmax
 from lgcn.training.sampling import NegativeSampler, drawn_pairs, drawn_users
@@ -88,18 +88,32 @@ class RatingObjective(Objective):
 class SquaredError(RatingObjective):
     """The mean over ratings of (r̂ - r)², as in the notebook.
 
+    Args:
+        standardised: whether that is divided by the variance of the training ratings, so that 1 is the loss of their
+            mean and any scale of ratings gives the same.
+
     >>> SquaredError().error(torch.tensor([3.0, 5.0]), torch.tensor([4.0, 5.0]))
     tensor(0.5000)
     """
 
+    def __init__(self, standardised: bool = False) -> None:
+        self.standardised, self.variance = standardised, 1.0
+
+    def prepare(self, train: RatingGraph, travelling: RatingGraph) -> None:
+        super().prepare(train, travelling)
+        self.variance = spread(train) ** 2
+
     def error(self, preds: Tensor, target: Tensor) -> Tensor:
-        return mse_loss(preds, target)
+        return self._relative(mse_loss(preds, target))
 
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
         user, item = factors.user_bias, factors.item_bias
         if factors.user.shape[1] == 0 and user is not None and item is not None:
-            return Step(additive_mse(predicted, user, item, factors.offset))
+            return Step(self._relative(additive_mse(predicted, user, item, factors.offset)))
         return super().step(factors, predicted, generator)
+
+    def _relative(self, loss: Tensor) -> Tensor:
+        return loss / self.variance if self.standardised else loss
 
 
 class RankingObjective(Objective):

@@ -27,9 +27,10 @@ class L2:
     Args:
         embeddings: λ of the embeddings, 0 or more.
         biases: λ of the biases of users and items, 0 or more, where the head learns some.
-        per: ``node`` (every user and item alike), ``rating`` (each rating penalises its user and its item, and the
-            mean over ratings counts) or ``batch`` (the paper's: so does each positive and negative of a step, for the
-            objectives that draw them).
+        per: ``node`` (every user and item alike), ``degree`` (likewise, with λ divided by the number of ratings, as in
+            ridge regression, and by the mean number of ratings of a user or an item, so that it fits data of any size
+            and density), ``rating`` (each rating penalises its user and its item, and the mean over ratings counts) or
+            ``batch`` (the paper's: so does each positive and negative of a step, for the objectives that draw them).
 
     >>> L2(embeddings=2e-5).per
     'node'
@@ -37,14 +38,14 @@ class L2:
 
     embeddings: float = 0.0
     biases: float = 0.0
-    per: Literal["node", "rating", "batch"] = "node"
+    per: Literal["node", "degree", "rating", "batch"] = "node"
 
     def __post_init__(self) -> None:
         for name in ("embeddings", "biases"):
             if not (strength := getattr(self, name)) >= 0:
                 raise InputError(f"'l2.{name}' must be 0 or more (got {strength})")
-        if self.per not in ("node", "rating", "batch"):
-            raise InputError(f"'l2.per' must be 'node', 'rating' or 'batch' (got {self.per!r})")
+        if self.per not in ("node", "degree", "rating", "batch"):
+            raise InputError(f"'l2.per' must be 'node', 'degree', 'rating' or 'batch' (got {self.per!r})")
 
     def of(self, model: LightGCN, graph: RatingGraph, step: Step | None = None) -> list[Penalised]:
         """The penalised parameters of a model whose embeddings travel over ``graph``; per ``batch``, in a ``step``."""
@@ -57,6 +58,7 @@ class L2:
         else:
             users = torch.bincount(step.users, minlength=graph.num_users) / len(step.users)
             items = torch.bincount(step.items, minlength=graph.num_items) / len(step.users)
+        total = len(graph) * graph.mean_degree if self.per == "degree" else 1
         nodes, table, head = torch.cat([users, items]), model.embedding.weight, model.head
         candidates: list[tuple[Any, float, Tensor]] = [
             (table, self.embeddings, nodes.repeat(len(table) // len(nodes))[:, None]),
@@ -64,7 +66,7 @@ class L2:
             (getattr(head, "item_bias", None), self.biases, items),
         ]
         return [
-            Penalised(parameter, strength if self.per == "node" else strength * share)
+            Penalised(parameter, strength / total if self.per in ("node", "degree") else strength * share)
             for parameter, strength, share in candidates
             if strength and isinstance(parameter, Tensor) and parameter.requires_grad
         ]

@@ -134,7 +134,7 @@ def test_five_lines_for_a_file_of_ones_own(
 ) -> None:
     monkeypatch.chdir(mine(tmp_path))
     brief = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.log_every_n_steps=5"]
-    main(["fit", "--config", "ratings", "--config", "mine.yaml", "--data.items_path", "items.csv", *brief])
+    main(["fit", "--config", "mine.yaml", "--data.items_path", "items.csv", *brief])
     capsys.readouterr()
     assert len(OWN) == 1
     for command in OWN:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lgcn.model.factors import Factors
 from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead
-from tests.made import built
+from tests.made import built, one_rating
 
 USERS, ITEMS, COLUMNS = 4, 5, 3
 
@@ -50,7 +50,7 @@ def test_linear_head_ranks_items_alike_for_every_user() -> None:
 
 def with_biases(head: DotHead) -> DotHead:
     """The head of two users and two items with the mean 3.5 and biases that can be told apart."""
-    head.fit_mean(3.5)
+    head.fit_ratings(one_rating(3.5))
     assert head.user_bias is not None
     assert head.item_bias is not None
     with torch.no_grad():
@@ -89,13 +89,13 @@ def test_gradient_of_a_bias_is_the_number_of_its_pairs() -> None:
 @pytest.mark.parametrize("head", [built(LinearHead(), USERS, ITEMS, COLUMNS), built(DotHead(), USERS, ITEMS)])
 def test_the_mean_rating_is_part_of_a_head_with_biases_only(head: Head) -> None:
     before = scores(head, table(USERS, 1), table(ITEMS, 2))
-    head.fit_mean(3.5)
+    head.fit_ratings(one_rating(3.5))
     assert torch.equal(scores(head, table(USERS, 1), table(ITEMS, 2)), before)
 
 
 def test_the_mean_rating_is_saved_and_not_learned() -> None:
     head, loaded = built(DotHead(biases=True), USERS, ITEMS), built(DotHead(biases=True), USERS, ITEMS)
-    head.fit_mean(3.5)
+    head.fit_ratings(one_rating(3.5))
     loaded.load_state_dict(head.state_dict())
     assert float(loaded.offset) == 3.5
     assert {name for name, _ in head.named_parameters()} == {"user_bias", "item_bias"}

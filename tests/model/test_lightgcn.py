@@ -17,7 +17,7 @@ from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.factors import Factors
 from lgcn.model.lightgcn import LayerWeights, LightGCN
 from lgcn.training.objectives import SquaredError
-from tests.made import channel_matrices, dropped_edges, light_gcn
+from tests.made import channel_matrices, dropped_edges, light_gcn, one_rating
 
 GRAPHS = {
     "random": (12, 15, 60),  # the last 3 users and the last 4 items have no ratings
@@ -178,7 +178,7 @@ def test_predictions_and_gradients_are_the_notebooks(
             notebook.out.load_state_dict(our_head.out.state_dict())
         if biases:
             notebook.mean = 3.25
-            our_head.fit_mean(3.25)
+            our_head.fit_ratings(one_rating(3.25))
             nn.init.normal_(notebook.user_bias)
             nn.init.normal_(notebook.item_bias)
             our_head.user_bias.copy_(notebook.user_bias)
@@ -267,7 +267,7 @@ def test_predictions_of_who_has_no_ratings(head: Literal["linear", "dot"], biase
     model = light_gcn(graph.num_users, graph.num_items, 4, 2, head=head, biases=biases, init_std=1.0)
     our_head: Any = model.head
     if biases:
-        our_head.fit_mean(3.25)
+        our_head.fit_ratings(one_rating(3.25))
         nn.init.normal_(our_head.user_bias)
         nn.init.normal_(our_head.item_bias)
     with torch.no_grad():
@@ -595,7 +595,7 @@ def test_scores_are_predictions_but_for_what_is_the_same_for_all_items(head: Any
     graph = made_graph()
     torch.manual_seed(0)
     model = light_gcn(graph.num_users, graph.num_items, 4, head=head, biases=biases, init_std=1.0)
-    model.head.fit_mean(3.5)
+    model.head.fit_ratings(one_rating(3.5))
     for parameter in model.head.parameters():
         nn.init.normal_(parameter)
     with torch.no_grad():

@@ -100,6 +100,13 @@ def test_more_columns_than_there_are(shape: tuple[int, int]) -> None:
         singular_vectors(*halves(sparse(*shape)), 7)
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)], ids=str)
+def test_a_table_has_columns_of_0_where_there_are_no_more(shape: tuple[int, int]) -> None:
+    matrix = halves(sparse(*shape))
+    wide, whole = spectral_table(*matrix, 11, power=0.5), spectral_table(*matrix, 6, power=0.5)
+    assert torch.equal(wide, torch.cat([whole, torch.zeros(15, 5)], dim=1))
+
+
 # -- the table -------------------------------------------------------------------------------------------------
 
 

@@ -308,7 +308,7 @@ def test_two_processes_train_and_rank_what_one_would(
         (["--model.objective=Bpr", "--data.eval_graph=split"], ["--data.eval_graph split", "use train"]),
         (
             ["--model.l2.per=batch"],
-            ["'l2.per' must be 'node' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
+            ["'l2.per' must be 'node', 'degree' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
         ),
         (["--model.objective.batch_size=5"], ["'batch_size' is not accepted", "--help"]),
         (["--checkpoint.mode=max"], ["--checkpoint.mode max needs --checkpoint.monitor"]),
@@ -321,7 +321,6 @@ def test_two_processes_train_and_rank_what_one_would(
             ["no train rating reaches --data.threshold 9", "the highest is 5", "lower"],
         ),
         (["--model.objective=warp"], ["objective", "warp"]),
-        (["--model.init=Spectral", "--model.embedding_dim=21"], ["at most 20 columns", "'embedding_dim' 21"]),
         (
             ["--model.init=Spectral", "--model.init.ridge=-1"],
             ["'ridge' of the initialisation must be 0 or more (got -1.0)"],

@@ -50,14 +50,14 @@ OWN: dict[str, dict[str, Any]] = {
     "ml-100k": {
         **{"data.source": "ml-100k", "data.split": "files"},
         **{"data.train_path": "u1.base", "data.test_path": "u1.test"},
+        **{"model.l2.per": "node", "model.l2.embeddings": 2e-5, "model.l2.biases": 1e-4},
     },
     "ml-1m": {
-        **{"data.source": "ml-1m", "model.l2.embeddings": 2e-6, "model.l2.biases": 1e-5},
+        "data.source": "ml-1m",
         **{"lr_scheduler.init_args.T_max": 800, "trainer.max_steps": 800},
     },
     "ml-25m": {
         **{"data.source": "ml-25m", "data.split": "temporal", "data.eval_batch_size": 1 << 20},
-        **{"model.l2.embeddings": 8e-8, "model.l2.biases": 4e-7},
         **{"lr_scheduler.init_args.T_max": 800, "trainer.max_steps": 800},
     },
 }

@@ -52,4 +52,7 @@ def test_a_shipped_configuration_is_found_where_the_wheel_is_unpacked(wheel: Pat
     assert done.stdout.startswith(f"# {tmp_path / 'there'}")
     printed = yaml.safe_load(done.stdout)
     assert (printed["run_name"], printed["data"]["source"]) == ("quickstart", "sample")
-    assert printed["model"]["head"]["init_args"] == {"biases": True}  # from the recipe that it builds on
+    assert printed["model"]["head"]["init_args"] == {
+        "biases": True,
+        "standardised": True,
+    }  # from the recipe that it builds on

@@ -85,7 +85,7 @@ def made(
     given = usual | given
     module = LightGCNModule(USERS, ITEMS, **settings(**given))
     model = module.model.requires_grad_(False)
-    model.head.fit_mean(float(train.rating.mean()))
+    model.head.fit_ratings(train)
     for name in ("user_bias", "item_bias"):
         # A ranking leaves users' biases at 0.
         if getattr(model.head, name, None) is not None and (name == "item_bias" or given.get("objective") is None):

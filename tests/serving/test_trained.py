@@ -57,7 +57,7 @@ def made(add_self_loops: bool = False, implicit: bool = False, threshold: float 
     given = {"embedding_dim": 3, "init_std": 1.0} | given
     module = LightGCNModule(USERS, ITEMS, **settings(**given))
     model = module.model.requires_grad_(False)
-    model.head.fit_mean(float(train.rating.mean()))
+    model.head.fit_ratings(train)
     for name in ("user_bias", "item_bias"):
         if getattr(model.head, name, None) is not None:
             nn.init.normal_(getattr(model.head, name))
@@ -260,7 +260,7 @@ def test_what_ranks_propagates_over_positives_if_it_was_trained_so(
     user, item = torch.arange(USERS), torch.arange(-1, ITEMS).roll(-1)
     ours = one.trained.factors.predict(user.repeat_interleave(len(item)), item.repeat(len(user)))
     expected = slow_predictions(one._replace(train=liked))[:-1]
-    # The offset is what `fit_mean` was told; it says nothing of a ranking.
+    # The offset is what `fit_ratings` was told; it says nothing of a ranking.
     expected = expected - biases * (float(liked.rating.mean()) - float(one.train.rating.mean()))
     assert_close(ours.view(len(user), len(item)), expected)
     assert one.trained.known.bias is None

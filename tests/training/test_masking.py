@@ -136,7 +136,7 @@ def test_a_masked_step_predicts_as_a_model_that_was_given_the_other_ratings_only
     hidden = torch.isin(graph.rating, target)
     visible = RatingGraph.from_edges(graph.user[~hidden], graph.item[~hidden], graph.rating[~hidden], USERS, ITEMS)
     model: Any = module_of(**given).model
-    model.head.fit_mean(float(graph.rating.mean()))
+    model.head.fit_ratings(graph)
     matrices = channel_matrices(
         visible, given["edge_weights"], Normalisation(given.get("degree_exponents", (0.5, 0.5)))
     )
@@ -153,7 +153,7 @@ def test_a_step_with_dropout_predicts_all_from_edges_that_weigh_more(given: dict
     assert torch.equal(target, graph.rating)
     factor = EdgeDropout(0.4).hide(graph, generator(seed_of_first_step(module))).factor
     model: Any = module_of(**given).model
-    model.head.fit_mean(float(graph.rating.mean()))
+    model.head.fit_ratings(graph)
     normalisation = Normalisation(given.get("degree_exponents", (0.5, 0.5)))
     expected = model(*channel_matrices(graph, given["edge_weights"], normalisation, factor=factor))
     torch.testing.assert_close(preds, expected.predict_edges(graph).detach(), rtol=1e-5, atol=1e-5)

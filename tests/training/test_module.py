@@ -347,7 +347,7 @@ def test_what_hyper_parameters_say() -> None:
         "ego_layer": True,
         "channel_embeddings": "own",
         "init": described("lgcn.model.initialisation.Normal", std=0.1),
-        "head": described("lgcn.model.heads.DotHead", biases=False),
+        "head": described("lgcn.model.heads.DotHead", biases=False, standardised=False),
         "propagation": {
             "channels": [described("lgcn.graph.channels.Binary")],
             "over": "positives",
@@ -406,8 +406,9 @@ def test_the_checkpoint_of_another_model_is_refused(ranked: Run) -> None:
     other = LightGCNModule(**(same | {"embedding_dim": 7, "head": biased, "propagation": channels, "clamp": True}))
     message = (
         r"the checkpoint is of another model or other data: embedding_dim 4 there and 7 here; head "
-        r"DotHead\(biases=False\) there and DotHead\(biases=True\) here; channels \['Binary\(\)'\] there and "
-        r"\['Binary\(\)', 'Centered\(\)'\] here; use the settings of its run"
+        r"DotHead\(biases=False, standardised=False\) there and DotHead\(biases=True, standardised=False\) here; "
+        r"channels \['Binary\(\)'\] there and \['Binary\(\)', 'Centered\(standardised=False\)'\] here; use the "
+        "settings of its run"
     )
     with pytest.raises(InputError, match=message):
         other.on_load_checkpoint(checkpoint)

@@ -104,11 +104,17 @@ def test_what_is_not_penalised_passes_unchanged() -> None:
 # -- how often each counts -----------------------------------------------------------------------------------------
 
 
+def mean_degree(graph: RatingGraph) -> float:
+    """Each rating is one of its user's and one of its item's."""
+    return 2 * len(graph) / (graph.num_users + graph.num_items)
+
+
 def slow_shares(graph: RatingGraph, per: str, step: Step) -> tuple[list[float], list[float]]:
     """How often each user and each item counts, one after the other."""
     users, items = [0.0] * graph.num_users, [0.0] * graph.num_items
-    if per == "node":
-        return [1.0] * graph.num_users, [1.0] * graph.num_items
+    if per in ("node", "degree"):
+        one = 1.0 if per == "node" else 1 / (len(graph) * mean_degree(graph))
+        return [one] * graph.num_users, [one] * graph.num_items
     if per == "rating":
         for user, item in zip(graph.user.tolist(), graph.item.tolist(), strict=True):
             users[user] += 1 / len(graph)
@@ -123,7 +129,7 @@ def slow_shares(graph: RatingGraph, per: str, step: Step) -> tuple[list[float], 
     return users, items
 
 
-@pytest.mark.parametrize("per", ["node", "rating", "batch"])
+@pytest.mark.parametrize("per", ["node", "degree", "rating", "batch"])
 @pytest.mark.parametrize("channel_embeddings", ["own", "shared"])
 @pytest.mark.parametrize("biases", [False, True])
 def test_strengths_against_a_loop(per: Any, channel_embeddings: str, biases: bool) -> None:
@@ -181,14 +187,16 @@ def test_a_step_must_say_what_it_drew() -> None:
     for step in (None, Step(torch.zeros(()))):
         with pytest.raises(InputError, match=r"'l2\.per' batch needs an objective that returns what it drew"):
             L2(embeddings=1.0, per="batch").of(model, graph, step)
-    with pytest.raises(InputError, match=r"'l2.per' must be 'node' or 'rating' for SquaredError, which draws no batch"):
+    with pytest.raises(
+        InputError, match=r"'l2.per' must be 'node', 'degree' or 'rating' for SquaredError, which draws no batch"
+    ):
         LightGCNModule(2, 3, l2=L2(1.0, per="batch"))
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"per": "user"}, r"'l2.per' must be 'node', 'rating' or 'batch' \(got 'user'\)"),
+        ({"per": "user"}, r"'l2.per' must be 'node', 'degree', 'rating' or 'batch' \(got 'user'\)"),
         ({"embeddings": -1.0}, r"'l2.embeddings' must be 0 or more \(got -1.0\)"),
         ({"biases": float("nan")}, r"'l2.biases' must be 0 or more \(got nan\)"),
     ],
@@ -209,7 +217,7 @@ def with_drawn_biases(model: Any) -> None:
     torch.nn.init.normal_(model.head.item_bias)
 
 
-@pytest.mark.parametrize("l2_per", ["node", "rating"])
+@pytest.mark.parametrize("l2_per", ["node", "degree", "rating"])
 @pytest.mark.parametrize("channel_embeddings", ["own", "shared"])
 @pytest.mark.parametrize("head", ["linear", "dot"])
 def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings: str, head: str) -> None:
@@ -223,16 +231,17 @@ def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings
     if head == "dot":
         for one in (model, module.model):
             with_drawn_biases(one)
-    model.head.fit_mean(float(graph.rating.mean()))
+    model.head.fit_ratings(graph)
     objective = mse_loss(model(*channel_matrices(graph, kinds)).predict_edges(graph), graph.rating)
     user, item = graph.user.long(), graph.item.long()
-    penalty = torch.zeros(())
+    penalty, total = torch.zeros(()), len(graph) * (mean_degree(graph) if l2_per == "degree" else 1)
     for table in model.embedding.weight.split(USERS + ITEMS):
-        rows = table if l2_per == "node" else torch.cat([table[user], table[USERS + item]])
-        penalty = penalty + 0.3 / 2 * rows.square().sum() / (1 if l2_per == "node" else len(graph))
+        rows = torch.cat([table[user], table[USERS + item]]) if l2_per == "rating" else table
+        penalty = penalty + 0.3 / 2 * rows.square().sum() / (1 if l2_per == "node" else total)
     if head == "dot":
         for bias, index in ((model.head.user_bias, user), (model.head.item_bias, item)):
-            penalty = penalty + 0.7 / 2 * (bias.square().sum() if l2_per == "node" else bias[index].square().mean())
+            rows = bias[index] if l2_per == "rating" else bias
+            penalty = penalty + 0.7 / 2 * rows.square().sum() / (1 if l2_per == "node" else total)
     grads = torch.autograd.grad(objective + penalty, list(model.parameters()))
     logged = trained(module, {"train": graph})
     assert logged["train/loss"] == pytest.approx(float(objective.detach()), rel=1e-5)
