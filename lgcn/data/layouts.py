@@ -6,12 +6,11 @@ A format of one's own is a subclass of :class:`Layout`, added to :data:`LAYOUTS`
 import csv
 import io
 import re
-from itertools import chain, compress
+from itertools import compress
 
-import numpy as np
 import pandas as pd
 
-from lgcn.data.canonical import Columns, as_ids, read_table
+from lgcn.data.canonical import Columns, read_frame, read_table
 from lgcn.data.tables import Place, byte_stream, readable
 from lgcn.errors import InputError
 
@@ -27,16 +26,19 @@ class Layout:
         ratings: name of the file of ratings in a folder or zip.
         items: name of the file that describes the items; empty if there is none.
         implicit: whether there are pairs only, and no ratings.
+        columns, separator: of the file of ratings if it is a table.
     """
 
     name: str
     ratings: str
     items: str = ""
     implicit: bool = False
+    columns: Columns = Columns()
+    separator: str | None = None
 
     def read_ratings(self, path: Place) -> pd.DataFrame:
         """The canonical table of one file; the functions of :mod:`lgcn.data.canonical` make one."""
-        raise NotImplementedError
+        return read_table(path, self.columns, self.separator)
 
     def read_items(self, path: Place) -> pd.DataFrame:
         """A row for each item: its raw id as ``item``, and other columns such as ``title`` and ``genres``."""
@@ -59,9 +61,6 @@ class Table(Layout):
     def __init__(self, columns: Columns = Columns(), separator: str | None = None) -> None:  # noqa: B008  # a tuple
         self.columns, self.separator, self.implicit = columns, separator, columns.rating is None
 
-    def read_ratings(self, path: Place) -> pd.DataFrame:
-        return read_table(path, self.columns, self.separator)
-
 
 class MovieLensDat(Layout):
     """ml-1m and ml-10m. The README of each edition at https://grouplens.org/datasets/movielens/ describes its files;
@@ -71,27 +70,22 @@ class MovieLensDat(Layout):
     name, ratings, items = "movielens-dat", "ratings.dat", "movies.dat"
     columns, separator, item_separator = Columns(0, 1, 2, 3), "::", "::"
 
-    def read_ratings(self, path: Place) -> pd.DataFrame:
-        return read_table(path, self.columns, self.separator)
-
     def read_items(self, path: Place) -> pd.DataFrame:
-        with path.open("rb") as file:
-            content = file.read()
+        content = path.read_bytes()
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:  # the editions before 2010 are Latin-1
             text = content.decode("latin-1")
         try:
-            rows = self.movies(text)
-            items = np.array([int(row[0]) for row in rows], dtype=np.int64)
-            return pd.DataFrame({"item": items, "title": [row[1] for row in rows], "genres": [row[2] for row in rows]})
+            movies = [(int(row[0]), row[1], row[2]) for row in self.movies(text)]
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"{path} is not a list of movies as MovieLens has them ({error})") from error
+        return pd.DataFrame(movies, columns=["item", "title", "genres"])
 
     def movies(self, text: str) -> list[list[str]]:
         """Id, title and genres (separated by |) of each movie, from the text of the file."""
         # Not splitlines(), which also ends a line at \x85 and \u2028. Titles have these.
-        return [line.split(self.item_separator) for line in text.replace("\r\n", "\n").split("\n") if line]
+        return [line.split(self.item_separator) for line in re.split("\r?\n", text) if line]
 
 
 class MovieLensCsv(MovieLensDat):
@@ -128,22 +122,21 @@ class AdjacencyLists(Layout):
     name, ratings, implicit = "adjacency", "train.txt", True
 
     def read_ratings(self, path: Place) -> pd.DataFrame:
+        form = "adjacency lists are `user item item ...` a line"
         with readable(path), byte_stream(path) as stream:
             content = stream.read()
         try:
-            text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             number = error.object.count(b"\n", 0, error.start) + 1
-            raise InputError(
-                f"{path}, line {number}: not UTF-8 text; adjacency lists are `user item item ...`"
-            ) from error
+            raise InputError(f"{path}, line {number}: not UTF-8 text; {form}") from error
         # Not split(), which also ends an id at a no-break space.
-        lines = [words for line in text.split("\n") if len(words := [*filter(None, re.split("[ \t]", line))]) > 1]
-        if not lines:
-            raise InputError(f"{path} has no pairs; adjacency lists are `user item item ...` a line")
-        users = pd.Series([words[0] for words in lines], dtype=object).repeat([len(words) - 1 for words in lines])
-        items = pd.Series(list(chain.from_iterable(words[1:] for words in lines)), dtype=object)
-        return pd.DataFrame({"user": as_ids(users.reset_index(drop=True)), "item": as_ids(items), "rating": 1.0})
+        lines = [[word for word in re.split("[ \t]", line) if word] for line in re.split("[\r\n]", text)]
+        rows = [(words[0], words[1:]) for words in lines if len(words) > 1]
+        if not rows:
+            raise InputError(f"{path} has no pairs; {form}")
+        table = pd.DataFrame(rows, columns=["user", "item"]).explode("item")
+        return read_frame(table, Columns(rating=None), str(path))
 
     def advice(self, folder: Place) -> str | None:
         parts = "--data.split files --data.train_path train.txt --data.test_path test.txt"
