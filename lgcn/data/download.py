@@ -7,12 +7,12 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lgcn.data.tables import DAMAGED
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -44,10 +44,8 @@ def download_archive(url: str, path: Path, md5: str | None = None) -> None:
             f"could not download {url} to {path}: {_reason(error)}; run the same command to continue, or put the "
             f"archive there by hand"
         ) from error
-    if md5 is None:
-        md5 = _published_md5(url)
     try:
-        _verify(part, url, md5)
+        _verify(part, url, md5 or _published_md5(url))
     except InputError:
         part.unlink()
         raise
@@ -113,13 +111,12 @@ def _verify(part: Path, url: str, md5: str | None) -> None:
             )
     try:
         with zipfile.ZipFile(part) as archive:
-            broken = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{url} is not a zip archive ({error}); the download was removed") from error
-    except (zlib.error, EOFError) as error:
-        raise InputError(f"{url} is damaged ({error}); the download was removed, run the command again") from error
-    if broken:
-        raise InputError(f"{url}: the member {broken} is damaged; the download was removed, run the command again")
+            if broken := archive.testzip():
+                raise zipfile.BadZipFile(f"the member {broken} is damaged")
+    except DAMAGED as error:
+        raise InputError(
+            f"{url} is not a zip archive or is damaged ({error}); the download was removed, run the command again"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

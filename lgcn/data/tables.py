@@ -27,7 +27,7 @@ from lgcn.errors import InputError
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
 
 #: What reading a member of a broken zip, or a broken .gz, raises.
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 #: A file or folder, on disk or inside a zip.
 Place = Path | zipfile.Path
@@ -94,12 +94,10 @@ def readable(path: Place) -> Iterator[None]:
         raise InputError(f"{path} is a folder; a file is needed")
     try:
         yield
-    except (*DAMAGED, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
-    except pa.ArrowException as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
