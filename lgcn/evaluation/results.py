@@ -28,6 +28,16 @@ class Results:
                 words += f", {title} {other:.4f} ({abs(change):.1%} {'above' if change > 0 else 'below'} it)"
         return words
 
+    def unbeaten(self, name: str, value: float, mode: str | None) -> list[str]:
+        """The baselines that are as good as the model's ``value`` of a metric, or better; ``mode`` says what is.
+
+        >>> Results("", {}, {"popularity": {"ndcg": 0.2}, "EASE": {"ndcg": 0.3}}).unbeaten("ndcg", 0.25, "max")
+        ['EASE']
+        """
+        sign = 1 if mode == "max" else -1
+        others = {title: theirs[name] for title, theirs in self.baselines.items() if name in theirs}
+        return [title for title, other in others.items() if sign * other >= sign * value]
+
     def rows(self) -> list[list[str]]:
         """A row for each metric: its name, the model's value, and each baseline's, which may be ""."""
         columns = [self.model, *self.baselines.values()]

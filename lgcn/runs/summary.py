@@ -87,6 +87,8 @@ class RunSummary(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(given, metrics, step=trainer.global_step)
         say("")
+        if unbeaten := results.unbeaten(name, score, best.mode):
+            say(f"the model is no better than {' and '.join(unbeaten)}: try the recipe, or more steps", "note")
         say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
         for stopping in trainer.early_stopping_callbacks:
             if stopping.stopped_epoch:

@@ -193,6 +193,25 @@ def test_baselines_of_the_command_line_stand_beside_the_model(
     assert "three" in capsys.readouterr().out
 
 
+def test_a_model_that_is_no_better_than_its_baselines_is_said_to_be_first(
+    fit: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit("--optimizer=SGD", "--optimizer.lr=1e-6")
+    written = json.loads((run / "fit_metrics.json").read_text())
+    assert written["best"]["value"] > written["baselines"][BIASES]["val/rmse"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == f"note      the model is no better than {BIASES}: try the recipe, or more steps"
+    assert lines[1].startswith("run ")
+    # Everybody likes every second item, half of them the even ones: biases know nothing of that.
+    user, item = np.divmod(np.random.default_rng(0).permutation(600)[:400], 20)
+    board = pd.DataFrame({"user": user, "item": item, "rating": 1.0 + 4 * ((user + item) % 2)})
+    board.to_csv(tmp_path / "board.csv", index=False)
+    run = fit("--config=ratings", steps=40, name="better", source=tmp_path / "board.csv")
+    written = json.loads((run / "fit_metrics.json").read_text())
+    assert written["best"]["value"] < written["baselines"][BIASES]["val/rmse"]
+    assert "no better than" not in capsys.readouterr().out
+
+
 def test_no_baselines(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = fit("--baselines=[]")
     main(["test", "--ckpt_path", path_of(run)])
