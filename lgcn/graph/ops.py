@@ -6,7 +6,7 @@ Every operation has a backward pass made of matrix products, so a training step 
 per edge (E x F numbers, and a scatter to undo it).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -58,16 +58,8 @@ class EdgePattern(NamedTuple):
 
     def by_items(self, value: Tensor) -> Tensor:
         """[I, U], CSR: the transpose, of a value per edge in the edges' own order."""
-        return self._by_items(value.index_select(0, self.by_item))
-
-    def pairs(self, dtype: torch.dtype) -> "BipartiteMatrix":
-        """1 for each edge; both halves share the ones."""
-        one = torch.ones_like(self.item, dtype=dtype)
-        return BipartiteMatrix(self.by_users(one), self._by_items(one))
-
-    def _by_items(self, value: Tensor) -> Tensor:
         shape = (len(self.item_starts) - 1, len(self.user_starts) - 1)
-        return csr(self.item_starts, self.user_by_item, value, shape)
+        return csr(self.item_starts, self.user_by_item, value.index_select(0, self.by_item), shape)
 
 
 def row_starts(count: Tensor) -> Tensor:
@@ -91,10 +83,15 @@ def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Ten
 CACHED, BLOCK = 4 << 20, 16
 
 
-def _column_blocks(dense: Tensor) -> list[slice]:
-    """The columns to multiply at a time."""
-    whole = dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED
-    return [slice(None)] if whole else [slice(first, first + BLOCK) for first in range(0, dense.shape[1], BLOCK)]
+def _in_blocks(product: Callable[[Tensor], Tensor], dense: Tensor, num_rows: int) -> Tensor:
+    """A product of ``num_rows`` rows with a dense operand, computed BLOCK columns at a time where that is faster."""
+    if dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED:
+        return product(dense)
+    out = dense.new_empty(num_rows, dense.shape[1])
+    for first in range(0, dense.shape[1], BLOCK):
+        block = slice(first, first + BLOCK)
+        out[:, block] = product(dense[:, block].contiguous())
+    return out
 
 
 def own_precision(dense: Tensor) -> AbstractContextManager[None]:
@@ -105,14 +102,8 @@ def own_precision(dense: Tensor) -> AbstractContextManager[None]:
 
 def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
     """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
-    blocks = _column_blocks(dense)
     with own_precision(dense):
-        if len(blocks) == 1:
-            return matrix @ dense
-        out = dense.new_empty(matrix.shape[0], dense.shape[1])
-        for block in blocks:
-            out[:, block] = matrix @ dense[:, block].contiguous()
-    return out
+        return _in_blocks(matrix.matmul, dense, len(matrix))
 
 
 # -- products with a sparse matrix -------------------------------------------------------------------------------
@@ -147,9 +138,8 @@ class BipartiteMatrix(NamedTuple):
             return self
         by_user, by_item = self.by_user.to(dtype), self.by_item.to(dtype)
         diagonal = None if self.diagonal is None else self.diagonal.to(dtype)
-        if self.transposed is None:
-            return BipartiteMatrix(by_user, by_item, diagonal)
-        return BipartiteMatrix(by_user, by_item, diagonal, (self.transposed[0].to(dtype), self.transposed[1].to(dtype)))
+        back = None if self.transposed is None else (self.transposed[0].to(dtype), self.transposed[1].to(dtype))
+        return BipartiteMatrix(by_user, by_item, diagonal, back)
 
     def t(self) -> "BipartiteMatrix":
         """The transpose, without a copy."""
@@ -166,13 +156,7 @@ class _SparsePolynomial(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
         ctx.matrix, ctx.weights = matrix, weights
-        blocks = _column_blocks(dense)
-        if len(blocks) == 1:
-            return _horner(matrix, dense, weights)
-        out = torch.empty_like(dense)
-        for block in blocks:
-            out[:, block] = _horner(matrix, dense[:, block].contiguous(), weights)
-        return out
+        return _in_blocks(lambda columns: _horner(matrix, columns, weights), dense, len(dense))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
@@ -221,7 +205,8 @@ class _OneSidedPolynomial(torch.autograd.Function):
         ctx.save_for_backward(table, readout)
         halves, degree = (matrix.by_user, matrix.by_item), len(weights) - 1
         results = []
-        for side, parts in enumerate(_sides(readout @ table.t(), matrix)):
+        for side, row in enumerate(readout @ table.t()):
+            parts = row.split(list(matrix.by_user.shape))
             # Horner's scheme, as above; a product leads from users to items or back, so each takes half of the matrix.
             combined, scale = parts[(side + degree) % 2], weights[-1]
             for power in reversed(range(degree)):
@@ -240,7 +225,8 @@ class _OneSidedPolynomial(torch.autograd.Function):
         halves = transpose.by_user, transpose.by_item
         rows = grads[0].new_zeros(2, len(table))
         with own_precision(table):
-            for side, parts in enumerate(_sides(rows, transpose)):  # views, through which `rows` is filled
+            for side, row in enumerate(rows):
+                parts = row.split(list(transpose.by_user.shape))  # views, through which `rows` is filled
                 moved = grads[side].contiguous()
                 parts[side].add_(moved, alpha=ctx.weights[0])
                 for power, weight in enumerate(ctx.weights[1:], start=1):
@@ -248,11 +234,6 @@ class _OneSidedPolynomial(torch.autograd.Function):
                     moved = torch.mv(halves[at], moved)
                     parts[at].add_(moved, alpha=weight)
             return None, rows.t() @ readout if needs_table else None, rows @ table if needs_readout else None, None
-
-
-def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]]:
-    """Each of two rows [2, N] as its users' part [U] and its items' [I]."""
-    return (row.split(list(matrix.by_user.shape)) for row in rows)
 
 
 def one_sided_polynomial(
@@ -299,15 +280,11 @@ class _EdgeScores(torch.autograd.Function):
     ) -> Tensor:
         ctx.pattern = pattern
         ctx.save_for_backward(user, item)
-        gathered = [
-            bias.index_select(0, end)
-            for bias, end in ((user_bias, pattern.user), (item_bias, pattern.item))
-            if bias is not None
-        ]
-        scores = gathered[0] if gathered else user.new_zeros(len(pattern.user))
-        for more in gathered[1:]:
-            scores += more
-        if len(scores) > len(user) * len(item):
+        num_edges = len(pattern.user)
+        scores = user.new_zeros(num_edges) if user_bias is None else user_bias.index_select(0, pattern.user)
+        if item_bias is not None:
+            scores += item_bias.index_select(0, pattern.item)
+        if num_edges > len(user) * len(item):
             # A CSR tensor cannot have more, though pairs may be there repeatedly; all scores are fewer than the pairs.
             scores = scores + (user @ item.t())[pattern.user.long(), pattern.item.long()]
         elif user.shape[1]:
@@ -347,10 +324,8 @@ def edge_scores(
 
     Args:
         pattern: the edges.
-        user: [U, F], dense. F may be 0.
-        item: [I, F], dense.
-        user_bias: [U].
-        item_bias: [I].
+        user, item: [U, F] and [I, F], dense. F may be 0.
+        user_bias, item_bias: [U] and [I].
 
     Returns:
         [E], in the order of the edges; float64 where ``user`` is, else float32.

@@ -13,9 +13,9 @@ from torch import Tensor
 from lgcn.choices import made
 from lgcn.errors import InputError
 from lgcn.graph.channels import Binary, Channel
+from lgcn.graph.interchange import as_sparse_tensor, require_torch_sparse
 from lgcn.graph.ops import Multipliable
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.graph.torch_sparse import require_torch_sparse
 
 Over = Literal["ratings", "positives"]
 
@@ -142,7 +142,8 @@ class Propagation:
         values = self.values(graph)
         if factor is not None:
             values = [factor if value is None else value * factor for value in values]
-        return [graph.propagation_matrix(self.engine, value, self.normalisation) for value in values]
+        matrices = (graph.propagation_matrix(value, self.normalisation) for value in values)
+        return list(matrices if self.engine == "csr" else map(as_sparse_tensor, matrices))
 
     def weights_to_users(
         self, graph: RatingGraph, statistics: Sequence[Any] | None = None, of_item: Tensor | None = None

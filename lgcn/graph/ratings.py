@@ -12,7 +12,7 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -22,8 +22,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
-from lgcn.graph.torch_sparse import as_sparse_tensor
+from lgcn.graph.ops import BipartiteMatrix, EdgePattern, csr, csr_matmul, row_starts
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
 # tests/graph/test_ops.py, so the label says nothing to someone who trains a model.
@@ -78,9 +77,9 @@ class RatingGraph:
     user: Tensor  # [E] int32 in 0..U-1, ascending
     item: Tensor  # [E] int32 in 0..I-1, ascending within a user
     rating: Tensor  # [E] float32
-    num_users: int
-    num_items: int
-    add_self_loops: bool = False
+    num_users: int  # U, isolated users included
+    num_items: int  # I, isolated items included
+    add_self_loops: bool = False  # whether every node is its own neighbour, too
     threshold: float = 3.5  # from which rating on a pair is positive
     implicit: bool = False  # whether there are pairs only; every rating is 1 then, and every pair positive
     time: Tensor | None = None  # [E] int64, seconds since 1970; None where they are not known
@@ -102,15 +101,8 @@ class RatingGraph:
         """Sort edges into a graph.
 
         Args:
-            user: [E] integers in 0..num_users-1.
-            item: [E] integers in 0..num_items-1.
-            rating: [E] numbers.
-            num_users: U, isolated users included.
-            num_items: I, isolated items included.
-            add_self_loops: whether every node is its own neighbour, too.
-            threshold: from which rating on a pair is positive.
-            implicit: whether there are pairs only, and no ratings.
-            time: [E] seconds since 1970, where they are known.
+            user, item, rating, time: [E] of any numeric type, in any order.
+            num_users, num_items, add_self_loops, threshold, implicit: as the graph keeps them.
 
         Raises:
             ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
@@ -158,11 +150,14 @@ class RatingGraph:
         """The same graph on another device, with its pattern."""
         if torch.device(device) == self.device:
             return self
-        pattern = EdgePattern(*(part.to(device) for part in self.pattern))
-        time = None if self.time is None else self.time.to(device)
-        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device), time=time)
-        vars(moved)["pattern"] = pattern
+        moved = self._with_edges(lambda values: values.to(device))
+        vars(moved)["pattern"] = EdgePattern(moved.user, moved.item, *(part.to(device) for part in self.pattern[2:]))
         return moved
+
+    def _with_edges(self, change: Callable[[Tensor], Tensor]) -> "RatingGraph":
+        """The graph with each tensor that has an entry for each edge changed."""
+        time = None if self.time is None else change(self.time)
+        return replace(self, user=change(self.user), item=change(self.item), rating=change(self.rating), time=time)
 
     @cached_property
     def user_degree(self) -> Tensor:
@@ -191,10 +186,11 @@ class RatingGraph:
         """The ratings, summed up by user and by item; kept for the next time."""
         if dtype not in self._sums:
             rating, pattern = self.rating.to(dtype), self.pattern
-            mean = rating.mean()
-            left = rating - mean
+            one, mean = torch.ones_like(rating), rating.mean()
+            left, shape = rating - mean, (self.num_items, self.num_users)
             self._sums[dtype] = RatingSums(
-                pattern.pairs(dtype),
+                # Both halves share the ones.
+                BipartiteMatrix(pattern.by_users(one), csr(pattern.item_starts, pattern.user_by_item, one, shape)),
                 self.user_degree.to(dtype),
                 self.item_degree.to(dtype),
                 csr_matmul(pattern.by_users(left), left.new_ones(self.num_items)),
@@ -233,11 +229,12 @@ class RatingGraph:
     @cached_property
     def edge_weight(self) -> Tensor:
         """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
-        return self._normalised(self.user_scale(), self.item_scale())
+        return self._weights(self.user_scale(), self.item_scale())
 
-    def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
-        """[E] of_user[u] · of_item[i], [U] and [I]."""
-        return of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
+    def _weights(self, of_user: Tensor, of_item: Tensor, value: Tensor | None = None) -> Tensor:
+        """[E] of_user[u] · of_item[i] · value, from [U], [I] and [E]."""
+        weight = of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
+        return weight if value is None else weight * value
 
     def weights_to_users(
         self,
@@ -253,25 +250,16 @@ class RatingGraph:
         """
         (receives, sends), _, damping = normalisation
         if normalisation == PAPER and of_item is None:
-            weight = self.edge_weight
-        else:
-            of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
-            weight = self._normalised(self.user_scale(receives, damping[0]), of_item)
-        return weight if value is None else weight * value
+            return self.edge_weight if value is None else self.edge_weight * value
+        of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
+        return self._weights(self.user_scale(receives, damping[0]), of_item, value)
 
-    def propagation_matrix(
-        self, engine: str = "csr", value: Tensor | None = None, normalisation: Normalisation = PAPER
-    ) -> Multipliable:
-        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+    def propagation_matrix(self, value: Tensor | None = None, normalisation: Normalisation = PAPER) -> BipartiteMatrix:
+        """The normalised adjacency, [N, N].
 
         Args:
-            engine: ``csr`` for a :class:`lgcn.graph.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
-                ``torch_sparse.SparseTensor``.
             value: [E] what to multiply each rating's entry by, in both directions; None is 1. Self-loops stay.
             normalisation: what each entry is divided by.
-
-        Raises:
-            InputError: torch-sparse is asked for and not installed.
         """
         (receives, sends), other, damping = normalisation
         item_receives, item_sends = (receives, sends) if other is None else other
@@ -279,8 +267,7 @@ class RatingGraph:
         to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
         if not symmetric:
             of_user, of_item = self.user_scale(item_sends, damping[0]), self.item_scale(item_receives, damping[1])
-            to_items = self._normalised(of_user, of_item)
-            to_items = to_items if value is None else to_items * value
+            to_items = self._weights(of_user, of_item, value)
         loops = None
         if self.add_self_loops:
             of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
@@ -288,8 +275,7 @@ class RatingGraph:
             loops = torch.cat([of_users, of_items])
         pattern = self.pattern
         back = None if symmetric else (pattern.by_users(to_items), pattern.by_items(to_users))
-        matrix = BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
-        return matrix if engine == "csr" else as_sparse_tensor(matrix)
+        return BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
 
     def kept(self, probability: float, generator: torch.Generator) -> Tensor:
         """[E] bool: all ratings but those left out, each with ``probability``."""
@@ -304,13 +290,7 @@ class RatingGraph:
         chosen_by_item = chosen.index_select(0, whole.by_item)
         before, before_by_item = row_starts(chosen), row_starts(chosen_by_item)
         edge, place = chosen.nonzero()[:, 0], chosen_by_item.nonzero()[:, 0]
-        part = replace(
-            self,
-            user=self.user.index_select(0, edge),
-            item=self.item.index_select(0, edge),
-            rating=self.rating.index_select(0, edge),
-            time=None if self.time is None else self.time.index_select(0, edge),
-        )
+        part = self._with_edges(lambda values: values.index_select(0, edge))
         user_starts = before.index_select(0, whole.user_starts)
         item_starts = before_by_item.index_select(0, whole.item_starts)
         by_item = before.index_select(0, whole.by_item.index_select(0, place))
@@ -326,10 +306,4 @@ class RatingGraph:
     @cached_property
     def pattern(self) -> EdgePattern:
         """The rated pairs, compressed by user and by item, as the predictions of all edges need them."""
-        starts, number = row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
-        by_user = sparse.csr_array(
-            (number, self.item.cpu().numpy(), starts.cpu().numpy()), shape=(self.num_users, self.num_items)
-        )
-        by_item = by_user.tocsc()
-        order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
-        return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
+        return EdgePattern.of_pairs(self.user, self.item, self.num_users, self.num_items)
