@@ -110,9 +110,8 @@ class Centered(Channel):
     def fit(self, graph: RatingGraph) -> Tensor:
         return graph.rating.mean() if len(graph) else graph.rating.sum()  # there is no mean of nothing
 
-    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
-        value: Tensor = graph.rating - statistics
-        return value
+    def value(self, graph: RatingGraph, statistics: Tensor) -> Tensor:
+        return graph.rating - statistics
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,5 @@ class Residual(Channel):
     def fit(self, graph: RatingGraph) -> BiasBaseline | None:
         return BiasBaseline.fit(graph) if len(graph) else None
 
-    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
-        if statistics is None:
-            return graph.rating
-        value: Tensor = statistics.for_users(graph).residual(graph)
-        return value
+    def value(self, graph: RatingGraph, statistics: BiasBaseline | None) -> Tensor:
+        return graph.rating if statistics is None else statistics.for_users(graph).residual(graph)

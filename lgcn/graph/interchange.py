@@ -38,12 +38,10 @@ def as_sparse_tensor(matrix: BipartiteMatrix) -> "SparseTensor":
     Raises:
         InputError: torch-sparse is not installed.
     """
-    halves = matrix.by_user, matrix.by_item
-    num_users, num_nodes = len(matrix.by_user), sum(matrix.by_user.shape)
-    crow = torch.cat([halves[0].crow_indices(), halves[1].crow_indices()[1:] + halves[0].values().numel()])
-    col = torch.cat([halves[0].col_indices() + num_users, halves[1].col_indices()])
-    value = torch.cat([half.values() for half in halves])
-    joined = _sparse_tensor(crow, col, value, (num_nodes, num_nodes))
+    users, items, num_nodes = matrix.by_user, matrix.by_item, sum(matrix.by_user.shape)
+    crow = torch.cat([users.crow_indices(), items.crow_indices()[1:] + users.values().numel()])
+    col = torch.cat([users.col_indices() + len(users), items.col_indices()])
+    joined = _sparse_tensor(crow, col, torch.cat([users.values(), items.values()]), (num_nodes, num_nodes))
     return joined if matrix.diagonal is None else joined.set_diag(matrix.diagonal)
 
 

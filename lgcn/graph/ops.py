@@ -179,15 +179,10 @@ def _horner(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Te
 
 
 def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
-    """``sum_k weights[k] * matrix^k @ dense``; the gradient is the transpose's function of the gradient.
+    """``sum_k weights[k] * matrix^k @ dense``, from a matrix [N, N], a dense [N, F] and K + 1 weights.
 
-    Args:
-        matrix: [N, N], constant with respect to the gradient.
-        dense: [N, F].
-        weights: K + 1 numbers.
-
-    Returns:
-        [N, F], float64 where ``dense`` is, else float32.
+    The result is float64 where ``dense`` is, else float32. Its gradient is the transpose's polynomial of the gradient;
+    the matrix and the weights get none.
     """
     # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
     dense = full_precision(dense).contiguous()
@@ -241,17 +236,9 @@ def one_sided_polynomial(
 ) -> tuple[Tensor, Tensor]:
     """Column 0 at users and column 1 at items of ``sparse_polynomial(matrix, table @ readout.t(), weights)``.
 
-    That is half of the work: each product leads from users to items or back, so it takes one half of the matrix. There
-    are no second derivatives.
-
-    Args:
-        matrix: [N, N] without a diagonal, constant with respect to the gradient.
-        table: [N, D]. In half precision it is converted.
-        readout: [2, D].
-        weights: K + 1 numbers.
-
-    Returns:
-        [U] and [I], float64 where ``table`` is, else float32.
+    That is half of the work: each product leads from users to items or back, so it takes one half of the matrix [N, N],
+    which has no diagonal. With a table [N, D], a readout [2, D] and K + 1 weights, the results are [U] and [I], float64
+    where the table is, else float32. The table and the readout get gradients, but no second derivatives.
     """
     assert matrix.diagonal is None
     table = full_precision(table)
@@ -311,24 +298,13 @@ class _EdgeScores(torch.autograd.Function):
 
 
 def edge_scores(
-    pattern: EdgePattern,
-    user: Tensor,
-    item: Tensor,
-    user_bias: Tensor | None = None,
-    item_bias: Tensor | None = None,
+    pattern: EdgePattern, user: Tensor, item: Tensor, user_bias: Tensor | None = None, item_bias: Tensor | None = None
 ) -> Tensor:
-    """Score of every edge e = (u, i): ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
+    """The score of every edge e = (u, i), [E]: ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
 
-    Forward is a sampled dense-dense product that starts from the biases; backward one CSR product a side, and one
-    with a vector of ones for a bias.
-
-    Args:
-        pattern: the edges.
-        user, item: [U, F] and [I, F], dense. F may be 0.
-        user_bias, item_bias: [U] and [I].
-
-    Returns:
-        [E], in the order of the edges; float64 where ``user`` is, else float32.
+    Forward is a sampled dense-dense product that starts from the biases; backward is one CSR product a side, and one
+    with a vector of ones for a bias. The tables are [U, F] and [I, F], where F may be 0, the biases [U] and [I]. The
+    scores are float64 where ``user`` is, else float32.
     """
     dtype = full_precision(user).dtype
     given = (user, item, user_bias, item_bias)

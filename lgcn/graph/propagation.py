@@ -125,20 +125,13 @@ class Propagation:
     def values(self, graph: RatingGraph, statistics: Sequence[Any] | None = None) -> list[Tensor | None]:
         """The value of each edge [E] in each channel; None where all are 1.
 
-        Args:
-            graph: the edges.
-            statistics: what :meth:`statistics` gave for the training ratings; None takes those of ``graph``.
+        ``statistics`` are what :meth:`statistics` gave for the training ratings; None takes those of ``graph``.
         """
         known = self.statistics(graph) if statistics is None else statistics
         return [channel.value(graph, one) for channel, one in zip(self._channels, known, strict=True)]
 
     def matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
-        """The propagation matrix [N, N] of each channel.
-
-        Args:
-            graph: the edges.
-            factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
-        """
+        """The propagation matrix [N, N] of each channel; ``factor`` [E] multiplies the edges' weights in all."""
         values = self.values(graph)
         if factor is not None:
             values = [factor if value is None else value * factor for value in values]
@@ -148,11 +141,9 @@ class Propagation:
     def weights_to_users(
         self, graph: RatingGraph, statistics: Sequence[Any] | None = None, of_item: Tensor | None = None
     ) -> list[Tensor]:
-        """Each rating's entry [E] in the half of the propagation matrix that sends to users, in each channel.
+        """:meth:`lgcn.graph.ratings.RatingGraph.weights_to_users`, [E], in each channel.
 
-        Args:
-            graph, statistics: as for :meth:`values`.
-            of_item: [I] as for :meth:`lgcn.graph.ratings.RatingGraph.weights_to_users`.
+        ``statistics`` are those of :meth:`values`; ``of_item`` [I] is another graph's :meth:`item_scale`.
         """
         return [graph.weights_to_users(value, self.normalisation, of_item) for value in self.values(graph, statistics)]
 

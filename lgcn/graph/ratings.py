@@ -101,7 +101,8 @@ class RatingGraph:
         """Sort edges into a graph.
 
         Args:
-            user, item, rating, time: [E] of any numeric type, in any order.
+            user, item: [E] integers, in any order.
+            rating, time: [E] numbers.
             num_users, num_items, add_self_loops, threshold, implicit: as the graph keeps them.
 
         Raises:
@@ -121,17 +122,10 @@ class RatingGraph:
         if order.nnz != len(rows):
             raise ValueError(f"{len(rows) - order.nnz} (user, item) pairs are there more than once")
         by_user = torch.from_numpy(order.data)
-        return cls(
-            user=user.cpu()[by_user].to(torch.int32),
-            item=item.cpu()[by_user].to(torch.int32),
-            rating=rating.cpu()[by_user].to(torch.float32),
-            num_users=num_users,
-            num_items=num_items,
-            add_self_loops=add_self_loops,
-            threshold=threshold,
-            implicit=implicit,
-            time=None if time is None else time.cpu()[by_user].to(torch.int64),
-        )
+        edges = user.cpu().int(), item.cpu().int(), rating.cpu().float()
+        time = None if time is None else time.cpu().long()
+        unsorted = cls(*edges, num_users, num_items, add_self_loops, threshold, implicit, time)
+        return unsorted._with_edges(lambda values: values[by_user])
 
     def __len__(self) -> int:
         """The number of ratings, E."""
@@ -237,10 +231,7 @@ class RatingGraph:
         return weight if value is None else weight * value
 
     def weights_to_users(
-        self,
-        value: Tensor | None = None,
-        normalisation: Normalisation = PAPER,
-        of_item: Tensor | None = None,
+        self, value: Tensor | None, normalisation: Normalisation, of_item: Tensor | None = None
     ) -> Tensor:
         """[E] each rating's entry in the half of the propagation matrix that sends to users.
 

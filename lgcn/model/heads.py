@@ -50,10 +50,7 @@ class Head(nn.Module, ABC):
     ) -> Factors | None:
         """The factors by a way that computes less than propagation and :meth:`forward`; None where there is none.
 
-        Args:
-            matrices: [N, N] of each channel.
-            tables: [N, D] of each channel.
-            weights: of the layers, K + 1 numbers.
+        Each channel has a matrix [N, N] and a table [N, D]. The weights are those of the layers, K + 1 numbers.
         """
         return None
 
@@ -75,14 +72,10 @@ class Head(nn.Module, ABC):
         """Take note of the mean training rating, before training starts."""
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """Rows for users or items without training ratings.
+        """Rows of users or of items, [n, ...], and one more for anybody who is not in the data; [n + 1, ...].
 
-        Args:
-            rows: [n, ...] of users or items, factors or biases.
-            known: [n] bool, whether there are training ratings.
-
-        Returns:
-            [n + 1, ...]: the rows as they are, and their mean over ``known`` for anybody who is not in the data.
+        The rows are factors or biases. ``known``, [n] bool, says which of them have training ratings; the last row is
+        the mean of those.
         """
         return torch.cat([rows, rows[known].mean(dim=0, keepdim=True)])
 
@@ -150,8 +143,6 @@ class DotHead(Head):
     """
 
     offset: Tensor
-    user_bias: nn.Parameter | None
-    item_bias: nn.Parameter | None
 
     def __init__(self, biases: bool = False) -> None:
         super().__init__()
@@ -169,7 +160,7 @@ class DotHead(Head):
         return item
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """As for every head; rows that are not known are that last row, too.
+        """As for every head; rows that are not known become that last row, too.
 
         With biases it is 0, so that a prediction falls back on the other side's bias and the mean. (The mean row is
         worse: on the items without training ratings of ml-latest-small's validation part RMSE .907 instead of .853.)

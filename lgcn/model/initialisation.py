@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lgcn.errors import InputError
 from lgcn.graph.ops import BipartiteMatrix
-from lgcn.model.spectral import spectral_table
+from lgcn.model.spectral import singular_vectors
 
 
 class Initialisation(ABC):
@@ -85,5 +86,8 @@ class Spectral(Initialisation):
             raise InputError(f"'ridge' of the initialisation must be 0 or more (got {self.ridge})")
 
     def fit(self, table: Tensor, matrix: BipartiteMatrix, seed: int) -> None:
-        halves = matrix.by_user, matrix.t().by_item
-        table.copy_(spectral_table(*halves, table.shape[1], self.power, seed, self.ridge))
+        users, values, items = singular_vectors(matrix.by_user, matrix.t().by_item, table.shape[1], seed)
+        squares = values.square()
+        weights = values.clamp(min=1e-30) ** self.power * (squares / (squares + self.ridge * squares[0])).sqrt()
+        # As far as float32 can tell, smaller values are 0.
+        table.copy_(torch.cat([users, items]) * weights.where(values > 1e-5 * values[0], 0.0))

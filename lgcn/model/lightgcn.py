@@ -81,8 +81,7 @@ class LightGCN(nn.Module):
         _check("num_layers", num_layers, num_layers >= 0, "0 or more")
         _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
         _check("num_channels", num_channels, num_channels >= 1, "at least 1")
-        known = channel_embeddings in ("own", "shared")
-        _check("channel_embeddings", channel_embeddings, known, "'own' or 'shared'")
+        _check("channel_embeddings", channel_embeddings, channel_embeddings in ("own", "shared"), "'own' or 'shared'")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.num_channels, self.ego_layer = num_channels, ego_layer
         tables = num_channels if channel_embeddings == "own" else 1
@@ -120,15 +119,7 @@ class LightGCN(nn.Module):
         return learned if self.ego_layer else torch.cat([learned.new_zeros(1), learned])
 
     def propagate(self, matrix: Multipliable, ego: Tensor) -> Tensor:
-        """Σ_k α_k Ãᵏ ego.
-
-        Args:
-            matrix: [N, N], Ã.
-            ego: [N, C].
-
-        Returns:
-            [N, C].
-        """
+        """Σ_k α_k Ãᵏ ego, [N, C], from the matrix Ã [N, N] and ego [N, C]."""
         weights = self.layer_weights
         if not isinstance(weights, Tensor):
             return sparse_polynomial(matrix, ego, weights)

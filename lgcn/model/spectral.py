@@ -25,16 +25,9 @@ ITERATIONS = 4  # the singular values of ratings fall slowly
 
 
 def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading singular vectors of a sparse matrix.
+    """The D leading singular vectors of a sparse matrix R̃: U [U, D], the singular values [D], descending, and V [I, D].
 
-    Args:
-        by_users: [U, I], CSR: R̃.
-        by_items: [I, U], CSR: its transpose.
-        dim: D.
-        seed: of the random start.
-
-    Returns:
-        U [U, D], the singular values [D], descending, and V [I, D].
+    R̃ is given as CSR [U, I], and its transpose as CSR [I, U]. The seed decides where the search starts.
 
     Raises:
         InputError: there are not as many.
@@ -59,21 +52,3 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
     values = squares.clamp(min=0).sqrt().to(basis.dtype)
     items = (projected @ turn) / values.clamp(min=torch.finfo(values.dtype).tiny)
     return basis @ turn, values, items
-
-
-def spectral_table(
-    by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0, ridge: float = 0.0
-) -> Tensor:
-    """An embedding table [U + I, D] of U g(Σ) and V g(Σ), with g(σ) = σ^p · (σ² / (σ² + λ))^(1/2).
-
-    A column whose singular value is 0, as far as float32 can tell, is 0.
-
-    Args:
-        by_users, by_items, dim, seed: as for :func:`singular_vectors`.
-        power: p.
-        ridge: λ, as a share of the largest σ².
-    """
-    users, values, items = singular_vectors(by_users, by_items, dim, seed)
-    there, squares = values > 1e-5 * values[0], values.square()
-    weights = values.clamp(min=1e-30) ** power * (squares / (squares + ridge * squares[0])).sqrt()
-    return torch.cat([users, items]) * torch.where(there, weights, 0.0)
