@@ -46,7 +46,7 @@ def as_sparse_tensor(matrix: BipartiteMatrix) -> "SparseTensor":
 
 
 def _sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> "SparseTensor":
-    """From compressed rows."""
+    """A ``torch_sparse.SparseTensor`` from compressed rows."""
     require_torch_sparse()
     from torch_sparse import SparseTensor
 

@@ -36,7 +36,7 @@ class EdgePattern(NamedTuple):
 
     @classmethod
     def of_pairs(cls, user: Tensor, item: Tensor, num_users: int, num_items: int) -> "EdgePattern":
-        """The pattern of pairs given as two index tensors [B], users ascending; a pair may be there more than once."""
+        """The pattern of pairs given as two index tensors [B], users ascending. A pair may occur more than once."""
         by_item = torch.argsort(item, stable=True)
         user_starts, item_starts = (
             row_starts(torch.bincount(index, minlength=size)) for index, size in ((user, num_users), (item, num_items))
@@ -65,7 +65,7 @@ class EdgePattern(NamedTuple):
 def row_starts(count: Tensor) -> Tensor:
     """[n + 1] int32: where each of n rows starts, and the last one ends, from the number of entries in each.
 
-    Of a bool tensor [n]: how many entries are true before each place, and before its end.
+    For a bool tensor [n], this counts the true entries before each place, and before its end.
     """
     starts = torch.zeros(len(count) + 1, dtype=torch.int32, device=count.device)
     torch.cumsum(count, 0, dtype=torch.int32, out=starts[1:])
@@ -77,9 +77,9 @@ def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Ten
     return torch.sparse_csr_tensor(crow, col, value, shape, check_invariants=False)
 
 
-#: A dense operand of more bytes than this leaves the CPU's fast caches, and is then multiplied BLOCK columns at a
-#: time: of each of its rows, which are read in random order, one cache line is used whole. Two to four times faster
-#: from 20,000 nodes on (tests/benchmarks/sweep.py); below, the blocks' own copies cost more than they save.
+#: A dense operand of more bytes than CACHED does not fit the CPU's fast caches, and is multiplied BLOCK columns at a
+#: time. Its rows are read in random order, and a block uses one cache line of each row whole. This is two to four times
+#: faster from 20,000 nodes on (tests/benchmarks/sweep.py). For fewer nodes the copies of the blocks cost more.
 CACHED, BLOCK = 4 << 20, 16
 
 
@@ -95,13 +95,13 @@ def _in_blocks(product: Callable[[Tensor], Tensor], dense: Tensor, num_rows: int
 
 
 def own_precision(dense: Tensor) -> AbstractContextManager[None]:
-    """Where autocast is on, a context without it."""
+    """A context without autocast, where autocast is on."""
     kind = dense.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
-    """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
+    """A CSR tensor times a dense one, [C, F] or [C], in their own precision even under autocast."""
     with own_precision(dense):
         return _in_blocks(matrix.matmul, dense, len(matrix))
 
@@ -112,7 +112,7 @@ def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
 class BipartiteMatrix(NamedTuple):
     """The matrix [[diag, R], [S, diag]], [N, N], as its two halves compressed by row.
 
-    Without ``transposed`` it is symmetric, S being Rᵀ, and its own transpose.
+    Without ``transposed`` the matrix is symmetric: S is Rᵀ, and the matrix is its own transpose.
     """
 
     by_user: Tensor  # [U, I], CSR: R
@@ -160,7 +160,7 @@ class _SparsePolynomial(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        # A polynomial's transpose is that of the transpose; going through `apply` keeps second derivatives.
+        # The transpose of a polynomial is the transpose's polynomial. Going through `apply` keeps second derivatives.
         return None, sparse_polynomial(ctx.matrix.t(), grads[0], ctx.weights), None
 
 
@@ -184,14 +184,14 @@ def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[flo
     The result is float64 where ``dense`` is, else float32. Its gradient is the transpose's polynomial of the gradient;
     the matrix and the weights get none.
     """
-    # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
+    # torch's CSR products copy an operand that is not contiguous, and a gradient may arrive expanded.
     dense = full_precision(dense).contiguous()
     with own_precision(dense):
         return _SparsePolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _OneSidedPolynomial(torch.autograd.Function):
-    # The readout is in here because autograd's own way to and from its two rows costs a fifth of a small step.
+    # This function includes the readout: autograd's own products with its two rows would cost a fifth of a small step.
     @staticmethod
     def forward(
         ctx: Any, matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
@@ -202,7 +202,7 @@ class _OneSidedPolynomial(torch.autograd.Function):
         results = []
         for side, row in enumerate(readout @ table.t()):
             parts = row.split(list(matrix.by_user.shape))
-            # Horner's scheme, as above; a product leads from users to items or back, so each takes half of the matrix.
+            # Horner's scheme, as above. A product leads from users to items or back, so it takes half of the matrix.
             combined, scale = parts[(side + degree) % 2], weights[-1]
             for power in reversed(range(degree)):
                 at = (side + power) % 2
@@ -253,7 +253,7 @@ def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
 
 
 def full_precision(dense: Tensor) -> Tensor:
-    """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
+    """The tensor in float32, or float64 if it is that: the sparse kernels of the CPU have no half precision."""
     return dense if dense.dtype == torch.float64 else dense.float()
 
 
@@ -272,7 +272,7 @@ class _EdgeScores(torch.autograd.Function):
         if item_bias is not None:
             scores += item_bias.index_select(0, pattern.item)
         if num_edges > len(user) * len(item):
-            # A CSR tensor cannot have more, though pairs may be there repeatedly; all scores are fewer than the pairs.
+            # Pairs may occur repeatedly, and a CSR tensor cannot have more entries than places. All scores are fewer.
             scores = scores + (user @ item.t())[pattern.user.long(), pattern.item.long()]
         elif user.shape[1]:
             scored = pattern.by_users(scores)
@@ -283,7 +283,7 @@ class _EdgeScores(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         user, item = ctx.saved_tensors
-        grad = grad.contiguous()  # it becomes the values of a CSR tensor, which the kernels of a GPU read as they lie
+        grad = grad.contiguous()  # it becomes the values of a CSR tensor, and a GPU's kernels ignore their strides
         _, needs_user, needs_item, needs_user_bias, needs_item_bias = ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * 4
         if needs_user or needs_user_bias:

@@ -28,7 +28,7 @@ class Propagation:
         channels: what an edge weighs, a list of channels that are added up; null is [Binary], the paper's.
         over: the ``positives`` alone, or all ``ratings``. Null: positives for objectives that rank, else ratings.
         degree_exponents: of the degree of the node that receives, and of the one that sends; the paper's are 0.5, 0.5.
-        item_degree_exponents: likewise, where an item receives. Null: as where a user does.
+        item_degree_exponents: the same, where an item receives. Null takes those of degree_exponents.
         degree_damping: added to the degrees of users, and of items.
         engine: what multiplies by the graph: ``csr`` (torch) or ``sparse_tensor`` (torch-sparse, an extra).
 
@@ -70,7 +70,7 @@ class Propagation:
             require_torch_sparse()
 
     def decided(self, ranks: bool) -> "Propagation":
-        """With ``over`` decided, for an objective that ``ranks`` or does not."""
+        """The propagation of an objective that ``ranks`` or does not, with ``over`` decided."""
         return self if self.over is not None else replace(self, over="positives" if ranks else "ratings")
 
     @property
@@ -96,16 +96,16 @@ class Propagation:
     # -- what travels --------------------------------------------------------------------------------------
 
     def check(self, graph: RatingGraph) -> None:
-        """See whether the training ratings have what the channels need.
+        """Check that the training ratings have what the channels need.
 
         Raises:
-            InputError: they have not.
+            InputError: they do not have it.
         """
         names = ", ".join(type(channel).__name__ for channel in self._channels)
         if graph.implicit and self.uses_ratings:
             raise InputError(
-                "--model.propagation.channels must be [Binary] for data without ratings: other weights are made of "
-                f"them (got [{names}])"
+                "--model.propagation.channels must be [Binary] for data without ratings: other channels need them "
+                f"(got [{names}])"
             )
         if graph.time is None and self.uses_times:
             raise InputError(
@@ -148,5 +148,5 @@ class Propagation:
         return [graph.weights_to_users(value, self.normalisation, of_item) for value in self.values(graph, statistics)]
 
     def item_scale(self, graph: RatingGraph) -> Tensor:
-        """[I] what items' degrees in ``graph`` make of a weight that is sent to users."""
+        """[I] the items' factors in the weights of what is sent to users, from their degrees in ``graph``."""
         return graph.item_scale(self.degree_exponents[1], self.degree_damping[1])

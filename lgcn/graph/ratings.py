@@ -25,15 +25,15 @@ from torch import Tensor
 from lgcn.graph.ops import BipartiteMatrix, EdgePattern, csr, csr_matmul, row_starts
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
-# tests/graph/test_ops.py, so the label says nothing to someone who trains a model.
+# tests/graph/test_ops.py, so the warning does not help someone who trains a model.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class Normalisation(NamedTuple):
-    """By which powers of which degrees an edge is divided: (d_receiver + a)^r · (d_sender + a)^s.
+    """What an edge is divided by: (d_receiver + a)^r · (d_sender + a)^s, with d the degree.
 
     LightGCN divides by the square roots. r = 1, s = 0 is a mean over neighbours. The damping a, one for users and one
-    for items, is as many ratings added to every degree that is not 0: it gives less weight to those with few ratings.
+    for items, is added to every degree that is not 0. It gives less weight to users and items with few ratings.
     """
 
     exponents: Sequence[float] = (0.5, 0.5)  # r and s
@@ -45,7 +45,7 @@ PAPER = Normalisation()
 
 
 class RatingSums(NamedTuple):
-    """What the squared error of predictions x_u + y_i needs to know of the ratings (:mod:`lgcn.training.losses`)."""
+    """What the squared error of predictions x_u + y_i needs to know about the ratings (:mod:`lgcn.training.losses`)."""
 
     pairs: BipartiteMatrix  # 1 for each rated pair
     user_count: Tensor  # [U] ratings of each user
@@ -106,7 +106,7 @@ class RatingGraph:
             num_users, num_items, add_self_loops, threshold, implicit: as the graph keeps them.
 
         Raises:
-            ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
+            ValueError: lengths differ, an index is out of range, a (user, item) pair occurs twice, or there are
                 too many edges and nodes.
         """
         if not len(user) == len(item) == len(rating) == len(rating if time is None else time):
@@ -149,7 +149,7 @@ class RatingGraph:
         return moved
 
     def _with_edges(self, change: Callable[[Tensor], Tensor]) -> "RatingGraph":
-        """The graph with each tensor that has an entry for each edge changed."""
+        """The graph with ``change`` applied to each of its tensors [E]."""
         time = None if self.time is None else change(self.time)
         return replace(self, user=change(self.user), item=change(self.item), rating=change(self.rating), time=time)
 
@@ -169,7 +169,7 @@ class RatingGraph:
         return torch.ones_like(self.rating, dtype=torch.bool) if self.implicit else self.rating >= self.threshold
 
     def positives(self) -> "RatingGraph":
-        """The graph of the positive pairs; itself where all are."""
+        """The graph of the positive pairs, which is this one if all are positive."""
         return self if bool(self.positive.all()) else self._positive_part
 
     @cached_property
@@ -213,7 +213,7 @@ class RatingGraph:
         return self._scale(self.user_degree, exponent, damping)
 
     def item_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
-        """[I], likewise."""
+        """[I], the same for items."""
         return self._scale(self.item_degree, exponent, damping)
 
     def _scale(self, ratings: Tensor, exponent: float, damping: float) -> Tensor:
@@ -222,7 +222,7 @@ class RatingGraph:
 
     @cached_property
     def edge_weight(self) -> Tensor:
-        """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
+        """[E] each rating's entry in D^-1/2 A D^-1/2; equal bit for bit to PyG's gcn_norm."""
         return self._weights(self.user_scale(), self.item_scale())
 
     def _weights(self, of_user: Tensor, of_item: Tensor, value: Tensor | None = None) -> Tensor:
@@ -237,7 +237,7 @@ class RatingGraph:
 
         Args:
             value, normalisation: as for :meth:`propagation_matrix`.
-            of_item: [I] what items' degrees make of a weight, where they are another graph's (:meth:`item_scale`).
+            of_item: [I] the :meth:`item_scale` of another graph, where that graph's degrees count.
         """
         (receives, sends), _, damping = normalisation
         if normalisation == PAPER and of_item is None:
@@ -269,7 +269,7 @@ class RatingGraph:
         return BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
 
     def kept(self, probability: float, generator: torch.Generator) -> Tensor:
-        """[E] bool: all ratings but those left out, each with ``probability``."""
+        """[E] bool, which ratings are kept. Each is left out with ``probability``."""
         return torch.rand(len(self), generator=generator, device=self.device) >= probability
 
     def part(self, chosen: Tensor) -> "RatingGraph":

@@ -17,7 +17,7 @@ from lgcn.model.factors import Factors
 
 
 class Head(nn.Module, ABC):
-    """A head: what travels over the graph, and what to make of it.
+    """A head decides what travels over the graph, and turns it into factors.
 
     A head of your own needs :meth:`forward`, and :meth:`build` if it has parameters (docs/extending.md).
 
@@ -48,7 +48,7 @@ class Head(nn.Module, ABC):
     def shortcut(
         self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
     ) -> Factors | None:
-        """The factors by a way that computes less than propagation and :meth:`forward`; None where there is none.
+        """The factors, with less work than propagation and :meth:`forward` need; None where there is no such way.
 
         Each channel has a matrix [N, N] and a table [N, D]. The weights are those of the layers, K + 1 numbers.
         """
@@ -99,7 +99,7 @@ class LinearHead(Head):
         return self.out.weight.view(2, -1)
 
     def project(self, embedding: Tensor) -> Tensor:
-        # Two long rows instead of two columns in the table's own orientation.
+        # The product makes two long rows, not two columns in the table's own orientation.
         embedding = full_precision(embedding)
         with own_precision(embedding):
             return (self.readout.to(embedding.dtype) @ embedding.t()).t()
@@ -110,7 +110,7 @@ class LinearHead(Head):
     def shortcut(
         self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
     ) -> Factors | None:
-        """Without the users' second and the items' first column, which nobody reads: half of the work."""
+        """Half of the work: nobody reads the users' second column and the items' first, so they are not computed."""
         halves = [matrix for matrix in matrices if isinstance(matrix, BipartiteMatrix) and matrix.diagonal is None]
         if len(halves) < len(matrices):
             return None
@@ -133,8 +133,8 @@ class DotHead(Head):
 
     Args:
         biases: r̂ = mean + b_u + b_i + e_u · e_i instead (Koren et al., "Matrix factorization techniques for
-            recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. In
-            rankings the item's bias is all that counts.
+            recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. Of
+            mean and biases, only the item's bias changes a ranking.
 
     >>> head = DotHead(biases=True)
     >>> head.build(num_users=2, num_items=3, embedding_dim=4)
@@ -179,7 +179,7 @@ class DotHead(Head):
 class CosineHead(DotHead):
     """The cosine of user and item, cos(e_u, e_i), with the biases of :class:`DotHead`.
 
-    The length of an embedding grows with the number of ratings; here it plays no part. An embedding of 0 has cosine 0
+    The length of an embedding grows with the number of ratings; here it does not count. An embedding of 0 has cosine 0
     with all.
     """
 
@@ -187,5 +187,5 @@ class CosineHead(DotHead):
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
-        length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it
+        length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` does
         return item / length

@@ -20,7 +20,7 @@ from torch import Tensor
 from lgcn.errors import InputError
 from lgcn.graph.ops import csr_matmul
 
-OVERSAMPLING = 32  # columns more than are kept
+OVERSAMPLING = 32  # columns in addition to those that are kept
 ITERATIONS = 4  # the singular values of ratings fall slowly
 
 
@@ -30,7 +30,7 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
     R̃ is given as CSR [U, I], and its transpose as CSR [I, U]. The seed decides where the search starts.
 
     Raises:
-        InputError: there are not as many.
+        InputError: there are fewer.
     """
     if dim > (rank := min(by_users.shape)):
         raise InputError(
@@ -46,7 +46,7 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
             if sweep:
                 basis = torch.linalg.qr(csr_matmul(by_items, basis)).Q
             basis = torch.linalg.qr(csr_matmul(by_users, basis)).Q
-        projected = csr_matmul(by_items, basis)  # [I, width]: Vᵀ Σ of the matrix within the basis, turned
+        projected = csr_matmul(by_items, basis)  # [I, width]: V Σ of the matrix within the basis, rotated
         squares, turn = torch.linalg.eigh((projected.t() @ projected).double())
     squares, turn = squares.flip(0)[:dim], turn.flip(1)[:, :dim].to(basis.dtype)
     values = squares.clamp(min=0).sqrt().to(basis.dtype)

@@ -21,12 +21,12 @@ class Scorer(Protocol):
 class Top(NamedTuple):
     """Each user's best items, best first."""
 
-    item: Tensor  # [B, k] int64; I, which is no item, behind the last one that a user has not seen
+    item: Tensor  # [B, k] int64; I, which is no item, where no item is left
     score: Tensor  # [B, k]; -inf there
 
 
 def top_items(scorer: Scorer, users: Tensor, seen: Sequence[EdgePattern], k: int, hidden: Tensor | None = None) -> Top:
-    """The best items of some users; of equal scores, those that torch.topk takes.
+    """The best items for some users; torch.topk decides between equal scores.
 
     Args:
         scorer: what to rank by.
