@@ -149,4 +149,4 @@ class Propagation:
 
     def item_scale(self, graph: RatingGraph) -> Tensor:
         """[I] the items' factors in the weights of what is sent to users, from their degrees in ``graph``."""
-        return graph.item_scale(self.degree_exponents[1], self.degree_damping[1])
+        return graph.scales(self.degree_exponents, self.degree_damping)[1]

@@ -208,22 +208,20 @@ class RatingGraph:
 
     # -- propagation ---------------------------------------------------------------------------------------
 
-    def user_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
-        """[U] (degree + damping)^-exponent, and 0 where the degree is 0."""
-        return self._scale(self.user_degree, exponent, damping)
-
-    def item_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
-        """[I], the same for items."""
-        return self._scale(self.item_degree, exponent, damping)
-
-    def _scale(self, ratings: Tensor, exponent: float, damping: float) -> Tensor:
-        degree = ratings.float() + float(self.add_self_loops)
-        return (degree + damping).pow(-exponent).masked_fill_(degree == 0, 0.0)
+    def scales(
+        self, exponents: Sequence[float] = (0.5, 0.5), damping: Sequence[float] = (0.0, 0.0)
+    ) -> tuple[Tensor, Tensor]:
+        """(degree + damping)^-exponent of users [U] and of items [I], and 0 where the degree is 0."""
+        scales = []
+        for ratings, exponent, added in zip((self.user_degree, self.item_degree), exponents, damping, strict=True):
+            degree = ratings.float() + float(self.add_self_loops)
+            scales.append((degree + added).pow(-exponent).masked_fill_(degree == 0, 0.0))
+        return scales[0], scales[1]
 
     @cached_property
     def edge_weight(self) -> Tensor:
         """[E] each rating's entry in D^-1/2 A D^-1/2; equal bit for bit to PyG's gcn_norm."""
-        return self._weights(self.user_scale(), self.item_scale())
+        return self._weights(*self.scales())
 
     def _weights(self, of_user: Tensor, of_item: Tensor, value: Tensor | None = None) -> Tensor:
         """[E] of_user[u] · of_item[i] · value, from [U], [I] and [E]."""
@@ -237,13 +235,12 @@ class RatingGraph:
 
         Args:
             value, normalisation: as for :meth:`propagation_matrix`.
-            of_item: [I] the :meth:`item_scale` of another graph, where that graph's degrees count.
+            of_item: [I] the items' :meth:`scales` in another graph, where that graph's degrees count.
         """
-        (receives, sends), _, damping = normalisation
         if normalisation == PAPER and of_item is None:
             return self.edge_weight if value is None else self.edge_weight * value
-        of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
-        return self._weights(self.user_scale(receives, damping[0]), of_item, value)
+        of_user, of_own_item = self.scales(normalisation.exponents, normalisation.damping)
+        return self._weights(of_user, of_own_item if of_item is None else of_item, value)
 
     def propagation_matrix(self, value: Tensor | None = None, normalisation: Normalisation = PAPER) -> BipartiteMatrix:
         """The normalised adjacency, [N, N].
@@ -257,13 +254,11 @@ class RatingGraph:
         to_users = self.weights_to_users(value, normalisation)
         to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
         if not symmetric:
-            of_user, of_item = self.user_scale(item_sends, damping[0]), self.item_scale(item_receives, damping[1])
-            to_items = self._weights(of_user, of_item, value)
+            to_items = self._weights(*self.scales((item_sends, item_receives), damping), value)
         loops = None
         if self.add_self_loops:
-            of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
-            of_items = self.item_scale(item_receives, damping[1]) * self.item_scale(item_sends, damping[1])
-            loops = torch.cat([of_users, of_items])
+            receiving = self.scales((receives, item_receives), damping)
+            loops = torch.cat(receiving) * torch.cat(self.scales((sends, item_sends), damping))
         pattern = self.pattern
         back = None if symmetric else (pattern.by_users(to_items), pattern.by_items(to_users))
         return BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)

@@ -71,12 +71,9 @@ class Factors(NamedTuple):
         return edge_scores(pattern, self.user, self.item, None, self.item_bias)
 
     def whole(self, scores: Tensor, users: Tensor) -> Tensor:
-        """What :meth:`predict` gives, from :meth:`scores` of some users, [B] or [B, k]."""
+        """What :meth:`predict` gives, [B, k], from :meth:`scores` of some users."""
         scores = scores + self.offset
-        if self.user_bias is None:
-            return scores
-        bias = self.user_bias[users]
-        return scores + (bias if scores.dim() == 1 else bias[:, None])
+        return scores if self.user_bias is None else scores + self.user_bias[users, None]
 
     def as_rows(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows whose inner products are :meth:`scores`: of users [B, F + 1] (None is all), and of items [I, F + 1].
@@ -86,5 +83,5 @@ class Factors(NamedTuple):
         user = self.user if users is None else self.user.index_select(0, users)
         if self.item_bias is None:
             return user, self.item
-        ones = torch.ones_like(user[:, :1]) if user.shape[1] else user.new_ones(len(user), 1)
+        ones = user.new_ones(len(user), 1)
         return torch.cat([user, ones], dim=1), torch.cat([self.item, self.item_bias[:, None]], dim=1)

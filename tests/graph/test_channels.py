@@ -170,7 +170,7 @@ def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisatio
 def test_damping_by_hand() -> None:
     # User 0 rated items 0 and 1, user 1 rated item 1; item 2 nobody. Two ratings are added to users, one to items.
     graph = RatingGraph.from_edges(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.ones(3), 2, 3)
-    users, items = graph.user_scale(1.0, 2.0), graph.item_scale(1.0, 1.0)
+    users, items = graph.scales((1.0, 1.0), (2.0, 1.0))
     assert users.tolist() == pytest.approx([1 / 4, 1 / 3])
     assert items.tolist() == pytest.approx([1 / 2, 1 / 3, 0])  # none is added to no rating
 
