@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lgcn.graph.channels import Binary, Centered, Channel, Liked, Rating, Residual
-from lgcn.graph.ops import Multipliable
+from lgcn.graph.interchange import as_sparse_tensor
+from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead
@@ -166,9 +167,15 @@ USUAL: dict[str, Any] = {
 }
 
 
+def in_engine(matrix: BipartiteMatrix, engine: str) -> Any:
+    """A propagation matrix in the form that an engine multiplies."""
+    return matrix if engine == "csr" else as_sparse_tensor(matrix)
+
+
 def dropped_edges(
     graph: RatingGraph, probability: float, generator: torch.Generator, engine: str = "csr"
 ) -> Multipliable:
     """The propagation matrix as a training step with edge dropout has it."""
     factor = graph.kept(probability, generator) / (1 - probability)
-    return graph.propagation_matrix(engine, factor)
+    matrix: Multipliable = in_engine(graph.propagation_matrix(factor), engine)
+    return matrix

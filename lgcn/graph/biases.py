@@ -1,4 +1,4 @@
-"""User and item biases: what one knows of a rating without knowing who likes what.
+"""User and item biases: the part of a rating that does not depend on who likes what.
 
 Shape letters: U users, I items, E ratings (edges), B pairs.
 """
@@ -17,7 +17,8 @@ class BiasBaseline:
     """r̂ = mean + b_u + b_i, within the training ratings' range.
 
     Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", TKDD 2010, section 2.1, with the
-    biases fitted by alternating least squares. ``user_reg`` and ``item_reg`` are ratings of bias 0 added to each.
+    biases fitted by alternating least squares. ``user_reg`` ratings of bias 0 are added to each user, and ``item_reg``
+    to each item.
 
     >>> from lgcn.examples import graph
     >>> baseline = BiasBaseline.fit(graph)
@@ -46,9 +47,9 @@ class BiasBaseline:
         return cls(mean, user_bias, item_bias, RatingScale.of(graph), user_reg)
 
     def for_users(self, graph: RatingGraph) -> "BiasBaseline":
-        """The same items, and biases fitted to the users of a graph over them.
+        """The same item biases, with user biases fitted to a graph over the same items.
 
-        It is the last half-step of :meth:`fit`: for the graph that was fitted, nothing changes.
+        This is the last half-step of :meth:`fit`, so nothing changes for the graph that was fitted.
         """
         pattern, rating = graph.pattern, graph.rating.double()
         user_sum = pattern.by_users(rating - self.mean) @ torch.ones_like(self.item_bias)

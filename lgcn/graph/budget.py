@@ -1,4 +1,4 @@
-"""The budget of scores: how many are held at a time, wherever users meet the whole catalogue."""
+"""The budget of scores: how many are held at a time, where all items are scored for users."""
 
 SCORES = 1 << 24  # 64 MiB of float32
 

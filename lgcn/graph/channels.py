@@ -7,9 +7,9 @@ arrive with opposite signs. Several channels side by side, each a propagation of
 A channel takes its statistics (means, biases) from the graph that embeddings travel over, and from no other edge. So
 a rating that is hidden from the graph reaches no edge's weight.
 
-:class:`Binary` with :class:`Residual` is what Koren's asymmetric SVD knows of a user ("Factorization meets the
-neighborhood", KDD 2008: the items rated, and by how much more or less than expected); here it is known of items, too.
-:class:`Centered` keeps in that what a user gives, and an item gets, in general.
+:class:`Binary` with :class:`Residual` is what Koren's asymmetric SVD knows about a user ("Factorization meets the
+neighborhood", KDD 2008): the items rated, and how far each rating is from the expected one. Here it is known about
+items, too. The expected rating of :class:`Centered` is the same for all, so user and item biases stay in its values.
 
 Shape letters: E ratings (edges).
 """
@@ -26,7 +26,7 @@ from lgcn.graph.scale import spread
 
 
 class Channel(ABC):
-    """A channel: from ratings to the value of each edge.
+    """A channel turns ratings into the value of each edge.
 
     A channel of your own needs :meth:`value` alone (docs/extending.md).
 
@@ -36,13 +36,13 @@ class Channel(ABC):
     """
 
     #: Whether the value depends on an edge's rating. Data without ratings, and an evaluation that propagates over the
-    #: held-out pairs themselves, take only channels that do not.
+    #: held-out pairs themselves, accept only channels that do not.
     uses_ratings: ClassVar[bool] = True
     #: Whether the value depends on when an edge was rated, ``graph.time``.
     uses_times: ClassVar[bool] = False
 
     def fit(self, graph: RatingGraph) -> Any:
-        """Statistics of the training ratings. New users' ratings are weighed with them, too."""
+        """The statistics of the training ratings. They are used for new users' ratings, too."""
         return None
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Rating(Channel):
 
 @dataclass(frozen=True)
 class Liked(Channel):
-    """The rating of a positive (``graph.positive``), 0 of others.
+    """The rating of a positive pair (``graph.positive``), and 0 for any other.
 
     >>> from lgcn.examples import graph
     >>> Liked().value(graph, None)
@@ -115,12 +115,12 @@ class Centered(Channel):
     standardised: bool = False
 
     def fit(self, graph: RatingGraph) -> tuple[Tensor, float]:
-        mean = graph.rating.mean() if len(graph) else graph.rating.sum()  # there is no mean of nothing
+        mean = graph.rating.mean() if len(graph) else graph.rating.sum()  # a mean of no ratings is NaN
         return mean, spread(graph) if self.standardised else 1.0
 
-    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
+    def value(self, graph: RatingGraph, statistics: tuple[Tensor, float]) -> Tensor:
         mean, unit = statistics
-        value: Tensor = graph.rating - mean
+        value = graph.rating - mean
         return value / unit if self.standardised else value
 
 
@@ -136,8 +136,5 @@ class Residual(Channel):
     def fit(self, graph: RatingGraph) -> BiasBaseline | None:
         return BiasBaseline.fit(graph) if len(graph) else None
 
-    def value(self, graph: RatingGraph, statistics: Any) -> Tensor | None:
-        if statistics is None:
-            return graph.rating
-        value: Tensor = statistics.for_users(graph).residual(graph)
-        return value
+    def value(self, graph: RatingGraph, statistics: BiasBaseline | None) -> Tensor:
+        return graph.rating if statistics is None else statistics.for_users(graph).residual(graph)

@@ -1,4 +1,4 @@
-"""Graphs to and from other libraries: PyG's HeteroData, torch-sparse's SparseTensor.
+"""Graphs and matrices to and from other libraries: PyG's HeteroData, torch-sparse's SparseTensor (an extra).
 
 Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 """
@@ -6,13 +6,54 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from lgcn.errors import InputError
+from lgcn.graph.ops import BipartiteMatrix
 from lgcn.graph.ratings import RatingGraph
-from lgcn.graph.torch_sparse import sparse_tensor
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
     from torch_sparse import SparseTensor
+
+
+def require_torch_sparse() -> None:
+    """Check that torch-sparse can be used.
+
+    Raises:
+        InputError: it is not installed, or was built for another torch.
+    """
+    try:
+        import torch_sparse  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"engine 'sparse_tensor' needs torch-sparse, which cannot be imported ({error}); build it with "
+            "`make sparse` (or `pip install --no-build-isolation lgcn[sparse]`), or use engine 'csr'"
+        ) from error
+
+
+def as_sparse_tensor(matrix: BipartiteMatrix) -> "SparseTensor":
+    """A propagation matrix [N, N] as a ``torch_sparse.SparseTensor``.
+
+    Raises:
+        InputError: torch-sparse is not installed.
+    """
+    users, items, num_nodes = matrix.by_user, matrix.by_item, sum(matrix.by_user.shape)
+    crow = torch.cat([users.crow_indices(), items.crow_indices()[1:] + users.values().numel()])
+    col = torch.cat([users.col_indices() + len(users), items.col_indices()])
+    joined = _sparse_tensor(crow, col, torch.cat([users.values(), items.values()]), (num_nodes, num_nodes))
+    return joined if matrix.diagonal is None else joined.set_diag(matrix.diagonal)
+
+
+def _sparse_tensor(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, int]) -> "SparseTensor":
+    """A ``torch_sparse.SparseTensor`` from compressed rows."""
+    require_torch_sparse()
+    from torch_sparse import SparseTensor
+
+    # torch-sparse knows int64 indices only.
+    return SparseTensor(
+        rowptr=crow.long(), col=col.long(), value=value, sparse_sizes=shape, is_sorted=True, trust_data=True
+    )
 
 
 def to_sparse_tensor(graph: RatingGraph) -> "SparseTensor":
@@ -21,8 +62,7 @@ def to_sparse_tensor(graph: RatingGraph) -> "SparseTensor":
     Raises:
         InputError: torch-sparse is not installed.
     """
-    shape = (graph.num_users, graph.num_items)
-    return sparse_tensor(graph.pattern.user_starts, graph.item, graph.rating, shape)
+    return _sparse_tensor(graph.pattern.user_starts, graph.item, graph.rating, (graph.num_users, graph.num_items))
 
 
 def from_sparse_tensor(ratings: "SparseTensor", add_self_loops: bool = False) -> RatingGraph:

@@ -6,7 +6,7 @@ Every operation has a backward pass made of matrix products, so a training step 
 per edge (E x F numbers, and a scatter to undo it).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -36,7 +36,7 @@ class EdgePattern(NamedTuple):
 
     @classmethod
     def of_pairs(cls, user: Tensor, item: Tensor, num_users: int, num_items: int) -> "EdgePattern":
-        """The pattern of pairs given as two index tensors [B], users ascending; a pair may be there more than once."""
+        """The pattern of pairs given as two index tensors [B], users ascending. A pair may occur more than once."""
         by_item = torch.argsort(item, stable=True)
         user_starts, item_starts = (
             row_starts(torch.bincount(index, minlength=size)) for index, size in ((user, num_users), (item, num_items))
@@ -58,22 +58,14 @@ class EdgePattern(NamedTuple):
 
     def by_items(self, value: Tensor) -> Tensor:
         """[I, U], CSR: the transpose, of a value per edge in the edges' own order."""
-        return self._by_items(value.index_select(0, self.by_item))
-
-    def pairs(self, dtype: torch.dtype) -> "BipartiteMatrix":
-        """1 for each edge; both halves share the ones."""
-        one = torch.ones_like(self.item, dtype=dtype)
-        return BipartiteMatrix(self.by_users(one), self._by_items(one))
-
-    def _by_items(self, value: Tensor) -> Tensor:
         shape = (len(self.item_starts) - 1, len(self.user_starts) - 1)
-        return csr(self.item_starts, self.user_by_item, value, shape)
+        return csr(self.item_starts, self.user_by_item, value.index_select(0, self.by_item), shape)
 
 
 def row_starts(count: Tensor) -> Tensor:
     """[n + 1] int32: where each of n rows starts, and the last one ends, from the number of entries in each.
 
-    Of a bool tensor [n]: how many entries are true before each place, and before its end.
+    For a bool tensor [n], this counts the true entries before each place, and before its end.
     """
     starts = torch.zeros(len(count) + 1, dtype=torch.int32, device=count.device)
     torch.cumsum(count, 0, dtype=torch.int32, out=starts[1:])
@@ -85,34 +77,33 @@ def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Ten
     return torch.sparse_csr_tensor(crow, col, value, shape, check_invariants=False)
 
 
-#: A dense operand of more bytes than this leaves the CPU's fast caches, and is then multiplied BLOCK columns at a
-#: time: of each of its rows, which are read in random order, one cache line is used whole. Two to four times faster
-#: from 20,000 nodes on (tests/benchmarks/sweep.py); below, the blocks' own copies cost more than they save.
+#: A dense operand of more bytes than CACHED does not fit the CPU's fast caches, and is multiplied BLOCK columns at a
+#: time. Its rows are read in random order, and a block uses one cache line of each row whole. This is two to four times
+#: faster from 20,000 nodes on (tests/benchmarks/sweep.py). For fewer nodes the copies of the blocks cost more.
 CACHED, BLOCK = 4 << 20, 16
 
 
-def _column_blocks(dense: Tensor) -> list[slice]:
-    """The columns to multiply at a time."""
-    whole = dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED
-    return [slice(None)] if whole else [slice(first, first + BLOCK) for first in range(0, dense.shape[1], BLOCK)]
+def _in_blocks(product: Callable[[Tensor], Tensor], dense: Tensor, num_rows: int) -> Tensor:
+    """A product of ``num_rows`` rows with a dense operand, computed BLOCK columns at a time where that is faster."""
+    if dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED:
+        return product(dense)
+    out = dense.new_empty(num_rows, dense.shape[1])
+    for first in range(0, dense.shape[1], BLOCK):
+        block = slice(first, first + BLOCK)
+        out[:, block] = product(dense[:, block].contiguous())
+    return out
 
 
 def own_precision(dense: Tensor) -> AbstractContextManager[None]:
-    """Where autocast is on, a context without it."""
+    """A context without autocast, where autocast is on."""
     kind = dense.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
-    """A CSR tensor times a dense one, [C, F] or [C], in their own precision whatever autocast says."""
-    blocks = _column_blocks(dense)
+    """A CSR tensor times a dense one, [C, F] or [C], in their own precision even under autocast."""
     with own_precision(dense):
-        if len(blocks) == 1:
-            return matrix @ dense
-        out = dense.new_empty(matrix.shape[0], dense.shape[1])
-        for block in blocks:
-            out[:, block] = matrix @ dense[:, block].contiguous()
-    return out
+        return _in_blocks(matrix.matmul, dense, len(matrix))
 
 
 # -- products with a sparse matrix -------------------------------------------------------------------------------
@@ -121,7 +112,7 @@ def csr_matmul(matrix: Tensor, dense: Tensor) -> Tensor:
 class BipartiteMatrix(NamedTuple):
     """The matrix [[diag, R], [S, diag]], [N, N], as its two halves compressed by row.
 
-    Without ``transposed`` it is symmetric, S being Rᵀ, and its own transpose.
+    Without ``transposed`` the matrix is symmetric: S is Rᵀ, and the matrix is its own transpose.
     """
 
     by_user: Tensor  # [U, I], CSR: R
@@ -147,9 +138,8 @@ class BipartiteMatrix(NamedTuple):
             return self
         by_user, by_item = self.by_user.to(dtype), self.by_item.to(dtype)
         diagonal = None if self.diagonal is None else self.diagonal.to(dtype)
-        if self.transposed is None:
-            return BipartiteMatrix(by_user, by_item, diagonal)
-        return BipartiteMatrix(by_user, by_item, diagonal, (self.transposed[0].to(dtype), self.transposed[1].to(dtype)))
+        back = None if self.transposed is None else (self.transposed[0].to(dtype), self.transposed[1].to(dtype))
+        return BipartiteMatrix(by_user, by_item, diagonal, back)
 
     def t(self) -> "BipartiteMatrix":
         """The transpose, without a copy."""
@@ -166,17 +156,11 @@ class _SparsePolynomial(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
         ctx.matrix, ctx.weights = matrix, weights
-        blocks = _column_blocks(dense)
-        if len(blocks) == 1:
-            return _horner(matrix, dense, weights)
-        out = torch.empty_like(dense)
-        for block in blocks:
-            out[:, block] = _horner(matrix, dense[:, block].contiguous(), weights)
-        return out
+        return _in_blocks(lambda columns: _horner(matrix, columns, weights), dense, len(dense))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        # A polynomial's transpose is that of the transpose; going through `apply` keeps second derivatives.
+        # The transpose of a polynomial is the transpose's polynomial. Going through `apply` keeps second derivatives.
         return None, sparse_polynomial(ctx.matrix.t(), grads[0], ctx.weights), None
 
 
@@ -195,24 +179,19 @@ def _horner(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Te
 
 
 def sparse_polynomial(matrix: Multipliable, dense: Tensor, weights: Sequence[float]) -> Tensor:
-    """``sum_k weights[k] * matrix^k @ dense``; the gradient is the transpose's function of the gradient.
+    """``sum_k weights[k] * matrix^k @ dense``, from a matrix [N, N], a dense [N, F] and K + 1 weights.
 
-    Args:
-        matrix: [N, N], constant with respect to the gradient.
-        dense: [N, F].
-        weights: K + 1 numbers.
-
-    Returns:
-        [N, F], float64 where ``dense`` is, else float32.
+    The result is float64 where ``dense`` is, else float32. Its gradient is the transpose's polynomial of the gradient;
+    the matrix and the weights get none.
     """
-    # torch's CSR products take only contiguous operands without a copy; a gradient may arrive expanded.
+    # torch's CSR products copy an operand that is not contiguous, and a gradient may arrive expanded.
     dense = full_precision(dense).contiguous()
     with own_precision(dense):
         return _SparsePolynomial.apply(matrix.to(dense.dtype), dense, weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _OneSidedPolynomial(torch.autograd.Function):
-    # The readout is in here because autograd's own way to and from its two rows costs a fifth of a small step.
+    # This function includes the readout: autograd's own products with its two rows would cost a fifth of a small step.
     @staticmethod
     def forward(
         ctx: Any, matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
@@ -221,8 +200,9 @@ class _OneSidedPolynomial(torch.autograd.Function):
         ctx.save_for_backward(table, readout)
         halves, degree = (matrix.by_user, matrix.by_item), len(weights) - 1
         results = []
-        for side, parts in enumerate(_sides(readout @ table.t(), matrix)):
-            # Horner's scheme, as above; a product leads from users to items or back, so each takes half of the matrix.
+        for side, row in enumerate(readout @ table.t()):
+            parts = row.split(list(matrix.by_user.shape))
+            # Horner's scheme, as above. A product leads from users to items or back, so it takes half of the matrix.
             combined, scale = parts[(side + degree) % 2], weights[-1]
             for power in reversed(range(degree)):
                 at = (side + power) % 2
@@ -240,7 +220,8 @@ class _OneSidedPolynomial(torch.autograd.Function):
         halves = transpose.by_user, transpose.by_item
         rows = grads[0].new_zeros(2, len(table))
         with own_precision(table):
-            for side, parts in enumerate(_sides(rows, transpose)):  # views, through which `rows` is filled
+            for side, row in enumerate(rows):
+                parts = row.split(list(transpose.by_user.shape))  # views, through which `rows` is filled
                 moved = grads[side].contiguous()
                 parts[side].add_(moved, alpha=ctx.weights[0])
                 for power, weight in enumerate(ctx.weights[1:], start=1):
@@ -250,27 +231,14 @@ class _OneSidedPolynomial(torch.autograd.Function):
             return None, rows.t() @ readout if needs_table else None, rows @ table if needs_readout else None, None
 
 
-def _sides(rows: Tensor, matrix: BipartiteMatrix) -> Iterator[tuple[Tensor, ...]]:
-    """Each of two rows [2, N] as its users' part [U] and its items' [I]."""
-    return (row.split(list(matrix.by_user.shape)) for row in rows)
-
-
 def one_sided_polynomial(
     matrix: BipartiteMatrix, table: Tensor, readout: Tensor, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Column 0 at users and column 1 at items of ``sparse_polynomial(matrix, table @ readout.t(), weights)``.
 
-    That is half of the work: each product leads from users to items or back, so it takes one half of the matrix. There
-    are no second derivatives.
-
-    Args:
-        matrix: [N, N] without a diagonal, constant with respect to the gradient.
-        table: [N, D]. In half precision it is converted.
-        readout: [2, D].
-        weights: K + 1 numbers.
-
-    Returns:
-        [U] and [I], float64 where ``table`` is, else float32.
+    That is half of the work: each product leads from users to items or back, so it takes one half of the matrix [N, N],
+    which has no diagonal. With a table [N, D], a readout [2, D] and K + 1 weights, the results are [U] and [I], float64
+    where the table is, else float32. The table and the readout get gradients, but no second derivatives.
     """
     assert matrix.diagonal is None
     table = full_precision(table)
@@ -285,7 +253,7 @@ def sparse_matmul(matrix: Multipliable, dense: Tensor) -> Tensor:
 
 
 def full_precision(dense: Tensor) -> Tensor:
-    """float32, or float64 as it is: the sparse kernels of the CPU have no half precision."""
+    """The tensor in float32, or float64 if it is that: the sparse kernels of the CPU have no half precision."""
     return dense if dense.dtype == torch.float64 else dense.float()
 
 
@@ -299,16 +267,12 @@ class _EdgeScores(torch.autograd.Function):
     ) -> Tensor:
         ctx.pattern = pattern
         ctx.save_for_backward(user, item)
-        gathered = [
-            bias.index_select(0, end)
-            for bias, end in ((user_bias, pattern.user), (item_bias, pattern.item))
-            if bias is not None
-        ]
-        scores = gathered[0] if gathered else user.new_zeros(len(pattern.user))
-        for more in gathered[1:]:
-            scores += more
-        if len(scores) > len(user) * len(item):
-            # A CSR tensor cannot have more, though pairs may be there repeatedly; all scores are fewer than the pairs.
+        num_edges = len(pattern.user)
+        scores = user.new_zeros(num_edges) if user_bias is None else user_bias.index_select(0, pattern.user)
+        if item_bias is not None:
+            scores += item_bias.index_select(0, pattern.item)
+        if num_edges > len(user) * len(item):
+            # Pairs may occur repeatedly, and a CSR tensor cannot have more entries than places. All scores are fewer.
             scores = scores + (user @ item.t())[pattern.user.long(), pattern.item.long()]
         elif user.shape[1]:
             scored = pattern.by_users(scores)
@@ -319,7 +283,7 @@ class _EdgeScores(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         user, item = ctx.saved_tensors
-        grad = grad.contiguous()  # it becomes the values of a CSR tensor, which the kernels of a GPU read as they lie
+        grad = grad.contiguous()  # it becomes the values of a CSR tensor, and a GPU's kernels ignore their strides
         _, needs_user, needs_item, needs_user_bias, needs_item_bias = ctx.needs_input_grad
         grads: list[Tensor | None] = [None] * 4
         if needs_user or needs_user_bias:
@@ -334,26 +298,13 @@ class _EdgeScores(torch.autograd.Function):
 
 
 def edge_scores(
-    pattern: EdgePattern,
-    user: Tensor,
-    item: Tensor,
-    user_bias: Tensor | None = None,
-    item_bias: Tensor | None = None,
+    pattern: EdgePattern, user: Tensor, item: Tensor, user_bias: Tensor | None = None, item_bias: Tensor | None = None
 ) -> Tensor:
-    """Score of every edge e = (u, i): ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
+    """The score of every edge e = (u, i), [E]: ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
 
-    Forward is a sampled dense-dense product that starts from the biases; backward one CSR product a side, and one
-    with a vector of ones for a bias.
-
-    Args:
-        pattern: the edges.
-        user: [U, F], dense. F may be 0.
-        item: [I, F], dense.
-        user_bias: [U].
-        item_bias: [I].
-
-    Returns:
-        [E], in the order of the edges; float64 where ``user`` is, else float32.
+    Forward is a sampled dense-dense product that starts from the biases; backward is one CSR product a side, and one
+    with a vector of ones for a bias. The tables are [U, F] and [I, F], where F may be 0, the biases [U] and [I]. The
+    scores are float64 where ``user`` is, else float32.
     """
     dtype = full_precision(user).dtype
     given = (user, item, user_bias, item_bias)

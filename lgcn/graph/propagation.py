@@ -13,9 +13,9 @@ from torch import Tensor
 from lgcn.choices import made
 from lgcn.errors import InputError
 from lgcn.graph.channels import Binary, Channel
+from lgcn.graph.interchange import as_sparse_tensor, require_torch_sparse
 from lgcn.graph.ops import Multipliable
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.graph.torch_sparse import require_torch_sparse
 
 Over = Literal["ratings", "positives"]
 
@@ -28,7 +28,7 @@ class Propagation:
         channels: what an edge weighs, a list of channels that are added up; null is [Binary], the paper's.
         over: the ``positives`` alone, or all ``ratings``. Null: positives for objectives that rank, else ratings.
         degree_exponents: of the degree of the node that receives, and of the one that sends; the paper's are 0.5, 0.5.
-        item_degree_exponents: likewise, where an item receives. Null: as where a user does.
+        item_degree_exponents: the same, where an item receives. Null takes those of degree_exponents.
         degree_damping: added to the degrees of users, and of items.
         engine: what multiplies by the graph: ``csr`` (torch) or ``sparse_tensor`` (torch-sparse, an extra).
 
@@ -70,7 +70,7 @@ class Propagation:
             require_torch_sparse()
 
     def decided(self, ranks: bool) -> "Propagation":
-        """With ``over`` decided, for an objective that ``ranks`` or does not."""
+        """The propagation of an objective that ``ranks`` or does not, with ``over`` decided."""
         return self if self.over is not None else replace(self, over="positives" if ranks else "ratings")
 
     @property
@@ -96,16 +96,16 @@ class Propagation:
     # -- what travels --------------------------------------------------------------------------------------
 
     def check(self, graph: RatingGraph) -> None:
-        """See whether the training ratings have what the channels need.
+        """Check that the training ratings have what the channels need.
 
         Raises:
-            InputError: they have not.
+            InputError: they do not have it.
         """
         names = ", ".join(type(channel).__name__ for channel in self._channels)
         if graph.implicit and self.uses_ratings:
             raise InputError(
-                "--model.propagation.channels must be [Binary] for data without ratings: other weights are made of "
-                f"them (got [{names}])"
+                "--model.propagation.channels must be [Binary] for data without ratings: other channels need them "
+                f"(got [{names}])"
             )
         if graph.time is None and self.uses_times:
             raise InputError(
@@ -125,36 +125,28 @@ class Propagation:
     def values(self, graph: RatingGraph, statistics: Sequence[Any] | None = None) -> list[Tensor | None]:
         """The value of each edge [E] in each channel; None where all are 1.
 
-        Args:
-            graph: the edges.
-            statistics: what :meth:`statistics` gave for the training ratings; None takes those of ``graph``.
+        ``statistics`` are what :meth:`statistics` gave for the training ratings; None takes those of ``graph``.
         """
         known = self.statistics(graph) if statistics is None else statistics
         return [channel.value(graph, one) for channel, one in zip(self._channels, known, strict=True)]
 
     def matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
-        """The propagation matrix [N, N] of each channel.
-
-        Args:
-            graph: the edges.
-            factor: [E] what each edge's weight is multiplied by besides, in every channel; None is 1.
-        """
+        """The propagation matrix [N, N] of each channel; ``factor`` [E] multiplies the edges' weights in all."""
         values = self.values(graph)
         if factor is not None:
             values = [factor if value is None else value * factor for value in values]
-        return [graph.propagation_matrix(self.engine, value, self.normalisation) for value in values]
+        matrices = (graph.propagation_matrix(value, self.normalisation) for value in values)
+        return list(matrices if self.engine == "csr" else map(as_sparse_tensor, matrices))
 
     def weights_to_users(
         self, graph: RatingGraph, statistics: Sequence[Any] | None = None, of_item: Tensor | None = None
     ) -> list[Tensor]:
-        """Each rating's entry [E] in the half of the propagation matrix that sends to users, in each channel.
+        """:meth:`lgcn.graph.ratings.RatingGraph.weights_to_users`, [E], in each channel.
 
-        Args:
-            graph, statistics: as for :meth:`values`.
-            of_item: [I] as for :meth:`lgcn.graph.ratings.RatingGraph.weights_to_users`.
+        ``statistics`` are those of :meth:`values`; ``of_item`` [I] is another graph's :meth:`item_scale`.
         """
         return [graph.weights_to_users(value, self.normalisation, of_item) for value in self.values(graph, statistics)]
 
     def item_scale(self, graph: RatingGraph) -> Tensor:
-        """[I] what items' degrees in ``graph`` make of a weight that is sent to users."""
-        return graph.item_scale(self.degree_exponents[1], self.degree_damping[1])
+        """[I] the items' factors in the weights of what is sent to users, from their degrees in ``graph``."""
+        return graph.scales(self.degree_exponents, self.degree_damping)[1]

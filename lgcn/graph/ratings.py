@@ -12,7 +12,7 @@ Shape letters: U users, I items, N = U + I nodes, E ratings (edges).
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -22,19 +22,18 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from lgcn.graph.ops import BipartiteMatrix, EdgePattern, Multipliable, csr_matmul, row_starts
-from lgcn.graph.torch_sparse import as_sparse_tensor
+from lgcn.graph.ops import BipartiteMatrix, EdgePattern, csr, csr_matmul, row_starts
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
-# tests/graph/test_ops.py, so the label says nothing to someone who trains a model.
+# tests/graph/test_ops.py, so the warning does not help someone who trains a model.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class Normalisation(NamedTuple):
-    """By which powers of which degrees an edge is divided: (d_receiver + a)^r · (d_sender + a)^s.
+    """What an edge is divided by: (d_receiver + a)^r · (d_sender + a)^s, with d the degree.
 
     LightGCN divides by the square roots. r = 1, s = 0 is a mean over neighbours. The damping a, one for users and one
-    for items, is as many ratings added to every degree that is not 0: it gives less weight to those with few ratings.
+    for items, is added to every degree that is not 0. It gives less weight to users and items with few ratings.
     """
 
     exponents: Sequence[float] = (0.5, 0.5)  # r and s
@@ -46,7 +45,7 @@ PAPER = Normalisation()
 
 
 class RatingSums(NamedTuple):
-    """What the squared error of predictions x_u + y_i needs to know of the ratings (:mod:`lgcn.training.losses`)."""
+    """What the squared error of predictions x_u + y_i needs to know about the ratings (:mod:`lgcn.training.losses`)."""
 
     pairs: BipartiteMatrix  # 1 for each rated pair
     user_count: Tensor  # [U] ratings of each user
@@ -78,9 +77,9 @@ class RatingGraph:
     user: Tensor  # [E] int32 in 0..U-1, ascending
     item: Tensor  # [E] int32 in 0..I-1, ascending within a user
     rating: Tensor  # [E] float32
-    num_users: int
-    num_items: int
-    add_self_loops: bool = False
+    num_users: int  # U, isolated users included
+    num_items: int  # I, isolated items included
+    add_self_loops: bool = False  # whether every node is its own neighbour, too
     threshold: float = 3.5  # from which rating on a pair is positive
     implicit: bool = False  # whether there are pairs only; every rating is 1 then, and every pair positive
     time: Tensor | None = None  # [E] int64, seconds since 1970; None where they are not known
@@ -102,18 +101,12 @@ class RatingGraph:
         """Sort edges into a graph.
 
         Args:
-            user: [E] integers in 0..num_users-1.
-            item: [E] integers in 0..num_items-1.
-            rating: [E] numbers.
-            num_users: U, isolated users included.
-            num_items: I, isolated items included.
-            add_self_loops: whether every node is its own neighbour, too.
-            threshold: from which rating on a pair is positive.
-            implicit: whether there are pairs only, and no ratings.
-            time: [E] seconds since 1970, where they are known.
+            user, item: [E] integers, in any order.
+            rating, time: [E] numbers.
+            num_users, num_items, add_self_loops, threshold, implicit: as the graph keeps them.
 
         Raises:
-            ValueError: lengths differ, an index is out of range, a (user, item) pair is there twice, or there are
+            ValueError: lengths differ, an index is out of range, a (user, item) pair occurs twice, or there are
                 too many edges and nodes.
         """
         if not len(user) == len(item) == len(rating) == len(rating if time is None else time):
@@ -129,17 +122,10 @@ class RatingGraph:
         if order.nnz != len(rows):
             raise ValueError(f"{len(rows) - order.nnz} (user, item) pairs are there more than once")
         by_user = torch.from_numpy(order.data)
-        return cls(
-            user=user.cpu()[by_user].to(torch.int32),
-            item=item.cpu()[by_user].to(torch.int32),
-            rating=rating.cpu()[by_user].to(torch.float32),
-            num_users=num_users,
-            num_items=num_items,
-            add_self_loops=add_self_loops,
-            threshold=threshold,
-            implicit=implicit,
-            time=None if time is None else time.cpu()[by_user].to(torch.int64),
-        )
+        edges = user.cpu().int(), item.cpu().int(), rating.cpu().float()
+        time = None if time is None else time.cpu().long()
+        unsorted = cls(*edges, num_users, num_items, add_self_loops, threshold, implicit, time)
+        return unsorted._with_edges(lambda values: values[by_user])
 
     def __len__(self) -> int:
         """The number of ratings, E."""
@@ -163,11 +149,14 @@ class RatingGraph:
         """The same graph on another device, with its pattern."""
         if torch.device(device) == self.device:
             return self
-        pattern = EdgePattern(*(part.to(device) for part in self.pattern))
-        time = None if self.time is None else self.time.to(device)
-        moved = replace(self, user=pattern.user, item=pattern.item, rating=self.rating.to(device), time=time)
-        vars(moved)["pattern"] = pattern
+        moved = self._with_edges(lambda values: values.to(device))
+        vars(moved)["pattern"] = EdgePattern(moved.user, moved.item, *(part.to(device) for part in self.pattern[2:]))
         return moved
+
+    def _with_edges(self, change: Callable[[Tensor], Tensor]) -> "RatingGraph":
+        """The graph with ``change`` applied to each of its tensors [E]."""
+        time = None if self.time is None else change(self.time)
+        return replace(self, user=change(self.user), item=change(self.item), rating=change(self.rating), time=time)
 
     @cached_property
     def user_degree(self) -> Tensor:
@@ -185,7 +174,7 @@ class RatingGraph:
         return torch.ones_like(self.rating, dtype=torch.bool) if self.implicit else self.rating >= self.threshold
 
     def positives(self) -> "RatingGraph":
-        """The graph of the positive pairs; itself where all are."""
+        """The graph of the positive pairs, which is this one if all are positive."""
         return self if bool(self.positive.all()) else self._positive_part
 
     @cached_property
@@ -196,10 +185,11 @@ class RatingGraph:
         """The ratings, summed up by user and by item; kept for the next time."""
         if dtype not in self._sums:
             rating, pattern = self.rating.to(dtype), self.pattern
-            mean = rating.mean()
-            left = rating - mean
+            one, mean = torch.ones_like(rating), rating.mean()
+            left, shape = rating - mean, (self.num_items, self.num_users)
             self._sums[dtype] = RatingSums(
-                pattern.pairs(dtype),
+                # Both halves share the ones.
+                BipartiteMatrix(pattern.by_users(one), csr(pattern.item_starts, pattern.user_by_item, one, shape)),
                 self.user_degree.to(dtype),
                 self.item_degree.to(dtype),
                 csr_matmul(pattern.by_users(left), left.new_ones(self.num_items)),
@@ -223,81 +213,63 @@ class RatingGraph:
 
     # -- propagation ---------------------------------------------------------------------------------------
 
-    def user_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
-        """[U] (degree + damping)^-exponent, and 0 where the degree is 0."""
-        return self._scale(self.user_degree, exponent, damping)
-
-    def item_scale(self, exponent: float = 0.5, damping: float = 0.0) -> Tensor:
-        """[I], likewise."""
-        return self._scale(self.item_degree, exponent, damping)
-
-    def _scale(self, ratings: Tensor, exponent: float, damping: float) -> Tensor:
-        degree = ratings.float() + float(self.add_self_loops)
-        return (degree + damping).pow(-exponent).masked_fill_(degree == 0, 0.0)
+    def scales(
+        self, exponents: Sequence[float] = (0.5, 0.5), damping: Sequence[float] = (0.0, 0.0)
+    ) -> tuple[Tensor, Tensor]:
+        """(degree + damping)^-exponent of users [U] and of items [I], and 0 where the degree is 0."""
+        scales = []
+        for ratings, exponent, added in zip((self.user_degree, self.item_degree), exponents, damping, strict=True):
+            degree = ratings.float() + float(self.add_self_loops)
+            scales.append((degree + added).pow(-exponent).masked_fill_(degree == 0, 0.0))
+        return scales[0], scales[1]
 
     @cached_property
     def edge_weight(self) -> Tensor:
-        """[E] each rating's entry in D^-1/2 A D^-1/2; to the bit what PyG's gcn_norm gives."""
-        return self._normalised(self.user_scale(), self.item_scale())
+        """[E] each rating's entry in D^-1/2 A D^-1/2; equal bit for bit to PyG's gcn_norm."""
+        return self._weights(*self.scales())
 
-    def _normalised(self, of_user: Tensor, of_item: Tensor) -> Tensor:
-        """[E] of_user[u] · of_item[i], [U] and [I]."""
-        return of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
+    def _weights(self, of_user: Tensor, of_item: Tensor, value: Tensor | None = None) -> Tensor:
+        """[E] of_user[u] · of_item[i] · value, from [U], [I] and [E]."""
+        weight = of_user.index_select(0, self.user) * of_item.index_select(0, self.item)
+        return weight if value is None else weight * value
 
     def weights_to_users(
-        self,
-        value: Tensor | None = None,
-        normalisation: Normalisation = PAPER,
-        of_item: Tensor | None = None,
+        self, value: Tensor | None, normalisation: Normalisation, of_item: Tensor | None = None
     ) -> Tensor:
         """[E] each rating's entry in the half of the propagation matrix that sends to users.
 
         Args:
             value, normalisation: as for :meth:`propagation_matrix`.
-            of_item: [I] what items' degrees make of a weight, where they are another graph's (:meth:`item_scale`).
+            of_item: [I] the items' :meth:`scales` in another graph, where that graph's degrees count.
         """
-        (receives, sends), _, damping = normalisation
         if normalisation == PAPER and of_item is None:
-            weight = self.edge_weight
-        else:
-            of_item = self.item_scale(sends, damping[1]) if of_item is None else of_item
-            weight = self._normalised(self.user_scale(receives, damping[0]), of_item)
-        return weight if value is None else weight * value
+            return self.edge_weight if value is None else self.edge_weight * value
+        of_user, of_own_item = self.scales(normalisation.exponents, normalisation.damping)
+        return self._weights(of_user, of_own_item if of_item is None else of_item, value)
 
-    def propagation_matrix(
-        self, engine: str = "csr", value: Tensor | None = None, normalisation: Normalisation = PAPER
-    ) -> Multipliable:
-        """The normalised adjacency, [N, N], in the form that ``engine`` multiplies.
+    def propagation_matrix(self, value: Tensor | None = None, normalisation: Normalisation = PAPER) -> BipartiteMatrix:
+        """The normalised adjacency, [N, N].
 
         Args:
-            engine: ``csr`` for a :class:`lgcn.graph.ops.BipartiteMatrix` of torch CSR tensors, ``sparse_tensor`` for a
-                ``torch_sparse.SparseTensor``.
             value: [E] what to multiply each rating's entry by, in both directions; None is 1. Self-loops stay.
             normalisation: what each entry is divided by.
-
-        Raises:
-            InputError: torch-sparse is asked for and not installed.
         """
         (receives, sends), other, damping = normalisation
         item_receives, item_sends = (receives, sends) if other is None else other
         to_users = self.weights_to_users(value, normalisation)
         to_items, symmetric = to_users, (item_sends, item_receives) == (receives, sends)
         if not symmetric:
-            of_user, of_item = self.user_scale(item_sends, damping[0]), self.item_scale(item_receives, damping[1])
-            to_items = self._normalised(of_user, of_item)
-            to_items = to_items if value is None else to_items * value
+            to_items = self._weights(*self.scales((item_sends, item_receives), damping), value)
         loops = None
         if self.add_self_loops:
-            of_users = self.user_scale(receives, damping[0]) * self.user_scale(sends, damping[0])
-            of_items = self.item_scale(item_receives, damping[1]) * self.item_scale(item_sends, damping[1])
-            loops = torch.cat([of_users, of_items])
+            receiving = self.scales((receives, item_receives), damping)
+            loops = torch.cat(receiving) * torch.cat(self.scales((sends, item_sends), damping))
         pattern = self.pattern
         back = None if symmetric else (pattern.by_users(to_items), pattern.by_items(to_users))
-        matrix = BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
-        return matrix if engine == "csr" else as_sparse_tensor(matrix)
+        return BipartiteMatrix(pattern.by_users(to_users), pattern.by_items(to_items), loops, back)
 
     def kept(self, probability: float, generator: torch.Generator) -> Tensor:
-        """[E] bool: all ratings but those left out, each with ``probability``."""
+        """[E] bool, which ratings are kept. Each is left out with ``probability``."""
         return torch.rand(len(self), generator=generator, device=self.device) >= probability
 
     def part(self, chosen: Tensor) -> "RatingGraph":
@@ -309,13 +281,7 @@ class RatingGraph:
         chosen_by_item = chosen.index_select(0, whole.by_item)
         before, before_by_item = row_starts(chosen), row_starts(chosen_by_item)
         edge, place = chosen.nonzero()[:, 0], chosen_by_item.nonzero()[:, 0]
-        part = replace(
-            self,
-            user=self.user.index_select(0, edge),
-            item=self.item.index_select(0, edge),
-            rating=self.rating.index_select(0, edge),
-            time=None if self.time is None else self.time.index_select(0, edge),
-        )
+        part = self._with_edges(lambda values: values.index_select(0, edge))
         user_starts = before.index_select(0, whole.user_starts)
         item_starts = before_by_item.index_select(0, whole.item_starts)
         by_item = before.index_select(0, whole.by_item.index_select(0, place))
@@ -331,10 +297,4 @@ class RatingGraph:
     @cached_property
     def pattern(self) -> EdgePattern:
         """The rated pairs, compressed by user and by item, as the predictions of all edges need them."""
-        starts, number = row_starts(self.user_degree), np.arange(len(self), dtype=np.int32)
-        by_user = sparse.csr_array(
-            (number, self.item.cpu().numpy(), starts.cpu().numpy()), shape=(self.num_users, self.num_items)
-        )
-        by_item = by_user.tocsc()
-        order, users = (torch.from_numpy(part).to(self.device) for part in (by_item.data, by_item.indices))
-        return EdgePattern(self.user, self.item, starts, row_starts(self.item_degree), order, users)
+        return EdgePattern.of_pairs(self.user, self.item, self.num_users, self.num_items)

@@ -1,4 +1,4 @@
-"""The scale of ratings, and keeping predictions within it."""
+"""The scale of ratings, which keeps predictions within its ends."""
 
 from typing import NamedTuple
 
@@ -32,11 +32,11 @@ class RatingScale(NamedTuple):
 
     @classmethod
     def of(cls, graph: RatingGraph, clamps: bool = True) -> "RatingScale":
-        """The scale of a graph's ratings, of which there must be one at least."""
+        """The scale of a graph's ratings. There must be at least one."""
         return cls(float(graph.rating.min()), float(graph.rating.max()), clamps)
 
     def clamped(self, scores: Tensor) -> Tensor:
-        """Predictions within the scale, if they are kept within.
+        """The predictions, moved into the scale if it clamps.
 
         >>> import torch
         >>> RatingScale(1.0, 5.0).clamped(torch.tensor([0.5, 4.0]))

@@ -32,12 +32,12 @@ class Factors(NamedTuple):
     # -- parts of the tables -------------------------------------------------------------------------------
 
     def without_last(self) -> "Factors":
-        """Of :meth:`lgcn.model.lightgcn.LightGCN.completed` factors, without the rows of anybody not in the data."""
+        """Without the last rows, which :meth:`lgcn.model.lightgcn.LightGCN.completed` adds for anybody else."""
         user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
         return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
 
     def of_items(self, count: int) -> "Factors":
-        """All users', and the first ``count`` items': of completed factors, those of the catalogue."""
+        """All users and the first ``count`` items. In completed factors these are the items of the catalogue."""
         bias = self.item_bias
         return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
 
@@ -66,22 +66,19 @@ class Factors(NamedTuple):
         return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
 
     def scores(self, users: Tensor) -> Tensor:
-        """Scores of all items for some users [B], [B, I], to rank by; without what is the same for all items."""
+        """Scores [B, I] of all items for some users [B], to rank by. What is the same for all items is left out."""
         scores = self.user[users] @ self.item.t()
         return scores if self.item_bias is None else scores.add_(self.item_bias)
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
-        """As :meth:`scores`, of pairs given as two index tensors [B], users ascending; [B], and fit to train with."""
+        """As :meth:`scores`, [B], for pairs given as two index tensors [B], users ascending. Losses can use them."""
         pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
         return edge_scores(pattern, self.user, self.item, None, self.item_bias)
 
     def whole(self, scores: Tensor, users: Tensor) -> Tensor:
-        """From :meth:`scores` of some users, [B] or [B, k], to what :meth:`predict` gives."""
+        """What :meth:`predict` gives, [B, k], from :meth:`scores` of some users."""
         scores = scores + self.offset
-        if self.user_bias is None:
-            return scores
-        bias = self.user_bias[users]
-        return scores + (bias if scores.dim() == 1 else bias[:, None])
+        return scores if self.user_bias is None else scores + self.user_bias[users, None]
 
     def as_rows(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows whose inner products are :meth:`scores`: of users [B, F + 1] (None is all), and of items [I, F + 1].
@@ -91,5 +88,5 @@ class Factors(NamedTuple):
         user = self.user if users is None else self.user.index_select(0, users)
         if self.item_bias is None:
             return user, self.item
-        ones = torch.ones_like(user[:, :1]) if user.shape[1] else user.new_ones(len(user), 1)
+        ones = user.new_ones(len(user), 1)
         return torch.cat([user, ones], dim=1), torch.cat([self.item, self.item_bias[:, None]], dim=1)

@@ -19,7 +19,7 @@ from lgcn.model.factors import Factors
 
 
 class Head(nn.Module, ABC):
-    """A head: what travels over the graph, and what to make of it.
+    """A head decides what travels over the graph, and turns it into factors.
 
     A head of your own needs :meth:`forward`, and :meth:`build` if it has parameters (docs/extending.md).
 
@@ -50,12 +50,9 @@ class Head(nn.Module, ABC):
     def shortcut(
         self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
     ) -> Factors | None:
-        """The factors by a way that computes less than propagation and :meth:`forward`; None where there is none.
+        """The factors, with less work than propagation and :meth:`forward` need; None where there is no such way.
 
-        Args:
-            matrices: [N, N] of each channel.
-            tables: [N, D] of each channel.
-            weights: of the layers, K + 1 numbers.
+        Each channel has a matrix [N, N] and a table [N, D]. The weights are those of the layers, K + 1 numbers.
         """
         return None
 
@@ -77,14 +74,10 @@ class Head(nn.Module, ABC):
         """Take note of the training ratings, before training starts."""
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """Rows for users or items without training ratings.
+        """Rows of users or of items, [n, ...], and one more for anybody who is not in the data; [n + 1, ...].
 
-        Args:
-            rows: [n, ...] of users or items, factors or biases.
-            known: [n] bool, whether there are training ratings.
-
-        Returns:
-            [n + 1, ...]: the rows as they are, and their mean over ``known`` for anybody who is not in the data.
+        The rows are factors or biases. ``known``, [n] bool, says which of them have training ratings; the last row is
+        the mean of those.
         """
         return torch.cat([rows, rows[known].mean(dim=0, keepdim=True)])
 
@@ -108,7 +101,7 @@ class LinearHead(Head):
         return self.out.weight.view(2, -1)
 
     def project(self, embedding: Tensor) -> Tensor:
-        # Two long rows instead of two columns in the table's own orientation.
+        # The product makes two long rows, not two columns in the table's own orientation.
         embedding = full_precision(embedding)
         with own_precision(embedding):
             return (self.readout.to(embedding.dtype) @ embedding.t()).t()
@@ -119,7 +112,7 @@ class LinearHead(Head):
     def shortcut(
         self, matrices: Sequence[Multipliable], tables: Sequence[Tensor], weights: Sequence[float]
     ) -> Factors | None:
-        """Without the users' second and the items' first column, which nobody reads: half of the work."""
+        """Half of the work: nobody reads the users' second column and the items' first, so they are not computed."""
         halves = [matrix for matrix in matrices if isinstance(matrix, BipartiteMatrix) and matrix.diagonal is None]
         if len(halves) < len(matrices):
             return None
@@ -142,8 +135,8 @@ class DotHead(Head):
 
     Args:
         biases: r̂ = mean + b_u + b_i + e_u · e_i instead (Koren et al., "Matrix factorization techniques for
-            recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. In
-            rankings the item's bias is all that counts.
+            recommender systems", 2009, equation 4). The mean is that of the training ratings and is not learned. Of
+            mean and biases, only the item's bias changes a ranking.
         standardised: r̂ = mean + σ (b_u + b_i + e_u · e_i) instead, with the standard deviation σ of the training
             ratings, so that parameters are of the same size on any scale of ratings.
 
@@ -155,8 +148,6 @@ class DotHead(Head):
 
     offset: Tensor
     unit: Tensor
-    user_bias: nn.Parameter | None
-    item_bias: nn.Parameter | None
 
     def __init__(self, biases: bool = False, standardised: bool = False) -> None:
         super().__init__()
@@ -177,16 +168,13 @@ class DotHead(Head):
         return item * self.unit if self.standardised else item
 
     def completed(self, rows: Tensor, known: Tensor) -> Tensor:
-        """As for every head; rows that are not known are that last row, too.
+        """As for every head; rows that are not known become that last row, too.
 
         With biases it is 0, so that a prediction falls back on the other side's bias and the mean. (The mean row is
         worse: on the items without training ratings of ml-latest-small's validation part RMSE .907 instead of .853.)
         """
-        rows = rows.where(known.view(-1, *[1] * (rows.dim() - 1)), 0.0)
-        if self.user_bias is not None:
-            return torch.cat([rows, torch.zeros_like(rows[:1])])
-        whole = super().completed(rows, known)
-        return torch.cat([whole[:-1].where(known[:, None], whole[-1:]), whole[-1:]])
+        last = super().completed(rows, known)[-1:] if self.user_bias is None else torch.zeros_like(rows[:1])
+        return torch.cat([rows.where(known.view(-1, *[1] * (rows.dim() - 1)), last), last])
 
     def fit_ratings(self, graph: RatingGraph) -> None:
         if self.biases:
@@ -198,7 +186,7 @@ class DotHead(Head):
 class CosineHead(DotHead):
     """The cosine of user and item, cos(e_u, e_i), with the biases of :class:`DotHead`.
 
-    The length of an embedding grows with the number of ratings; here it plays no part. An embedding of 0 has cosine 0
+    The length of an embedding grows with the number of ratings; here it does not count. An embedding of 0 has cosine 0
     with all.
     """
 
@@ -206,5 +194,5 @@ class CosineHead(DotHead):
         return super().forward(normalize(user, dim=1), normalize(item, dim=1))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
-        length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` has it
+        length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` does
         return super().reads(user, item) / length

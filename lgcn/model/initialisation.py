@@ -7,17 +7,18 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lgcn.errors import InputError
 from lgcn.graph.ops import BipartiteMatrix
-from lgcn.model.spectral import spectral_table
+from lgcn.model.spectral import singular_vectors
 
 
 class Initialisation(ABC):
     """How embeddings start: without data when the model is made, or from the training graph."""
 
-    #: Whether the start is made of the training ratings. Such a start is a model of its own (objective ``ClosedForm``).
+    #: Whether the start comes from the training ratings. It is a model of its own then (objective ``ClosedForm``).
     fits: ClassVar[bool] = False
 
     def draw(self, table: Tensor) -> None:
@@ -37,7 +38,7 @@ class Normal(Initialisation):
         std: their standard deviation.
 
     Raises:
-        InputError: it is below 0.
+        InputError: ``std`` is below 0.
 
     >>> Normal(std=0.01)
     Normal(std=0.01)
@@ -60,13 +61,13 @@ class Normal(Initialisation):
 class Spectral(Initialisation):
     """The leading singular vectors of the half of the propagation matrix that sends to users.
 
-    There are no more of them than users or items; further columns are 0 (:mod:`lgcn.model.spectral`).
+    There are at most as many as users or items; further columns are 0 (:mod:`lgcn.model.spectral`).
 
     Args:
-        power: of the singular value σ that each vector is multiplied by.
-        ridge: λ, as a share of the largest σ²; each vector is multiplied by (σ² / (σ² + λ))^(1/2), too. With power
-            -0.5, one layer and no ego layer, this is the ridge regression of items on items, but for a factor an item
-            if item_degree_exponents differ.
+        power: p. Each vector is multiplied by σ^p, where σ is its singular value.
+        ridge: λ, as a share of the largest σ². Each vector is also multiplied by (σ² / (σ² + λ))^(1/2). With power
+            -0.5, one layer and no ego layer, this is the ridge regression of items on items, up to a factor for each
+            item if item_degree_exponents differ.
 
     Raises:
         InputError: the ridge is below 0.
@@ -86,4 +87,9 @@ class Spectral(Initialisation):
 
     def fit(self, table: Tensor, matrix: BipartiteMatrix, seed: int) -> None:
         halves = matrix.by_user, matrix.t().by_item
-        table.copy_(spectral_table(*halves, table.shape[1], self.power, seed, self.ridge))
+        dim = min(table.shape[1], *halves[0].shape)
+        users, values, items = singular_vectors(*halves, dim, seed)
+        squares = values.square()
+        weights = values.clamp(min=1e-30) ** self.power * (squares / (squares + self.ridge * squares[0])).sqrt()
+        # float32 cannot tell smaller values from 0.
+        table.zero_()[:, :dim] = torch.cat([users, items]) * weights.where(values > 1e-5 * values[0], 0.0)

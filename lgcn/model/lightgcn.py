@@ -45,8 +45,8 @@ class LightGCN(nn.Module):
         num_layers: K, how many times embeddings travel over an edge; 0 is matrix factorisation.
         layer_weights: ``uniform`` (1 / (K + 1) each), ``learned`` (a softmax over K + 1 logits that start equal),
             or K + 1 numbers, the first for the embeddings themselves.
-        ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. Without, ``uniform`` and
-            ``learned`` are over layers 1 to K, and a node's factors are made of its neighbours alone.
+        ego_layer: whether the embeddings themselves, layer 0, are part of the final ones. If not, ``uniform`` and
+            ``learned`` are over layers 1 to K, and a node's factors come from its neighbours alone.
         num_channels: how many propagation matrices a call is given.
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
         head: see :mod:`lgcn.model.heads`; None is LinearHead. The model keeps a copy.
@@ -81,12 +81,11 @@ class LightGCN(nn.Module):
         _check("num_layers", num_layers, num_layers >= 0, "0 or more")
         _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
         _check("num_channels", num_channels, num_channels >= 1, "at least 1")
-        known = channel_embeddings in ("own", "shared")
-        _check("channel_embeddings", channel_embeddings, known, "'own' or 'shared'")
+        _check("channel_embeddings", channel_embeddings, channel_embeddings in ("own", "shared"), "'own' or 'shared'")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.num_channels, self.ego_layer = num_channels, ego_layer
         tables = num_channels if channel_embeddings == "own" else 1
-        # One table a channel, below each other, and in each users first: propagation multiplies all of it at once.
+        # The channels' tables stand one below the other, each with users first: a whole table is multiplied at once.
         self.embedding = nn.Embedding(tables * (num_users + num_items), embedding_dim)
         self.init: Initialisation = made(Initialisation, Normal() if init is None else init, "init")
         self.init.draw(self.embedding.weight)
@@ -120,15 +119,7 @@ class LightGCN(nn.Module):
         return learned if self.ego_layer else torch.cat([learned.new_zeros(1), learned])
 
     def propagate(self, matrix: Multipliable, ego: Tensor) -> Tensor:
-        """Σ_k α_k Ãᵏ ego.
-
-        Args:
-            matrix: [N, N], Ã.
-            ego: [N, C].
-
-        Returns:
-            [N, C].
-        """
+        """Σ_k α_k Ãᵏ ego, [N, C], from the matrix Ã [N, N] and ego [N, C]."""
         weights = self.layer_weights
         if not isinstance(weights, Tensor):
             return sparse_polynomial(matrix, ego, weights)
@@ -141,7 +132,7 @@ class LightGCN(nn.Module):
     def tables(self) -> list[Tensor]:
         """Each channel's embeddings, [N, D]."""
         whole, num_nodes = self.embedding.weight, self.num_users + self.num_items
-        # To split off all of it would copy its gradient.
+        # A split into one part would copy the gradient.
         tables = [whole] if len(whole) == num_nodes else list(torch.split(whole, num_nodes))
         return tables * (self.num_channels // len(tables))
 
@@ -164,10 +155,10 @@ class LightGCN(nn.Module):
         return self.head(user, item)  # type: ignore[no-any-return]
 
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
-        """Factors to predict any pair with: index -1 is a user or item that is not in the data.
+        """Factors that predict any pair: index -1 is a user or item that is not in the data.
 
-        What stands there, and in the rows of users and items without a rating in ``graph``, is the head's to say;
-        without ``replace_items`` such items stay where they are.
+        The head decides what these rows are, and those of users and items without a rating in ``graph``. Without
+        ``replace_items`` such items keep their rows.
         """
         users, items = graph.user_degree > 0, graph.item_degree > 0
 

@@ -16,29 +16,21 @@ Shape letters: U users, I items, D columns.
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lgcn.errors import InputError
 from lgcn.graph.ops import csr_matmul
 
-OVERSAMPLING = 32  # columns more than are kept
+OVERSAMPLING = 32  # columns in addition to those that are kept
 ITERATIONS = 4  # the singular values of ratings fall slowly
 
 
 def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading singular vectors of a sparse matrix.
+    """The D leading singular vectors of a sparse matrix R̃: U [U, D], the singular values [D], descending, and V [I, D].
 
-    Args:
-        by_users: [U, I], CSR: R̃.
-        by_items: [I, U], CSR: its transpose.
-        dim: D.
-        seed: of the random start.
-
-    Returns:
-        U [U, D], the singular values [D], descending, and V [I, D].
+    R̃ is given as CSR [U, I], and its transpose as CSR [I, U]. The seed decides where the search starts.
 
     Raises:
-        InputError: there are not as many.
+        InputError: there are fewer.
     """
     if dim > (rank := min(by_users.shape)):
         raise InputError(
@@ -54,29 +46,9 @@ def singular_vectors(by_users: Tensor, by_items: Tensor, dim: int, seed: int = 0
             if sweep:
                 basis = torch.linalg.qr(csr_matmul(by_items, basis)).Q
             basis = torch.linalg.qr(csr_matmul(by_users, basis)).Q
-        projected = csr_matmul(by_items, basis)  # [I, width]: Vᵀ Σ of the matrix within the basis, turned
+        projected = csr_matmul(by_items, basis)  # [I, width]: V Σ of the matrix within the basis, rotated
         squares, turn = torch.linalg.eigh((projected.t() @ projected).double())
     squares, turn = squares.flip(0)[:dim], turn.flip(1)[:, :dim].to(basis.dtype)
     values = squares.clamp(min=0).sqrt().to(basis.dtype)
     items = (projected @ turn) / values.clamp(min=torch.finfo(values.dtype).tiny)
     return basis @ turn, values, items
-
-
-def spectral_table(
-    by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0, ridge: float = 0.0
-) -> Tensor:
-    """An embedding table [U + I, D] of U g(Σ) and V g(Σ), with g(σ) = σ^p · (σ² / (σ² + λ))^(1/2).
-
-    A column whose singular value is 0, as far as float32 can tell, is 0. So is each column for which there is no
-    singular value, because there are fewer users or items than columns.
-
-    Args:
-        by_users, by_items, dim, seed: as for :func:`singular_vectors`.
-        power: p.
-        ridge: λ, as a share of the largest σ².
-    """
-    users, values, items = singular_vectors(by_users, by_items, min(dim, *by_users.shape), seed)
-    there, squares = values > 1e-5 * values[0], values.square()
-    weights = values.clamp(min=1e-30) ** power * (squares / (squares + ridge * squares[0])).sqrt()
-    table = torch.cat([users, items]) * torch.where(there, weights, 0.0)
-    return pad(table, (0, dim - table.shape[1]))

@@ -21,7 +21,7 @@ class Scorer(Protocol):
 class Top(NamedTuple):
     """Each user's best items, best first."""
 
-    item: Tensor  # [B, k] int64; I, which is no item, behind the last one that a user has not seen
+    item: Tensor  # [B, k] int64; I, which is no item, where no item is left
     score: Tensor  # [B, k]; -inf there
 
 
@@ -33,7 +33,7 @@ def top_items(
     hidden: Tensor | None = None,
     among: EdgePattern | None = None,
 ) -> Top:
-    """The best items of some users; of equal scores, those that torch.topk takes.
+    """The best items for some users; torch.topk decides between equal scores.
 
     Args:
         scorer: what to rank by.

@@ -11,7 +11,7 @@ from torch.nn.functional import linear, mse_loss
 
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.lightgcn import LayerWeights
-from tests.made import EDGES, ITEMS, USERS, channel_matrices, edge_value, light_gcn, made_graph
+from tests.made import EDGES, ITEMS, USERS, channel_matrices, edge_value, in_engine, light_gcn, made_graph
 
 KINDS = ["binary", "rating", "liked", "centered", "residual"]
 
@@ -74,7 +74,7 @@ def test_a_propagation_matrix_and_its_transpose(
 ) -> None:
     graph = made_graph(add_self_loops=add_self_loops)
     value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
-    matrix: Any = graph.propagation_matrix(engine, value, Normalisation(exponents))
+    matrix = in_engine(graph.propagation_matrix(value, Normalisation(exponents)), engine)
     expected = dense_matrix(graph, torch.ones(EDGES) if value is None else value, exponents)
     assert torch.allclose(expected, expected.T) == (exponents[0] == exponents[1])
     held = matrix.to_dense()
@@ -141,7 +141,7 @@ def test_damped_degrees_and_a_division_for_each_direction(
 ) -> None:
     graph = made_graph(add_self_loops=add_self_loops)
     value = torch.randn(EDGES, generator=torch.Generator().manual_seed(1)) if weighted else None
-    matrix: Any = graph.propagation_matrix(engine, value, normalisation)
+    matrix = in_engine(graph.propagation_matrix(value, normalisation), engine)
     expected = dense_directions(graph, torch.ones(EDGES) if value is None else value, normalisation)
     held = matrix.to_dense()
     torch.testing.assert_close(held.double(), expected, rtol=1e-5, atol=0)
@@ -159,7 +159,7 @@ def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisatio
     model = light_gcn(USERS, ITEMS, 3, num_layers=2, head="dot", init_std=1.0).double()
     ego = model.embedding.weight
     dense = (ego + expected @ ego + expected @ (expected @ ego)) / 3
-    factors = model(graph.propagation_matrix(engine, normalisation=normalisation))
+    factors = model(in_engine(graph.propagation_matrix(normalisation=normalisation), engine))
     ours = torch.cat([factors.user, factors.item])
     torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-6)
     towards = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_a_step_follows_the_gradient_of_each_direction(engine: str, normalisatio
 def test_damping_by_hand() -> None:
     # User 0 rated items 0 and 1, user 1 rated item 1; item 2 nobody. Two ratings are added to users, one to items.
     graph = RatingGraph.from_edges(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.ones(3), 2, 3)
-    users, items = graph.user_scale(1.0, 2.0), graph.item_scale(1.0, 1.0)
+    users, items = graph.scales((1.0, 1.0), (2.0, 1.0))
     assert users.tolist() == pytest.approx([1 / 4, 1 / 3])
     assert items.tolist() == pytest.approx([1 / 2, 1 / 3, 0])  # none is added to no rating
 

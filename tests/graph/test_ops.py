@@ -148,7 +148,7 @@ def test_a_bipartite_matrix_is_the_adjacency(
     user, item = graph.user.long(), 7 + graph.item.long()
     full[user, item] = full[item, user] = graph.edge_weight.double()
     if add_self_loops:
-        full += torch.cat([graph.user_scale(), graph.item_scale()]).square().double().diag()
+        full += torch.cat(graph.scales()).square().double().diag()
     matrix = graph.propagation_matrix()
     assert isinstance(matrix, BipartiteMatrix)
     torch.testing.assert_close(matrix.to_dense().double(), full, rtol=0, atol=0)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from lgcn.errors import InputError
-from lgcn.graph.interchange import to_sparse_tensor
-from lgcn.graph.ops import Multipliable
+from lgcn.graph.interchange import as_sparse_tensor, to_sparse_tensor
 from lgcn.graph.ratings import RatingGraph
+from tests.made import dropped_edges, in_engine
 
 Edges = tuple[Tensor, Tensor, Tensor]
 USERS, ITEMS, NODES, EDGES = 30, 40, 70, 300  # the last 5 users and the last 8 items have no ratings
@@ -34,17 +34,9 @@ def no_edges() -> Edges:
     return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0)
 
 
-def dropped_edges(
-    graph: RatingGraph, probability: float, generator: torch.Generator, engine: str = "csr"
-) -> Multipliable:
-    """The propagation matrix as a training step with edge dropout has it."""
-    factor = graph.kept(probability, generator) / (1 - probability)
-    return graph.propagation_matrix(engine, factor)
-
-
-def dense(graph: RatingGraph, **given: Any) -> Tensor:
+def dense(graph: RatingGraph, engine: str = "csr", **given: Any) -> Tensor:
     """The propagation matrix, [N, N]."""
-    matrix: Any = graph.propagation_matrix(**given)
+    matrix = in_engine(graph.propagation_matrix(**given), engine)
     return matrix.to_dense()  # type: ignore[no-any-return]
 
 
@@ -321,7 +313,7 @@ def test_both_engines_hold_the_same_matrix(add_self_loops: bool) -> None:
     assert torch.equal(matrix.to_dense(), dropped(graph, 0.3, seed=1))
 
 
-@pytest.mark.parametrize("use", [lambda graph: graph.propagation_matrix("sparse_tensor"), to_sparse_tensor])
+@pytest.mark.parametrize("use", [lambda graph: as_sparse_tensor(graph.propagation_matrix()), to_sparse_tensor])
 def test_torch_sparse_missing(use: Callable[[RatingGraph], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_sparse", None)  # importing it raises ImportError
     with pytest.raises(InputError, match="make sparse"):

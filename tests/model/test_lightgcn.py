@@ -17,7 +17,7 @@ from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.factors import Factors
 from lgcn.model.lightgcn import LayerWeights, LightGCN
 from lgcn.training.objectives import SquaredError
-from tests.made import channel_matrices, dropped_edges, light_gcn, one_rating
+from tests.made import channel_matrices, dropped_edges, in_engine, light_gcn, one_rating
 
 GRAPHS = {
     "random": (12, 15, 60),  # the last 3 users and the last 4 items have no ratings
@@ -364,7 +364,7 @@ def test_both_engines_agree(
     for engine in ("csr", "sparse_tensor"):
         torch.manual_seed(1)
         model = light_gcn(graph.num_users, graph.num_items, 4, 3, layer_weights, head, init_std=1.0)
-        matrix: Multipliable = graph.propagation_matrix(engine)
+        matrix: Multipliable = in_engine(graph.propagation_matrix(), engine)
         if edge_dropout:
             matrix = dropped_edges(graph, edge_dropout, torch.Generator().manual_seed(5), engine)
         preds = model(matrix).predict_edges(graph)
@@ -502,7 +502,8 @@ def test_a_training_step_holds_nothing_larger_than_the_graph(
         pair // num_items, pair % num_items, torch.ones(num_edges), num_users, num_items, add_self_loops
     )
     model = light_gcn(num_users, num_items, embedding_dim, 2, head=head)
-    matrix, generator = graph.propagation_matrix(), torch.Generator().manual_seed(0)
+    matrix: Multipliable = graph.propagation_matrix()
+    generator = torch.Generator().manual_seed(0)
     _ = graph.pattern
     with Largest() as largest:  # type: ignore[no-untyped-call]
         if edge_dropout:

@@ -7,13 +7,23 @@ from torch import Tensor
 from lgcn.errors import InputError
 from lgcn.graph.ops import BipartiteMatrix
 from lgcn.graph.ratings import Normalisation, RatingGraph
-from lgcn.model.spectral import OVERSAMPLING, singular_vectors, spectral_table
+from lgcn.model.initialisation import Spectral
+from lgcn.model.spectral import OVERSAMPLING, singular_vectors
 from tests.made import light_gcn
 
 
 def halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix and its transpose, as the functions take them."""
     return matrix.to_sparse_csr(), matrix.t().contiguous().to_sparse_csr()
+
+
+def spectral_table(
+    by_users: Tensor, by_items: Tensor, dim: int, power: float = 0.0, seed: int = 0, ridge: float = 0.0
+) -> Tensor:
+    """The table that a spectral start fills, [U + I, D]."""
+    table = torch.empty(sum(by_users.shape), dim)
+    Spectral(power, ridge).fit(table, BipartiteMatrix(by_users, by_items), seed)
+    return table
 
 
 def sparse(rows: int, columns: int, seed: int = 0) -> Tensor:
