@@ -79,12 +79,12 @@ def csr(crow: Tensor, col: Tensor, value: Tensor, shape: tuple[int, ...]) -> Ten
 
 #: A dense operand of more bytes than CACHED does not fit the CPU's fast caches, and is multiplied BLOCK columns at a
 #: time. Its rows are read in random order, and a block uses one cache line of each row whole. This is two to four times
-#: faster from 20,000 nodes on (tests/benchmarks/sweep.py). For fewer nodes the copies of the blocks cost more.
+#: faster from 20,000 nodes on (tests/benchmarks/sweep.py). With fewer nodes the copies cost more than they save.
 CACHED, BLOCK = 4 << 20, 16
 
 
 def _in_blocks(product: Callable[[Tensor], Tensor], dense: Tensor, num_rows: int) -> Tensor:
-    """A product of ``num_rows`` rows with a dense operand, computed BLOCK columns at a time where that is faster."""
+    """A product [num_rows, F] with a dense operand [C, F] or [C], BLOCK columns at a time where that is faster."""
     if dense.dim() == 1 or dense.is_cuda or dense.numel() * dense.element_size() <= CACHED:
         return product(dense)
     out = dense.new_empty(num_rows, dense.shape[1])
@@ -300,7 +300,7 @@ class _EdgeScores(torch.autograd.Function):
 def edge_scores(
     pattern: EdgePattern, user: Tensor, item: Tensor, user_bias: Tensor | None = None, item_bias: Tensor | None = None
 ) -> Tensor:
-    """The score of every edge e = (u, i), [E]: ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
+    """Scores of a pattern's edges e = (u, i), [E] in its order: ``user[u] · item[i] + user_bias[u] + item_bias[i]``.
 
     Forward is a sampled dense-dense product that starts from the biases; backward is one CSR product a side, and one
     with a vector of ones for a bias. The tables are [U, F] and [I, F], where F may be 0, the biases [U] and [I]. The
