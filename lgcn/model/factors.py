@@ -71,7 +71,10 @@ class Factors(NamedTuple):
         return scores if self.item_bias is None else scores.add_(self.item_bias)
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
-        """As :meth:`scores`, [B], for pairs given as two index tensors [B], users ascending. Losses can use them."""
+        """As :meth:`scores`, [B], for pairs given as two index tensors [B] int64. Losses can use them."""
+        if bool((user[1:] < user[:-1]).any()):  # the pattern needs users that ascend
+            order = user.argsort(stable=True)
+            return self.pair_scores(user[order], item[order])[order.argsort()]
         pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
         return edge_scores(pattern, self.user, self.item, None, self.item_bias)
 

@@ -114,7 +114,8 @@ class RunSummary(Callback):
         say(f"\nstopped at step {trainer.global_step:,}")
         if last.run is not None and (path := last.path("last")).is_file():
             going_on = shlex.join([program(), "fit", "--ckpt_path", str(path)])
-            say(f"{going_on}  (from step {last.saved_step:,})", "go on")
+            say(f"its last checkpoint is of step {last.saved_step:,}")
+            say(going_on, "go on")
 
     # -- validation and test -------------------------------------------------------------------------------
 

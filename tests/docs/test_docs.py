@@ -192,8 +192,9 @@ def test_each_class_of_ones_own_is_short() -> None:
 def test_classes_of_ones_own_train_are_kept_and_serve(tmp_path: Path) -> None:
     """All of docs/extending.md at once, with ``lgcn`` in processes of their own, as a reader would."""
     folder = mine(tmp_path)
-    (config,) = blocks(EXTENDING, "yaml")
+    config, ranking = blocks(EXTENDING, "yaml")
     (folder / "mine.yaml").write_text(config)
+    (folder / "ranking.yaml").write_text(ranking)
 
     def lgcn(*words: str, status: int = 0) -> str:
         code = "from lgcn.__main__ import main; main()"
@@ -213,11 +214,9 @@ def test_classes_of_ones_own_train_are_kept_and_serve(tmp_path: Path) -> None:
     metrics = json.loads((folder / "runs" / "mine" / "version_0" / "test_metrics.json").read_text())
     assert {"test/bias", "test/r2_score"} <= metrics.keys()
     assert {"test/bias", "test/rmse"} <= metrics["baselines"]["item mean"].keys()
-    ranking = [
-        *("fit", "--data.source=sample", "--model.objective=mine.Hinge", "--model.objective.margin=2"),
-        *("--model.head=DotHead", "--data.steps_per_epoch=5", "--trainer.log_every_n_steps=5", "--model.l2.per=batch"),
-    ]
-    assert "val/ranking_ndcg@20" in lgcn(*ranking, "--trainer.max_steps=5", *brief[1:])
+    short = ["--data.steps_per_epoch=5", "--trainer.log_every_n_steps=5", "--trainer.max_steps=5", *brief[1:]]
+    more = ["--model.objective.margin=2", "--model.l2.per=batch"]
+    assert "val/ranking_ndcg@20" in lgcn("fit", "--config", "ranking.yaml", *more, *short)
 
 
 def _environment() -> dict[str, str]:

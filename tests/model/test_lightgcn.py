@@ -611,3 +611,18 @@ def test_scores_are_predictions_but_for_what_is_the_same_for_all_items(head: Any
     scores.zero_()
     for part, was in zip([part for part in factors if part is not None], before, strict=True):
         assert torch.equal(part, was)
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_scores_of_pairs_in_any_order(biases: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    user, item = torch.randn(5, 3, generator=draw), torch.randn(7, 3, generator=draw)
+    bias = torch.randn(7, generator=draw) if biases else None
+    factors = Factors(user.requires_grad_(), item, None, bias, torch.zeros(()))
+    users, items = torch.tensor([4, 0, 2, 0, 4, 1, 0]), torch.tensor([6, 0, 3, 5, 2, 0, 5])
+    found = factors.pair_scores(users, items)
+    expected = (user[users] * item[items]).sum(dim=1) + (0.0 if bias is None else bias[items])
+    torch.testing.assert_close(found, expected)
+    weight = torch.arange(1.0, 8)
+    (grad,), (wanted,) = (torch.autograd.grad((scores * weight).sum(), user) for scores in (found, expected))
+    torch.testing.assert_close(grad, wanted)
