@@ -55,11 +55,6 @@ class Attributes:
         rows = table.drop_duplicates(key).set_index(key).astype(object).reindex(list(ids))
         return cls({str(name): _plain(rows[name].tolist()) for name in rows})
 
-    @property
-    def titled(self) -> bool:
-        """Whether there are titles."""
-        return "title" in self.columns
-
     def rows(self, count: int) -> list[dict[str, Any]]:
         """What is known of each of ``count`` users or items, by column.
 
