@@ -1,22 +1,29 @@
 """The canonical table of ratings, from a file or a DataFrame. It has one row for each rating, in the given order:
 
-user, item   raw ids: int64 where every id is written as a plain integer, else text
+user, item   raw ids: int64 where every id is written as a whole number, else text without spaces around it
 rating       float64; 1 for every pair of implicit data, which says what was chosen and not how it was liked
-timestamp    int64, seconds since 1970; only where the table has times
+timestamp    float64, seconds since 1970 with their fractions; only where the table has times
 """
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lgcn.data.tables import Column, Place, check_columns, read_columns
+from lgcn.data.tables import MISSING, Column, Place, check_columns, read_columns
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
+
+#: What becomes of several rows of one pair.
+Duplicates = Literal["last", "first", "mean", "max", "sum", "count"]
+
+#: How an id is written if it is a number. A leading zero makes it a text.
+NUMBER = r"^(0|-?[1-9]\d{0,17})(\.\d+)?$"
+INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 
 
 class Columns(NamedTuple):
@@ -52,10 +59,15 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     >>> list(read_frame(ratings, Columns()))
     ['user', 'item', 'rating']
     """
-    check_columns(name, columns.given, list(frame.columns))
-    read = frame[columns.given].reset_index(drop=True)
+    labels = {str(label): label for label in frame.columns}  # a column may be called 2024, with quotes or without
+    named = [column if column in frame.columns else labels.get(str(column), column) for column in columns.given]
+    check_columns(name, named, list(frame.columns))
+    read = frame[named].reset_index(drop=True).set_axis(columns.given, axis=1)
     if columns.rating is not None:
         given = read[columns.rating]
+        if given.dtype == object or pd.api.types.is_string_dtype(given.dtype):
+            words = given.map(lambda value: isinstance(value, str) and value.strip().lower() in MISSING)
+            given = given.mask(words.astype(bool))
         if pd.api.types.is_complex_dtype(given.dtype) or given.dtype.kind in "mM":
             raise InputError(f"{name}: the ratings are of type {given.dtype}; they must be numbers")
         numbers = pd.to_numeric(given, errors="coerce").astype(np.float64)
@@ -82,7 +94,9 @@ def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> p
 def as_ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """Raw ids: integers where all are written as such (no leading zeros), else text. Missing ones stay missing.
 
-    >>> as_ids(pd.Series(["31", "5"])).tolist(), as_ids(pd.Series(["007", "7"])).tolist()
+    Spaces around an id are left out. Where all are numbers, 1.0 is 1.
+
+    >>> as_ids(pd.Series(["31 ", "5.0"])).tolist(), as_ids(pd.Series(["007", "7"])).tolist()
     ([31, 5], ['007', '7'])
     """
     if pd.api.types.is_signed_integer_dtype(column.dtype) and column.notna().all():
@@ -91,27 +105,50 @@ def as_ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
         text = pa.array(column, type=pa.string(), from_pandas=True)
     except (pa.ArrowTypeError, pa.ArrowInvalid):  # UUIDs, decimals, mixtures: as they are written
         text = pa.array([None if pd.isna(raw) else str(raw) for raw in column], type=pa.string())
-    if not text.null_count and pc.all(pc.match_substring_regex(text, r"^(0|-?[1-9]\d{0,17})$")).as_py():
+    if not _all_match(text, INTEGER):
+        text = pc.utf8_trim_whitespace(text)
+        text = pc.if_else(pc.equal(text, ""), None, text)
+        if _all_match(text, NUMBER):
+            text = pc.replace_substring_regex(text, r"\.0+$", "")
+    if not text.null_count and _all_match(text, INTEGER):
         return pd.Series(pc.cast(text, pa.int64()).to_pandas())
     return pd.Series(text.to_pandas())
 
 
-def drop_duplicates(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Keep one rating of each (user, item) pair: the last by time where there are times, else the last row.
+def _all_match(text: pa.Array, pattern: str) -> bool:
+    """Whether all texts that are there are of a form."""
+    return bool(pc.all(pc.match_substring_regex(text, pattern)).as_py())
 
-    Of equal times, the last row is kept. The order of rows stays.
 
-    >>> drop_duplicates(pd.DataFrame({"user": [1, 1], "item": [5, 5], "rating": [2.0, 4.0]})).values.tolist()
-    [[1.0, 5.0, 4.0]]
+def one_row_a_pair(ratings: pd.DataFrame, how: Duplicates = "last") -> pd.DataFrame:
+    """One row for each (user, item) pair, at the place and with the time of its last one, or with ``first`` its first.
+
+    The last one is that by time where there are times, else the last row. Of equal times, it is the last row. The order
+    of rows stays.
+
+    Args:
+        ratings: a canonical table.
+        how: which rating the row has: that of the ``last`` or ``first`` row, the ``mean``, ``max`` or ``sum`` of the
+            pair's ratings, or the ``count`` of its rows.
+
+    >>> table = pd.DataFrame({"user": [1, 1], "item": [5, 5], "rating": [2.0, 4.0]})
+    >>> [one_row_a_pair(table, how)["rating"].item() for how in ("last", "mean", "count")]
+    [4.0, 3.0, 2.0]
     """
+    keep: Literal["first", "last"] = "first" if how == "first" else "last"
     ordered = ratings.sort_values("timestamp", kind="stable") if "timestamp" in ratings else ratings
-    superseded = ordered.duplicated(["user", "item"], keep="last")
+    superseded = ordered.duplicated(["user", "item"], keep=keep)
     if not superseded.any():
-        return ratings
-    log.warning(
-        "%s ratings are of a (user, item) pair that was rated again later; only each pair's last one is kept",
-        f"{int(superseded.sum()):,}",
+        return ratings.assign(rating=1.0) if how == "count" else ratings
+    words = {"count": "the pairs' rows are counted", "sum": "the pairs' ratings are summed up"}
+    log.log(
+        logging.INFO if how in words else logging.WARNING,
+        "repeated (user, item) pairs: %s rows; %s (--data.duplicates)",
+        *(f"{int(superseded.sum()):,}", words.get(how, f"each pair's {how} rating counts")),
     )
+    if how not in ("first", "last"):
+        rows = ratings.groupby(["user", "item"], sort=False)["rating"]
+        ratings = ratings.assign(rating=rows.transform("size" if how == "count" else how).astype(np.float64))
     return ratings[~superseded.sort_index()].reset_index(drop=True)
 
 
@@ -145,7 +182,7 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
 
 
 def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Series[Any]":
-    """Times as int64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text."""
+    """Times as float64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text."""
     needed = "seconds since 1970 or ISO 8601 dates such as 2026-01-31T12:00"
 
     def check(wrong: Any) -> None:
@@ -155,16 +192,14 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
             raise InputError(f"{name}: {found}, which must hold {needed}; mend it or leave the column out")
 
     check(column.isna())
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            given = pa.array(column, from_pandas=True)
-            if pa.types.is_temporal(given.type):
-                break
-            numbers = pc.cast(given, kind).to_numpy(zero_copy_only=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-            continue
-        check(~(np.abs(numbers) < 2.0**63))
-        return pd.Series(numbers.astype(np.int64))
+    try:
+        given = pa.array(column, from_pandas=True)
+        if not pa.types.is_temporal(given.type):
+            numbers = pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False)
+            check(~(np.abs(numbers) < 2.0**63))
+            return pd.Series(numbers)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        pass  # texts of dates
     try:
         texts = column.astype(str) if column.dtype == object else column
         dates = pd.to_datetime(texts, format="ISO8601", utc=True)
@@ -172,4 +207,4 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
         reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
         raise InputError(f"{name}: the column '{column_name}' must hold {needed} ({reason})") from error
     check(dates.isna())
-    return dates.astype("datetime64[s, UTC]").astype(np.int64)
+    return dates.astype("datetime64[us, UTC]").astype(np.int64) / 1e6

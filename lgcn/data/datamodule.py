@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 
 from lgcn.choices import plain
-from lgcn.data import canonical, sources, splits
+from lgcn.data import canonical, kinds, sources, splits
 from lgcn.data.attributes import Attributes, read_attributes
 from lgcn.data.batches import EdgeChunks, Edges, TrainingSteps, UserChunks
 from lgcn.data.cache import LARGE, Cache, default_folder
-from lgcn.data.canonical import Columns
+from lgcn.data.canonical import Columns, Duplicates
+from lgcn.data.kinds import Kind
 from lgcn.data.layouts import LAYOUTS, layout_of_file
 from lgcn.data.snapshot import KIND, Packed, Snapshot
 from lgcn.data.sources import RatingTable
@@ -39,9 +40,23 @@ Over = Literal["train", "split"]
 #: The settings that decide which edges are in which part.
 DECISIVE = (
     *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "format"),
-    *("min_rating", "split", "val_fraction", "test_fraction", "train_path", "val_path", "test_path", "seed"),
+    *(
+        "kind",
+        "duplicates",
+        "min_rating",
+        "split",
+        "val_fraction",
+        "test_fraction",
+        "train_path",
+        "val_path",
+        "test_path",
+        "seed",
+    ),
     "add_self_loops",
 )
+
+#: Held-out ratings of which a smaller share is positive, or not positive, say little.
+FEW = 0.05
 
 #: The source, among the settings, where it is a frame.
 FRAME = "DataFrame"
@@ -69,6 +84,11 @@ class RatingsDataModule(pl.LightningDataModule):
         separator: between fields. Null is a tab for .tsv and .tab, else a comma.
         format: of files of one's own: ``table``, ``adjacency`` for lines of ``user item item ...`` (implicit data), or
             the name of a :class:`lgcn.data.layouts.Layout`.
+        kind: what the ratings are: ``ratings`` (how much somebody liked something), ``counts`` (how often somebody chose
+            it) or ``pairs`` (only that: the numbers do not matter). Null finds out (:mod:`lgcn.data.kinds`).
+        duplicates: what becomes of several rows of one user and item: the ``last`` or ``first`` rating by time, or in
+            the file's order if there are no times, the ``mean``, ``max`` or ``sum`` of the ratings, or the ``count`` of
+            the rows. Null is last, or for a table without ratings count.
         min_rating: leave ratings below it out; users and items keep their index. The notebook's threshold is 1.
         split: ``random`` (as the notebook's), ``temporal`` (validation and test are the latest ratings),
             ``leave_last_out`` (each user's last rating is for test, the one before for validation), or ``files``.
@@ -88,8 +108,8 @@ class RatingsDataModule(pl.LightningDataModule):
         add_self_loops: whether each node is its own neighbour in the propagation.
         seed: of the random split. The notebook's is 1.
         steps_per_epoch: training steps between validations.
-        threshold: from which rating on a pair is positive: relevant, and for objectives that rank, to be found. Of
-            data without ratings every pair is.
+        threshold: from which rating on a pair is positive: relevant, and for objectives that rank, to be found. Null
+            is 60 % of the training ratings' scale, and of counts the smallest above 0. Of pairs every one is positive.
         eval_batch_size: how many rated pairs are predicted at a time outside training.
         cache: folder that keeps the split ratings of large sources (20 MB and more), named by their content and the
             settings above. ``auto`` is lgcn in the user's cache folder; null keeps nothing.
@@ -110,6 +130,8 @@ class RatingsDataModule(pl.LightningDataModule):
         timestamp_column: Column | None = None,
         separator: str | None = None,
         format: str = "table",
+        kind: Kind | None = None,
+        duplicates: Duplicates | None = None,
         min_rating: float | None = None,
         split: SplitKind = "random",
         val_fraction: float = 0.1,
@@ -124,7 +146,7 @@ class RatingsDataModule(pl.LightningDataModule):
         add_self_loops: bool = False,
         seed: int = 1,
         steps_per_epoch: int = 100,
-        threshold: float = 3.5,
+        threshold: float | None = None,
         eval_batch_size: int = 1 << 18,
         cache: str | None = "auto",
     ) -> None:
@@ -143,9 +165,7 @@ class RatingsDataModule(pl.LightningDataModule):
         self.hparams.update({name: plain(value, f"data.{name}") for name, value in self.hparams.items()})
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
         given = self.columns.given
-        if len({isinstance(column, str) for column in given}) > 1:
-            raise InputError(f"give all columns by name or all by position (got {', '.join(map(repr, given))})")
-        if len(set(given)) < len(given):
+        if len(set(map(str, given))) < len(given):
             raise InputError(f"each column can be one thing only (got {', '.join(map(repr, given))})")
         if (split == "files") != (train_path is not None and test_path is not None):
             raise InputError("--data.split files goes together with --data.train_path and --data.test_path")
@@ -154,9 +174,17 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, value in (("steps_per_epoch", steps_per_epoch), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{name} must be at least 1 (got {value})")
-        for name, word, words in (("split", split, get_args(SplitKind)), ("eval_graph", eval_graph, get_args(Over))):
+        choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+            ("split", split, get_args(SplitKind)),
+            ("eval_graph", eval_graph, get_args(Over)),
+            ("kind", kind, (None, *get_args(Kind))),
+            ("duplicates", duplicates, (None, *get_args(Duplicates))),
+        )
+        for name, word, words in choices:
             if word not in words:
-                raise InputError(f"--data.{name} must be one of {', '.join(words)} (got {word!r})")
+                raise InputError(
+                    f"--data.{name} must be one of {', '.join(map(str, filter(None, words)))} (got {word!r})"
+                )
         if "source" in self._frames and (split == "files" or format != "table"):
             raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")
         self._layout = layout_of_file(format, self.columns, separator)
@@ -213,7 +241,12 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def summary(self) -> list[str]:
         """Counts of what was read, a line each."""
-        return _summary(self._data, self.hparams["split"])
+        return _summary(self._data, self.hparams["split"], self.hparams["threshold"])
+
+    @property
+    def kind(self) -> Kind:
+        """What the ratings are."""
+        return self._data.kind
 
     # -- from the source to graphs -------------------------------------------------------------------------
 
@@ -235,23 +268,30 @@ class RatingsDataModule(pl.LightningDataModule):
             data = self._build(self._read())
             if cache:
                 cache.save({"data": data.packed(), "digest": data.digest})
-        for line in _summary(data, self.hparams["split"]):
+            data = self._with_threshold(data)
+        for line in _summary(data, self.hparams["split"], self.hparams["threshold"]):
             log.info(line)
+        _check_share(data)
         return self._described(data)
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None
         if content is None:
             return None
-        content["data"]["kind"]["threshold"] = self.hparams["threshold"]  # it is no part of an entry's name
         try:
             data = Snapshot.unpacked(content["data"])
             if data.digest == content["digest"]:
-                return data
+                return self._with_threshold(data)  # which is no part of an entry's name
         except ValueError:
             pass
         log.warning("the cache entry is damaged; the source is read instead")
         return None
+
+    def _with_threshold(self, data: Snapshot) -> Snapshot:
+        """The data, with the threshold that was given, or that follows from the training ratings."""
+        given = self.hparams["threshold"]
+        threshold = kinds.threshold_of(data.train.rating.numpy(), data.kind) if given is None else given
+        return replace(data, graphs={name: replace(graph, threshold=threshold) for name, graph in data.graphs.items()})
 
     @property
     def _root(self) -> Path:
@@ -311,7 +351,8 @@ class RatingsDataModule(pl.LightningDataModule):
         if self._paths:
             ratings["part"] = np.repeat(list(self._paths), [len(part) for part in table.parts])
         with Console(stderr=True).status(f"numbering and splitting {len(ratings):,} ratings"):
-            ratings = canonical.drop_duplicates(ratings)
+            how: Duplicates = self.hparams["duplicates"] or ("count" if table.implicit else "last")
+            ratings = canonical.one_row_a_pair(ratings, how)
             # Users and items are numbered before ratings are filtered, so --data.min_rating changes no index.
             users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
             for what, vocabulary in (("user", users), ("item", items)):
@@ -323,16 +364,21 @@ class RatingsDataModule(pl.LightningDataModule):
             parts = self._parts(ratings, origin)
             columns: dict[str, Any] = {"user": users.encode(ratings["user"]), "item": items.encode(ratings["item"])}
             columns["rating"] = ratings["rating"].to_numpy(dtype=np.float32)
+            found = kinds.kind_of(columns["rating"])
+            holds: Kind = self.hparams["kind"] or ("counts" if how == "count" and found != "pairs" else found)
+            if holds == "pairs":
+                columns["rating"] = np.ones_like(columns["rating"])
             if "timestamp" in ratings:
                 columns["time"] = ratings["timestamp"].to_numpy()
-            kind: dict[str, Any] = {name: self.hparams[name] for name in ("add_self_loops", "threshold")}
-            kind |= {"num_users": len(users), "num_items": len(items), "implicit": table.implicit}
+            kind: dict[str, Any] = {"add_self_loops": self.hparams["add_self_loops"], "implicit": holds == "pairs"}
+            kind |= {"num_users": len(users), "num_items": len(items)}
             graphs: dict[str, RatingGraph] = {}
             for part, rows in parts.items():
                 edges: dict[str, Any] = {name: torch.from_numpy(column[rows]) for name, column in columns.items()}
                 graphs[part] = RatingGraph.from_edges(**edges, **kind)
             attributes = Attributes.of(table.items, items)
-        return Snapshot(users, items, attributes, graphs, self.hparams["min_rating"], origin, list(self.columns))
+        given = self.hparams["min_rating"], origin, list(self.columns)
+        return Snapshot(users, items, attributes, graphs, *given, kind=holds)
 
     def _parts(self, ratings: pd.DataFrame, origin: str) -> dict[str, Rows]:
         """The rows of each part, and of ``left_out``, what is below --data.min_rating."""
@@ -452,15 +498,34 @@ class RatingsDataModule(pl.LightningDataModule):
             )
 
 
-def _summary(data: Snapshot, split: str) -> list[str]:
+def _summary(data: Snapshot, split: str, given: float | None) -> list[str]:
+    """What was read, where ``given`` is the threshold, if somebody gave one."""
     parts = [data.graphs[part] for part in PARTS]
     entries = [2 * len(graph) + graph.num_nodes * graph.add_self_loops for graph in parts]
-    sizes, shown = (" / ".join(f"{count:,}" for count in counts) for counts in (map(len, parts), entries))
+    positives = [int(graph.positive.sum()) for graph in parts]
+    counts = (map(len, parts), positives, entries)
+    sizes, positive, shown = (" / ".join(f"{count:,}" for count in counted) for counted in counts)
     covered = [int((degree > 0).sum()) for degree in (data.train.user_degree, data.train.item_degree)]
-    return [
+    lines = [
         f"data: {data.origin}",
-        f"{len(data.users):,} users, {len(data.items):,} items, {sum(map(len, parts)):,} ratings",
+        f"{len(data.users):,} users, {len(data.items):,} items, {sum(map(len, parts)):,} {data.kind}",
         f"train / val / test ({split} split): {sizes}",
         f"adjacency entries: {shown}",
         f"training covers {covered[0]:,} users and {covered[1]:,} items",
     ]
+    if not data.implicit:
+        source = "from the data" if given is None else "--data.threshold"
+        lines.append(f"positive are {data.kind} from {data.train.threshold:g} on ({source}): {positive}")
+    return lines
+
+
+def _check_share(data: Snapshot) -> None:
+    """Warn where nearly all or nearly none of the held-out ratings are positive."""
+    held_out = [data.graphs[part] for part in PARTS[1:]]
+    share = sum(int(graph.positive.sum()) for graph in held_out) / sum(map(len, held_out))
+    if data.kind == "ratings" and not FEW <= share <= 1 - FEW:
+        log.warning(
+            "%.0f %% of the held-out ratings reach the threshold %g, so recall and precision say little; give another "
+            "--data.threshold",
+            *(100 * share, data.train.threshold),
+        )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lgcn.data.attributes import Attributes
+from lgcn.data.kinds import Kind
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.ops import row_starts
@@ -45,6 +46,7 @@ class Snapshot:
     origin: str  # where it was read from, for people
     columns: list[Any]  # of the source: user, item, rating and time, as in lgcn.data.canonical.Columns
     user_attributes: Attributes = field(default_factory=Attributes)
+    kind: Kind = "ratings"  # what the ratings are
 
     @property
     def train(self) -> RatingGraph:
@@ -87,6 +89,7 @@ class Snapshot:
             "min_rating": self.min_rating,
             "origin": self.origin,
             "columns": list(self.columns),
+            "of": self.kind,
         }
 
     @classmethod
@@ -97,7 +100,7 @@ class Snapshot:
         graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
         of_items, of_users = (Attributes.unpacked(content[f"{what}_attributes"]) for what in ("item", "user"))
         origin, columns = content["origin"], content["columns"]
-        return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users)
+        return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users, content["of"])
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:

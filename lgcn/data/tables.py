@@ -34,6 +34,9 @@ Place = Path | zipfile.Path
 
 Column = int | str  # in this order, so that a 0 on the command line is a position
 
+#: Words in a column of ratings that say that there is none, in lower case.
+MISSING = ("", "-", "na", "n/a", "nan", "none", "null")
+
 
 def read_columns(
     path: Place, wanted: Sequence[Column], separator: str | None = None, number: Column | None = None
@@ -147,18 +150,19 @@ def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any])
 def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
     with path.open("rb") as file:
         source = parquet.ParquetFile(file)
-        if positions := [column for column in wanted if not isinstance(column, str)]:
+        names = source.schema_arrow.names
+        if positions := [column for column in wanted if not isinstance(column, str) and str(column) not in names]:
             raise InputError(f"{path} has column names; give one instead of the position {positions[0]}")
-        check_columns(path, wanted, source.schema_arrow.names)
-        table = source.read(columns=list(wanted))
+        check_columns(path, [*map(str, wanted)], names)
+        table = source.read(columns=[*map(str, wanted)])
     columns = {}
     for name in wanted:
-        column = table[name]
+        column = table[str(name)]
         if pa.types.is_dictionary(column.type):
             column = pc.cast(column, column.type.value_type)
         if name == number:
             try:
-                column = pc.cast(column, pa.float64())
+                column = _as_numbers(column)
             except pa.ArrowInvalid as error:
                 raise InputError(f"{path}: the column '{name}' is not numeric ({error})") from error
         columns[name] = column.to_pandas(integer_object_nulls=True)
@@ -172,13 +176,14 @@ def _separator(path: Place, given: str | None) -> str:
 
 
 def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
-    has_header, step = isinstance(wanted[0], str), len(separator)
+    step = len(separator)
     if separator != separator[0] * step or not separator.isascii() or separator[0] in '\r\n"':
         raise InputError(
             "--data.separator must be one plain character, repeated or not, and no quote or line end "
             f"(got {separator!r})"
         )
     line, first = _first_row(path, separator)
+    has_header = _are_names(wanted, first)
     names = first if has_header else [str(position) for position in range(len(first))]
     check_columns(path, [str(column) for column in wanted], names)
     # arrow separates by one character: a separator of two has an empty column in its middle.
@@ -187,9 +192,10 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
     spread = [name for name, gap in zip(names, gaps, strict=True) for name in (name, *gap)]
     types = {str(column): pa.float64() if column == number else pa.string() for column in wanted}
     types |= {name: pa.null() for gap in gaps for name in gap}
-    try:
+
+    def read() -> pa.Table:
         with byte_stream(path) as stream:
-            table = arrow_csv.read_csv(
+            return arrow_csv.read_csv(
                 stream,
                 read_options=arrow_csv.ReadOptions(column_names=spread, skip_rows=line if has_header else 0),
                 parse_options=arrow_csv.ParseOptions(delimiter=separator[0], newlines_in_values=True),
@@ -197,9 +203,42 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
                     column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
                 ),
             )
+
+    try:
+        try:
+            table = read()
+        except pa.ArrowInvalid:
+            if number is None:
+                raise
+            types[str(number)] = pa.string()  # it may have spaces, or words for what is missing
+            table = read()
+        columns = {column: table[str(column)] for column in wanted}
+        if number is not None:
+            columns[number] = _as_numbers(columns[number])
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise _explained(path, wanted, names, separator, number, error) from error
-    return pd.DataFrame({column: table[str(column)].to_pandas() for column in wanted})
+        raise _explained(path, has_header, wanted, names, separator, number, error) from error
+    return pd.DataFrame({column: values.to_pandas() for column, values in columns.items()})
+
+
+def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as float64, missing where a text says so. An ArrowInvalid if another text is no number."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        words = pc.is_in(pc.utf8_lower(column), pa.array(MISSING, column.type))
+        column = pc.if_else(words, None, column)
+    return pc.cast(column, pa.float64())
+
+
+def _are_names(wanted: Sequence[Column], first: list[str]) -> bool:
+    """Whether columns are names in the first line, and not positions.
+
+    A number is a name if all that are wanted are in the first line, and it is no row of numbers or has not so many.
+    """
+    if any(isinstance(column, str) and not column.isdigit() for column in wanted):
+        return True
+    written = [str(column) for column in wanted]
+    is_header = max(map(int, written)) >= len(first) or not all(_is_number(field.strip()) for field in first)
+    return is_header and all(column in first for column in written)
 
 
 def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
@@ -230,10 +269,16 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _explained(
-    path: Place, wanted: Sequence[Column], names: list[str], separator: str, number: Column | None, error: Exception
+    path: Place,
+    has_header: bool,
+    wanted: Sequence[Column],
+    names: list[str],
+    separator: str,
+    number: Column | None,
+    error: Exception,
 ) -> InputError:
     """The error of the line that arrow could not read."""
-    has_header, place = isinstance(wanted[0], str), 0
+    place = 0
     positions = [names.index(str(column)) for column in wanted]
     for place, (line, row) in enumerate(_rows(path, separator)):
         if place == 0 and has_header:
@@ -260,7 +305,7 @@ def _explained(
 def _is_number(field: str) -> bool:
     """Whether arrow reads it as a number or as missing. Python's float also takes 1_0 and other scripts' digits."""
     try:
-        float(field or "nan")
+        float("nan" if field.lower() in MISSING else field)
     except ValueError:
         return False
     return field.isascii() and "_" not in field

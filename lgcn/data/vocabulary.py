@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0+)?")
 
 
 def _are_numbers(ids: Any) -> bool:
@@ -19,8 +19,9 @@ def _are_numbers(ids: Any) -> bool:
 
 
 def _integer(written: str) -> int | None:
-    """The 64-bit integer that is written like this; None if there is none."""
-    return int(written) if INTEGER.fullmatch(written) and abs(int(written)) < 2**63 else None
+    """The 64-bit integer that is written like this, or with .0 after it; None if there is none."""
+    found = INTEGER.fullmatch(written)
+    return int(found[1]) if found and abs(int(found[1])) < 2**63 else None
 
 
 def _are_texts(ids: Any) -> bool:
@@ -77,6 +78,7 @@ class Vocabulary:
         """Indices of raw ids, int64; -1 for an id that is not in the vocabulary.
 
         Ids of another type are compared by how they are written, so that the string "31" finds the integer 31.
+        Where ids are numbers, " 31" and "31.0" find it, too.
         """
         asked: Any = ids if isinstance(ids, np.ndarray | pd.Series | pd.Index) else list(ids)
         numbers = pd.api.types.is_numeric_dtype(self._ids.dtype)
@@ -87,7 +89,7 @@ class Vocabulary:
         if not numbers:
             return self._ids.get_indexer(pd.Index(written)).astype(np.int64)
         index = np.full(len(written), -1, dtype=np.int64)
-        given = [None if raw is None else _integer(raw) for raw in written]
+        given = [None if raw is None else _integer(raw.strip()) for raw in written]
         whole = [number is not None for number in given]
         index[whole] = self._ids.get_indexer(pd.Index([*compress(given, whole)], dtype=np.int64))
         return index

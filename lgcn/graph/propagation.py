@@ -128,7 +128,8 @@ class Propagation:
         ``statistics`` are what :meth:`statistics` gave for the training ratings; None takes those of ``graph``.
         """
         known = self.statistics(graph) if statistics is None else statistics
-        return [channel.value(graph, one) for channel, one in zip(self._channels, known, strict=True)]
+        values = [channel.value(graph, one) for channel, one in zip(self._channels, known, strict=True)]
+        return [None if value is None else value.float() for value in values]  # of times they may be float64
 
     def matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:
         """The propagation matrix [N, N] of each channel; ``factor`` [E] multiplies the edges' weights in all."""

@@ -82,7 +82,7 @@ class RatingGraph:
     add_self_loops: bool = False  # whether every node is its own neighbour, too
     threshold: float = 3.5  # from which rating on a pair is positive
     implicit: bool = False  # whether there are pairs only; every rating is 1 then, and every pair positive
-    time: Tensor | None = None  # [E] int64, seconds since 1970; None where they are not known
+    time: Tensor | None = None  # [E] float64, seconds since 1970; None where they are not known
 
     @classmethod
     def from_edges(
@@ -123,7 +123,7 @@ class RatingGraph:
             raise ValueError(f"{len(rows) - order.nnz} (user, item) pairs are there more than once")
         by_user = torch.from_numpy(order.data)
         edges = user.cpu().int(), item.cpu().int(), rating.cpu().float()
-        time = None if time is None else time.cpu().long()
+        time = None if time is None else time.cpu().double()
         unsorted = cls(*edges, num_users, num_items, add_self_loops, threshold, implicit, time)
         return unsorted._with_edges(lambda values: values[by_user])
 

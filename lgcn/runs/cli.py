@@ -142,7 +142,7 @@ class LgcnCLI(internals.OneCommandCLI):
             parser.add_argument("--output", default="predictions.csv", help="File to write, .csv or .parquet.")
         if given := self.frames:
             self.parser.add_instantiator(
-                lambda kind, **named: kind(**named | given), RatingsDataModule, subclasses=False
+                lambda made, **named: made(**named | given), RatingsDataModule, subclasses=False
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

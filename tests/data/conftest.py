@@ -33,7 +33,7 @@ def movielens_ratings() -> pd.DataFrame:
             "user": [user for user, _ in pairs],
             "item": [item for _, item in pairs],
             "rating": [float((user * item) % 5 + 1) for user, item in pairs],
-            "timestamp": [978_300_000 + (997 * place) % 1000 for place in range(len(pairs))],
+            "timestamp": [978_300_000.0 + (997 * place) % 1000 for place in range(len(pairs))],
         }
     )
 

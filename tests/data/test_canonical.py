@@ -1,6 +1,7 @@
 """The canonical table: ids, times, and rows that cannot be used, from files and DataFrames."""
 
 import logging
+import re
 import uuid
 from datetime import datetime
 from decimal import Decimal
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from lgcn.data.canonical import Columns, drop_duplicates, read_frame, read_pairs, read_table
+from lgcn.data.canonical import Columns, Duplicates, one_row_a_pair, read_frame, read_pairs, read_table
 from lgcn.errors import InputError
 from tests.data.reading import NAMED, PLACED, TIMED, read, read_parquet
 
@@ -26,13 +27,17 @@ from tests.data.reading import NAMED, PLACED, TIMED, read, read_parquet
         (["007", "7", "1"], ["007", "7", "1"]),  # an integer would be the same for both
         (["-0", "0", "1"], ["-0", "0", "1"]),
         (["12345678901234567890123", "1", "2"], ["12345678901234567890123", "1", "2"]),
-        (["1.0", "2", "3"], ["1.0", "2", "3"]),
+        (["1.0", "2", "3"], [1, 2, 3]),
+        (["1.0", "2.5", "3"], ["1", "2.5", "3"]),
+        (["1.0", "1", "x"], ["1.0", "1", "x"]),  # not all are numbers
+        (["007.0", "7", "1"], ["007.0", "7", "1"]),
         (["1e3", "2", "3"], ["1e3", "2", "3"]),
         (["ann", "Bob", "Zoë"], ["ann", "Bob", "Zoë"]),
         (["nan", "NA", "null"], ["nan", "NA", "null"]),  # ids like any other
         (["true", "false", "None"], ["true", "false", "None"]),
         (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-01", "2020-01-02", "2020-01-03"]),
-        ([" 1", "1", "2"], [" 1", "1", "2"]),
+        ([" 1", "1 ", "\u00a02"], [1, 1, 2]),
+        (["ann ", " ann", "bob\t"], ["ann", "ann", "bob"]),
         (
             ["6f9619ff-8b86-d011-b42d-00c04fc964ff", "b", "c"],
             ["6f9619ff-8b86-d011-b42d-00c04fc964ff", "b", "c"],
@@ -56,14 +61,14 @@ def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
     [
         (["1577836800", "5"], [1_577_836_800, 5]),
         (["-1", "0"], [-1, 0]),
-        (["1577836800.75", "5e9"], [1_577_836_800, 5_000_000_000]),
+        (["1577836800.75", "5e9"], [1_577_836_800.75, 5_000_000_000]),
         (["2020-01-01", "1970-01-02"], [1_577_836_800, 86_400]),
-        (["2020-01-01T00:00:01", "2020-01-01 00:00:02.5"], [1_577_836_801, 1_577_836_802]),
+        (["2020-01-01T00:00:01", "2020-01-01 00:00:02.5"], [1_577_836_801, 1_577_836_802.5]),
         (["2020-01-01T02:00:00+02:00", "2020-01-01T00:00:00Z"], [1_577_836_800, 1_577_836_800]),
         (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
     ],
 )
-def test_times_become_seconds(written: list[str], expected: list[int], tmp_path: Path) -> None:
+def test_times_become_seconds(written: list[str], expected: list[float], tmp_path: Path) -> None:
     text = "user,item,rating,time\n" + "".join(f"{row},1,3,{time}\n" for row, time in enumerate(written))
     assert read(tmp_path, text, TIMED)["timestamp"] == expected
 
@@ -146,11 +151,11 @@ def test_the_last_of_a_pair_is_kept_by_hand(caplog: pytest.LogCaptureFixture) ->
     )
     before = table.copy()
     with caplog.at_level(logging.WARNING):
-        by_time = drop_duplicates(table)
-        by_row = drop_duplicates(table.drop(columns="timestamp"))
+        by_time = one_row_a_pair(table)
+        by_row = one_row_a_pair(table.drop(columns="timestamp"))
     assert by_time["rating"].tolist() == [1.0, 3.0, 5.0]
     assert by_row["rating"].tolist() == [3.0, 5.0, 2.5]
-    assert [record.message.split()[0] for record in caplog.records] == ["3", "3"]
+    assert ["3 rows" in record.message for record in caplog.records] == [True, True]
     assert_frame_equal(table, before)
 
 
@@ -166,14 +171,14 @@ def test_the_last_of_a_pair_against_a_loop(with_times: bool, caplog: pytest.LogC
     expected = table.iloc[sorted(last.values())].reset_index(drop=True)
     columns = list(table) if with_times else ["user", "item", "rating"]
     with caplog.at_level(logging.WARNING):
-        assert_frame_equal(drop_duplicates(table[columns]), expected[columns])
-    assert caplog.records[0].message.startswith(f"{300 - len(expected)} ratings")
+        assert_frame_equal(one_row_a_pair(table[columns]), expected[columns])
+    assert f"{300 - len(expected)} rows" in caplog.records[0].message
 
 
 def test_no_duplicates_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     table = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "rating": [3.0, 3.0, 3.0]})
     with caplog.at_level(logging.WARNING):
-        assert_frame_equal(drop_duplicates(table), table)
+        assert_frame_equal(one_row_a_pair(table), table)
     assert not caplog.records
 
 
@@ -189,7 +194,7 @@ MOMENTS = [datetime(1970, 1, 2), datetime(1970, 1, 1)]
         (pd.Series([31, 5], dtype="int8"), [31, 5]),
         (pd.Series([2**53 + 1, 5], dtype="Int64"), [2**53 + 1, 5]),
         (pd.Series([31.0, 5.0]), [31, 5]),  # as pandas has integers of which one was missing
-        (pd.Series([31.5, 5.0]), ["31.5", "5.0"]),
+        (pd.Series([31.5, 5.0]), ["31.5", "5"]),
         (pd.Series([1e300, 5.0]), ["1e+300", "5.0"]),
         (pd.Series(["31", "5"]), [31, 5]),
         (pd.Series(["007", "7"]), ["007", "7"]),
@@ -211,7 +216,7 @@ def test_ids_of_a_frame(ids: "pd.Series[Any]", expected: list[Any]) -> None:
     [
         pd.Series([86_400, 0]),
         pd.Series([86_400, 0], dtype="Int64"),
-        pd.Series([86_400.0, 0.9]),
+        pd.Series([86_400.0, 0.0]),
         pd.Series(["1970-01-02", "1970-01-01T00:00:00Z"]),
         pd.Series(pd.to_datetime(MOMENTS)),
         pd.Series(pd.to_datetime(MOMENTS)).astype("datetime64[s]"),
@@ -310,3 +315,82 @@ def test_ratings_of_a_type_that_is_no_number(star: Any) -> None:
     frame = pd.DataFrame({"user": [1, 2], "item": [1, 2], "rating": [star, star]})
     with pytest.raises(InputError, match="they must be numbers"):
         read_frame(frame, Columns())
+
+
+WAYS: dict[Duplicates, Any] = {"mean": np.mean, "max": np.max, "sum": np.sum, "count": len}
+
+
+@pytest.mark.parametrize("how", [*WAYS, "first"])
+@pytest.mark.parametrize("with_times", [False, True])
+def test_one_row_a_pair_against_a_loop(how: Duplicates, with_times: bool) -> None:
+    random = np.random.default_rng(4)
+    names = pd.Index(["user", "item", "rating", "timestamp"])
+    table = pd.DataFrame(random.integers(8, size=(300, 4)), columns=names).astype({"rating": float})
+    rows_of: dict[tuple[int, int], list[int]] = {}
+    for row, (user, item) in enumerate(zip(table["user"], table["item"], strict=True)):
+        rows_of.setdefault((user, item), []).append(row)
+    expected = []
+    for rows in rows_of.values():
+        in_time = sorted(rows, key=lambda row: table["timestamp"][row]) if with_times else rows
+        kept = in_time[0] if how == "first" else in_time[-1]
+        rating = table["rating"][kept] if how == "first" else WAYS[how](table["rating"][rows].to_numpy())
+        expected.append((kept, float(rating)))
+    found = one_row_a_pair(table if with_times else table.drop(columns="timestamp"), how)
+    assert found["rating"].tolist() == pytest.approx([rating for _, rating in sorted(expected)])
+    kept = table.iloc[[row for row, _ in sorted(expected)]]
+    assert found["user"].tolist() == kept["user"].tolist()
+    assert found["item"].tolist() == kept["item"].tolist()
+    if with_times:
+        assert found["timestamp"].tolist() == kept["timestamp"].tolist()
+
+
+def test_pairs_that_are_there_once_have_the_count_1() -> None:
+    table = pd.DataFrame({"user": [1, 2], "item": [1, 1], "rating": [3.0, 4.0]})
+    assert one_row_a_pair(table, "count")["rating"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("missing", ["", " ", "-", "NA", "n/a", "N/A", "null", "NULL", "nan", "None"])
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_words_for_a_missing_rating(
+    missing: str, as_frame: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are missing in the ratings only: an id may be written like one."""
+    frame = pd.DataFrame({"user": ["NA", "b", "-"], "item": [1, 2, 3], "rating": [" 4 ", missing, "2.5"]})
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    with caplog.at_level(logging.WARNING):
+        table = read_frame(frame, NAMED) if as_frame else read_table(tmp_path / "r.csv", NAMED)
+    assert table.to_dict("list") == {"user": ["NA", "-"], "item": [1, 3], "rating": [4.0, 2.5]}
+    assert "left out 1 of 3 rows" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["good", "4,5", "4 stars", "N.A.", "?"])
+def test_other_words_are_an_error_with_their_line(word: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f'user,item,rating\n1,1,3\n1,2,NA\n1,3,"{word}"\n')
+    with pytest.raises(InputError, match=rf"line 4: the rating '{re.escape(word)}' is not a number"):
+        read_table(tmp_path / "r.csv", NAMED)
+
+
+@pytest.mark.parametrize("column", [2024, "2024"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
+def test_a_number_may_be_a_name(column: int | str, form: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "2024": [4.0, 5.0]})
+    columns, path = Columns("user", "item", column), tmp_path / f"r.{form}"
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    elif form == "parquet":
+        frame.to_parquet(path)
+    table = read_frame(frame, columns) if form == "frame" else read_table(path, columns)
+    assert table["rating"].tolist() == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,2,0\n1,4,3\n", [0.0, 3.0]),  # no header line: positions 0, 1, 2 are there as values, too
+        ("2,0,1,x\n5,7,8,z\n", [5.0]),  # a header line: x is no number
+        ("1,0,2,NA\n5,7,8,z\n", [2.0, 8.0]),  # NA may be a missing number
+    ],
+)
+def test_positions_and_names_in_digits(text: str, expected: list[float], tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    assert read_table(tmp_path / "r.csv", PLACED)["rating"].tolist() == expected

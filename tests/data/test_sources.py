@@ -170,6 +170,7 @@ def test_real_ratings_against_pandas(real_data: Path) -> None:
         expected = pd.read_csv(archive.open("ml-latest-small/ratings.csv"))
         movies = pd.read_csv(archive.open("ml-latest-small/movies.csv"))
     expected.columns = pd.Index(["user", "item", "rating", "timestamp"])
+    expected["timestamp"] = expected["timestamp"].astype(float)
     movies.columns = pd.Index(["item", "title", "genres"])
     assert_frame_equal(ratings, expected)
     assert items is not None

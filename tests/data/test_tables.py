@@ -145,7 +145,7 @@ def test_parquet_integers_survive_missing_ones(tmp_path: Path, caplog: pytest.Lo
     "times",
     [
         pa.array([86_400, 0]),
-        pa.array([86_400.0, 0.9]),
+        pa.array([86_400.0, 0.0]),
         pa.array(["1970-01-02", "1970-01-01"]),
         pa.array([date(1970, 1, 2), date(1970, 1, 1)]),
         pa.array([datetime(1970, 1, 2), datetime(1970, 1, 1)], pa.timestamp("ns")),
@@ -206,7 +206,7 @@ def test_bad_parquet(columns: Columns, data: dict[str, Any], words: str, tmp_pat
         ("1,2,3\n4,5,6\n", r"no column 'user'; it has '1', '2', '3'.*positions"),
         ("user,item,rating,user\n1,2,3,4\n", "2 columns named 'user'"),
         ("user,item,rating\n1,2,3\n4,5,good\n", "line 3: the rating 'good' is not a number"),
-        ("user,item,rating\n1,2,NA\n", "line 2: the rating 'NA' is not a number"),
+        ("user,item,rating\n1,2,N.A.\n", "line 2: the rating 'N.A.' is not a number"),
         ("user,item,rating\n1,2,1_0\n", "line 2: the rating '1_0' is not a number"),
         ('user,item,rating\n1,2,"4,5"\n', "line 2: the rating '4,5' is not a number"),
         ("user,item,rating\n\n\n1,2,3\n\n4,5,good\n", "line 6: the rating 'good'"),
@@ -294,5 +294,5 @@ def test_random_text_against_pythons_own_writer(tmp_path: Path) -> None:
         [("user", "item", "rating"), *zip(users, items, [3] * 500, strict=True)]
     )
     table = read(tmp_path, text.getvalue())
-    assert table["user"] == users
-    assert table["item"] == items
+    assert table["user"] == [user.strip() for user in users]
+    assert table["item"] == [item.strip() for item in items]

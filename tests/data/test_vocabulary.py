@@ -51,7 +51,7 @@ def test_unknown_ids() -> None:
 @pytest.mark.parametrize(
     ("known", "asked", "found"),
     [
-        ([5, 31], ["31", "5", "05", "5.0", " 5", "x"], [31, 5, None, None, None, None]),
+        ([5, 31], ["31", "5", "05", "5.0", " 5", "5.5", "x"], [31, 5, None, 5, 5, None, None]),
         (["31", "5", "x"], [31, 5, 6], ["31", "5", None]),
         (["007", "7"], [7, 0], ["7", None]),
         ([5, 31], [31.0, 5.5, float("nan")], [31, None, None]),  # as pandas reads a column with a gap
