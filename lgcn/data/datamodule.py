@@ -55,6 +55,9 @@ DECISIVE = (
     "add_self_loops",
 )
 
+#: Settings that decide what else is read.
+OF_READING = ("threshold", "items_path", "users_path", "cache")
+
 #: Held-out ratings of which a smaller share is positive, or not positive, say little.
 FEW = 0.05
 
@@ -84,8 +87,8 @@ class RatingsDataModule(pl.LightningDataModule):
         separator: between fields. Null is a tab for .tsv and .tab, else a comma.
         format: of files of one's own: ``table``, ``adjacency`` for lines of ``user item item ...`` (implicit data), or
             the name of a :class:`lgcn.data.layouts.Layout`.
-        kind: what the ratings are: ``ratings`` (how much somebody liked something), ``counts`` (how often somebody chose
-            it) or ``pairs`` (only that: the numbers do not matter). Null finds out (:mod:`lgcn.data.kinds`).
+        kind: what the ratings are: ``ratings`` (how much somebody liked something), ``counts`` (how often somebody
+            chose it) or ``pairs`` (only that; the numbers do not matter). Null finds out (:mod:`lgcn.data.kinds`).
         duplicates: what becomes of several rows of one user and item: the ``last`` or ``first`` rating by time, or in
             the file's order if there are no times, the ``mean``, ``max`` or ``sum`` of the ratings, or the ``count`` of
             the rows. Null is last, or for a table without ratings count.
@@ -247,6 +250,17 @@ class RatingsDataModule(pl.LightningDataModule):
     def kind(self) -> Kind:
         """What the ratings are."""
         return self._data.kind
+
+    def in_words(self) -> str:
+        """What the data hold, in a few words."""
+        ratings = torch.cat([graph.rating for graph in self.graphs.values()])
+        return kinds.in_words(ratings.numpy(), self.kind)
+
+    def take(self, other: "RatingsDataModule") -> None:
+        """Take what another one has read, if it is the same."""
+        same = all(self.hparams[name] == other.hparams[name] for name in (*DECISIVE, *OF_READING))
+        if same and all(table is other._frames.get(name) for name, table in self._frames.items()):
+            self._data = other._data
 
     # -- from the source to graphs -------------------------------------------------------------------------
 

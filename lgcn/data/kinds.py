@@ -1,14 +1,11 @@
 """Kinds: what the numbers of a table mean, found from the numbers themselves."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from lgcn.errors import InputError
-
 #: ``ratings`` say how much somebody liked something, ``counts`` how often somebody chose it, ``pairs`` only that.
 Kind = Literal["ratings", "counts", "pairs"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Numbers = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -70,9 +67,3 @@ def in_words(ratings: Numbers, kind: Kind) -> str:
     values, times = np.unique(ratings, return_counts=True)
     often = f"most often {values[times.argmax()]:g}"
     return f"{kind}: {len(values):,} values from {values[0]:g} to {values[-1]:g}, {often}"
-
-
-def checked(kind: str | None) -> None:
-    """Raise an InputError if there is no such --data.kind."""
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"--data.kind must be one of {', '.join(KINDS)} (got {kind!r})")

@@ -140,7 +140,7 @@ def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any])
             raise InputError(
                 f"{table} has no column '{column}'; it has {some([repr(name) for name in names])}. Say which is which "
                 "with --data.user_column, --data.item_column, --data.rating_column and --data.timestamp_column "
-                "(positions from 0 if there is no header line)"
+                "(positions from 0 if there is no header line; null for ratings or times that it does not have)"
                 + ("" if len(names) > 1 else ", and how fields are separated with --data.separator")
             )
         if names.count(column) > 1:

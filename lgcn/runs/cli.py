@@ -28,7 +28,7 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
 from lgcn.runs import lightning_internals as internals
-from lgcn.runs import settings
+from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
 from lgcn.runs.folders import next_version
 from lgcn.runs.plots import Plots
@@ -68,6 +68,7 @@ class Invocation(NamedTuple):
     runs: Path = Path("runs/lgcn")  # the folder of a new run's folder
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
+    recipe: recipes.Recipe | None = None  # that was chosen for the data
 
 
 def run_options(
@@ -77,6 +78,7 @@ def run_options(
     lr_frequency: int = 1,
     report: bool = True,
     baselines: list[Baseline] | None = None,
+    why: list[str] | None = None,
 ) -> None:
     """Options of a run.
 
@@ -87,6 +89,7 @@ def run_options(
         lr_frequency: a schedule moves every so many steps or epochs.
         report: whether a run ends with images of its errors, TensorBoard's projector and report.html.
         baselines: what to print results beside. Null is UserItemBiases, or for rankings Popularity and Ease.
+        why: for people: what the data are, and why a recipe was taken. Nothing reads it.
     """
 
 
@@ -96,10 +99,13 @@ class LgcnCLI(internals.OneCommandCLI):
     Args:
         args: the command line.
         frames: DataFrames to use instead of files, by the setting's name: ``source``, ``items_path``, ``users_path``.
+        adapts: whether a fit without a configuration takes the recipe for its data even if settings of the model are
+            given, which then change the recipe.
     """
 
-    def __init__(self, args: list[str], frames: Mapping[str, DataFrame] | None = None) -> None:
-        self.invocation, self.frames = resolve(args), dict(frames or {})
+    def __init__(self, args: list[str], frames: Mapping[str, DataFrame] | None = None, adapts: bool = False) -> None:
+        self.frames = dict(frames or {})
+        self.invocation = resolve(args, self.frames, adapts)
         internals.quieten()
         internals.quicken(LightGCNModule)
         super().__init__(
@@ -140,10 +146,13 @@ class LgcnCLI(internals.OneCommandCLI):
             parser.set_defaults({"verbose": False})  # RunSummary prints the table
         if self.asked == "predict":
             parser.add_argument("--output", default="predictions.csv", help="File to write, .csv or .parquet.")
-        if given := self.frames:
-            self.parser.add_instantiator(
-                lambda made, **named: made(**named | given), RatingsDataModule, subclasses=False
-            )
+        self.parser.add_instantiator(self._data_module, RatingsDataModule, subclasses=False)
+
+    def _data_module(self, made: type[RatingsDataModule], **given: Any) -> RatingsDataModule:
+        data, recipe = made(**given | self.frames), self.invocation.recipe
+        if recipe is not None and recipe.data is not None:
+            data.take(recipe.data)
+        return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self.invocation.args)
@@ -181,7 +190,7 @@ class LgcnCLI(internals.OneCommandCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
-        _, runs, going_on, step = self.invocation
+        _, runs, going_on, step, _ = self.invocation
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
         if self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
@@ -258,8 +267,10 @@ class LgcnCLI(internals.OneCommandCLI):
             )
 
 
-def resolve(args: list[str]) -> Invocation:
+def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adapts: bool = False) -> Invocation:
     """Find the run and the checkpoint that a command line means, and put its settings in their order.
+
+    ``frames`` and ``adapts`` are those of :class:`LgcnCLI`.
 
     Raises:
         InputError: a file or the checkpoint is not there, cannot be read, or holds what it must not.
@@ -289,11 +300,13 @@ def resolve(args: list[str]) -> Invocation:
             contents.append(content)
     wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     options = settings.options(rest)
-    if args[0] == "fit" and wanted in (None, "null") and not settings.names_a_model(contents, options):
-        recipe = settings.recipe(contents, options)
-        contents = [*settings.load(recipe), *contents]
-        said = {"stem": recipe} | said
-        log.info("no model is given: taking the recipe '%s' (--config %s)", recipe, recipe)
+    recipe: recipes.Recipe | None = None
+    if args[0] == "fit" and wanted in (None, "null") and (adapts or not settings.names_a_model(contents, options)):
+        recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
+        contents = [{"why": recipe.why}, *settings.load(recipe.name), *contents]
+        said = {"stem": recipe.name} | said
+        for line in recipe.why:
+            log.info(line)
     texts = [*map(settings.dumped, contents), *rest]
     checkpoints.import_modules(settings.modules_here(texts))
     files = [settings.dumped(settings.with_full_names(content)) for content in contents]
@@ -322,7 +335,7 @@ def resolve(args: list[str]) -> Invocation:
         raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    return Invocation(resolved, runs_dir / name, run, step)
+    return Invocation(resolved, runs_dir / name, run, step, recipe)
 
 
 def main(args: list[str]) -> None:

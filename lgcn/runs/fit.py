@@ -14,7 +14,7 @@ from lgcn.data.datamodule import FRAME
 from lgcn.errors import InputError
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.cli import LgcnCLI
-from lgcn.runs.settings import SECTIONS, dumped, recipe
+from lgcn.runs.settings import SECTIONS, dumped
 from lgcn.serving.recommender import Recommender
 
 
@@ -61,8 +61,8 @@ def fit(
     Args:
         source: a DataFrame, a file, or the name of a data set, as for
             :class:`lgcn.data.datamodule.RatingsDataModule`.
-        config: a configuration, a path or the name of a shipped one. None is the recipe ``ratings``, or for data
-            without ratings ``rankings``.
+        config: a configuration, a path or the name of a shipped one. None is the recipe for what the table holds:
+            ``ratings``, ``counts`` or ``rankings``.
         runs_dir: where the run's folder goes.
         settings: what differs from the configuration: dictionaries by section, as in YAML. ``data`` may hold DataFrames
             as ``items_path`` and ``users_path``.
@@ -87,6 +87,5 @@ def fit(
     frames = {name: value for name, value in data.items() if isinstance(value, pd.DataFrame)}
     own = plain({**settings, "data": data | dict.fromkeys(frames, FRAME)}, "settings")
     where = f"--runs_dir={Path(runs_dir).absolute()}"  # the program may go to another folder later
-    base = str(config or recipe([own], {}))
-    args = ["fit", "--config", base, "--config", dumped(own), where]
-    return Fitted(LgcnCLI(args, frames))
+    base = [] if config is None else ["--config", str(config)]
+    return Fitted(LgcnCLI(["fit", *base, "--config", dumped(own), where], frames, adapts=config is None))

@@ -17,7 +17,6 @@ import yaml
 
 import lgcn
 from lgcn.choices import full_name
-from lgcn.data.sources import PAPER
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
 from lgcn.graph.channels import Channel
@@ -118,21 +117,6 @@ def names_a_model(contents: Iterable[Settings], given: Settings) -> bool:
     """
     names = chain(given, *contents)
     return any(name.partition(".")[0] in ("model", "optimizer", "lr_scheduler") for name in names)
-
-
-def recipe(contents: Iterable[Settings], given: Settings) -> str:
-    """The shipped recipe for the data that configurations and options name.
-
-    >>> recipe([{"data": {"source": "ratings.csv"}}], {"data.rating_column": "null"})
-    'rankings'
-    """
-    data: Settings = {}
-    for content in contents:
-        data |= content.get("data") or {}
-    own = {name.removeprefix("data."): text for name, text in given.items() if name.startswith("data.")}
-    data |= {name: yaml.safe_load(text) for name, text in own.items()}
-    pairs = data.get("rating_column", "rating") is None or data.get("format") == "adjacency"
-    return "rankings" if pairs or data.get("source") in PAPER else "ratings"
 
 
 def _parsed(text: str, where: str) -> Settings:

@@ -41,7 +41,7 @@ def truth(num_users: int, num_items: int, seed: int = 0) -> Truth:
 
 def shape(num_rows: int) -> tuple[int, int]:
     """How many users and items a table of so many rows has: tables that are larger are sparser."""
-    return max(round(0.2 * num_rows**0.73), 4), max(round(0.24 * num_rows**0.72), 4)
+    return (round(0.35 * num_rows**0.7), round(0.35 * num_rows**0.7))
 
 
 def made_table(kind: str, num_rows: int, seed: int = 0, noise: float = 0.8) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import json
 import logging
 import tempfile
 import time
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def als(train: RatingGraph, rank: int, strength: float, sweeps: int = 10) -> tup
         for side, index, other in ((0, user, item), (1, item, user)):
             order, theirs = orders[side], factors[1 - side]
             bounds = np.searchsorted(index[order], np.arange(len(factors[side]) + 1))
-            for row, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            for row, (first, last) in enumerate(pairwise(bounds)):
                 rated = theirs[other[order[first:last]]]
                 gram = rated.T @ rated + strength * np.eye(rank)
                 factors[side][row] = np.linalg.solve(gram, rated.T @ left[order[first:last]])
@@ -59,7 +59,7 @@ def reference(graphs: dict[str, RatingGraph]) -> tuple[float, str]:
             preds = biases.predict(graph.user, graph.item).numpy() + pairs
             preds = np.clip(preds, biases.scale.lowest, biases.scale.highest)
             errors.append(float(np.sqrt(np.mean((preds - graph.rating.numpy()) ** 2))))
-        best = min(best, (*errors, f"rank {rank}, λ {strength:g}"))
+        best = min(best, (errors[0], errors[1], f"rank {rank}, λ {strength:g}"))
     return best[1], best[2]
 
 
@@ -102,8 +102,8 @@ def main() -> None:
             biases = beside["user + item biases"]["test/rmse"]
             line = f"RMSE {ours['test/rmse']:.4f}, {ours['test/rmse'] / biases:.3f} of the biases"
             if not given.no_reference:
-                als_rmse, chosen = reference(fitted._cli.datamodule.graphs)
-                line += f" ({als_rmse / biases:.3f} the reference's), {ours['test/rmse'] / als_rmse:.3f} of the reference ({chosen})"
+                theirs, chosen = reference(fitted._cli.datamodule.graphs)
+                line += f", {ours['test/rmse'] / theirs:.3f} of the reference ({theirs / biases:.3f}, {chosen})"
         else:
             ndcg = "test/ranking_ndcg@20"
             others = ", ".join(f"{title} {values[ndcg]:.4f}" for title, values in beside.items())

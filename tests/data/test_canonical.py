@@ -337,11 +337,11 @@ def test_one_row_a_pair_against_a_loop(how: Duplicates, with_times: bool) -> Non
         expected.append((kept, float(rating)))
     found = one_row_a_pair(table if with_times else table.drop(columns="timestamp"), how)
     assert found["rating"].tolist() == pytest.approx([rating for _, rating in sorted(expected)])
-    kept = table.iloc[[row for row, _ in sorted(expected)]]
-    assert found["user"].tolist() == kept["user"].tolist()
-    assert found["item"].tolist() == kept["item"].tolist()
+    kept_rows = table.iloc[[row for row, _ in sorted(expected)]]
+    assert found["user"].tolist() == kept_rows["user"].tolist()
+    assert found["item"].tolist() == kept_rows["item"].tolist()
     if with_times:
-        assert found["timestamp"].tolist() == kept["timestamp"].tolist()
+        assert found["timestamp"].tolist() == kept_rows["timestamp"].tolist()
 
 
 def test_pairs_that_are_there_once_have_the_count_1() -> None:

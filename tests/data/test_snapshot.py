@@ -4,7 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lgcn.data.attributes import Attributes
+from lgcn.data.canonical import Duplicates
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.data.vocabulary import Vocabulary
@@ -270,13 +271,14 @@ def test_a_checkpoint_of_the_datamodule_holds_it(tmp_path: Path) -> None:
 
 def test_pairs_without_ratings(tmp_path: Path) -> None:
     table = write(tmp_path / "r.csv")
-    for how in (None, "last"):  # rows are counted unless somebody says otherwise
+    hows: tuple[Duplicates | None, ...] = (None, "last")
+    for how in hows:  # rows are counted unless somebody says otherwise
         data = made_data(tmp_path / "r.csv", rating_column=None, duplicates=how)
         snapshot = Snapshot.unpacked(stored(data.snapshot.packed()))
         assert (snapshot.kind, snapshot.implicit) == (("pairs", True) if how else ("counts", False))
         pairs = [row for graph in graphs_of(snapshot) for row in rows_of(snapshot, graph)]
         times = table.groupby(["user", "item"]).size()
-        assert Counter(pairs) == Counter((*pair, 1.0 if how else count) for pair, count in times.items())
+        assert Counter(pairs) == Counter((*pair, 1.0 if how else count) for pair, count in cast(Any, times.items()))
 
 
 @pytest.mark.parametrize("times", [False, True])

@@ -114,7 +114,7 @@ def test_what_cannot_be_fitted(frame: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.edge_weights is now"):
         lgcn.fit(frame, runs_dir=tmp_path, model={"edge_weights": ["binary"]})
     with pytest.raises(InputError, match="embeding_dim"):
-        lgcn.fit(frame, runs_dir=tmp_path, model={"embeding_dim": 4})
+        lgcn.fit(frame, runs_dir=tmp_path, **BRIEF | {"model": {"embeding_dim": 4}})
     with pytest.raises(InputError, match="is neither a file nor a shipped one"):
         lgcn.fit(frame, config="quikstart", runs_dir=tmp_path)
     few = BRIEF["trainer"] | {"max_steps": 2}

@@ -59,5 +59,6 @@ def test_another_scale_is_the_same_model(times: float, plus: float, stars: Fitte
 
 
 def test_equal_ratings_have_a_spread_of_one(tmp_path: Path) -> None:
+    brief = BRIEF | {"data": BRIEF["data"] | {"kind": "ratings"}}  # without, equal ratings are likes
     frame = made_ratings().assign(rating=3.0)
-    assert lgcn.fit(frame, runs_dir=tmp_path, **BRIEF).metrics["best"] == pytest.approx(0, abs=1e-3)
+    assert lgcn.fit(frame, runs_dir=tmp_path, **brief).metrics["best"] == pytest.approx(0, abs=1e-3)

@@ -14,7 +14,7 @@ import yaml
 from lgcn.__main__ import main
 from lgcn.errors import InputError
 from lgcn.runs import settings
-from tests.runs.running import FAST, checkpoint, made_ratings, path_of, refused, undrawn
+from tests.runs.running import checkpoint, path_of, refused
 
 CHECKPOINT = Path("some.ckpt")
 
@@ -275,39 +275,3 @@ def test_a_class_in_the_current_folder_is_used_from_yaml(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["model"]["objective"]["class_path"] == "mine.Absolute"
-
-
-@pytest.mark.parametrize(
-    ("contents", "given", "expected"),
-    [
-        ([], {}, "ratings"),
-        ([{"data": {"source": "r.csv", "rating_column": "stars"}}], {"data.seed": "2"}, "ratings"),
-        ([{"data": {"rating_column": None}}], {}, "rankings"),
-        ([{"data": {"rating_column": None}}], {"data.rating_column": "stars"}, "ratings"),
-        ([], {"data.rating_column": "null", "trainer.max_steps": "5"}, "rankings"),
-        ([], {"data.format": "adjacency"}, "rankings"),
-        ([{"data": {"source": "gowalla"}}], {}, "rankings"),
-        ([{"model": {"k": 5}}], {}, None),
-        ([], {"model.embedding_dim": "8"}, None),
-        ([{"optimizer": {"class_path": "Adam"}}], {}, None),
-        ([], {"lr_scheduler": "StepLR"}, None),
-    ],
-)
-def test_a_recipe_where_nothing_is_said_of_the_model(
-    contents: list[Any], given: dict[str, str], expected: str | None
-) -> None:
-    assert settings.names_a_model(contents, given) is (expected is None)
-    assert expected in (None, settings.recipe(contents, given))
-
-
-def test_a_bare_fit_takes_the_recipe(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made_ratings().to_csv(tmp_path / "r.csv", index=False)
-    base = ["fit", "--data.source", str(tmp_path / "r.csv"), *FAST, "--runs_dir", str(tmp_path / "runs")]
-    undrawn([*base, "--trainer.max_steps=8"])
-    assert "no model is given: taking the recipe 'ratings'" in caplog.text
-    undrawn([*base, "--config", "ratings", "--trainer.max_steps=8"])
-    both = [(tmp_path / "runs" / "ratings" / f"version_{n}" / "fit_metrics.json").read_text() for n in (0, 1)]
-    assert both[0] == both[1]
-    undrawn([*base, "--data.rating_column=null"])
-    assert "taking the recipe 'rankings'" in caplog.text
-    assert (tmp_path / "runs" / "rankings" / "version_0" / "checkpoints" / "best.ckpt").is_file()

@@ -1,0 +1,121 @@
+"""Recipes: what is chosen for data of which nothing else is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from made_tables import EXPLICIT, RANKED, made_table
+
+import lgcn
+from lgcn.errors import InputError
+from lgcn.runs import settings
+from lgcn.runs.recipes import choose, data_settings
+from tests.runs.running import FAST, made_ratings, undrawn
+
+BRIEF: dict[str, Any] = {
+    "data": {"steps_per_epoch": 2},
+    "trainer": {"max_steps": 4, "log_every_n_steps": 2, "enable_progress_bar": False, "enable_model_summary": False},
+    "report": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("contents", "given", "expected"),
+    [
+        ([], {}, {}),
+        ([{"data": {"source": "r.csv"}}], {"data.seed": "2"}, {"source": "r.csv", "seed": 2}),
+        ([{"data": {"source": "a"}}, {"data": {"source": "b"}}, {"data": None}], {}, {"source": "b"}),
+        ([{"data": {"rating_column": None}}], {"data.rating_column": "stars"}, {"rating_column": "stars"}),
+        ([{"model": {"k": 5}}], {"data.rating_column": "null", "trainer.max_steps": "5"}, {"rating_column": None}),
+    ],
+)
+def test_what_is_said_of_the_data(contents: list[Any], given: dict[str, str], expected: dict[str, Any]) -> None:
+    assert data_settings(contents, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("contents", "given", "says"),
+    [
+        ([{"data": {"source": "r.csv"}}], {"trainer.max_steps": "5"}, False),
+        ([{"model": {"k": 5}}], {}, True),
+        ([], {"model.embedding_dim": "8"}, True),
+        ([{"optimizer": {"class_path": "Adam"}}], {}, True),
+        ([], {"lr_scheduler": "StepLR"}, True),
+    ],
+)
+def test_what_says_something_of_the_model(contents: list[Any], given: dict[str, str], says: bool) -> None:
+    assert settings.names_a_model(contents, given) is says
+
+
+@pytest.mark.parametrize("kind", [*EXPLICIT, *RANKED])
+def test_the_recipe_for_each_kind_of_table(kind: str, tmp_path: Path) -> None:
+    table, data = made_table(kind, 1000), {} if kind in (*EXPLICIT, "likes") else {"rating_column": None}
+    table.to_csv(tmp_path / "t.csv", index=False)
+    expected = "ratings" if kind in EXPLICIT else "counts" if kind == "counts" else "rankings"
+    of_file = choose({"source": str(tmp_path / "t.csv"), **data}, {})
+    of_frame = choose({"source": "DataFrame", **data}, {"source": table})
+    assert of_file.name == of_frame.name == expected
+    assert of_file.why == of_frame.why
+    assert len(of_file.why) == 4
+    assert of_file.why[0].startswith(
+        f"the data are {'pairs' if kind == 'likes' else expected.replace('rankings', 'pairs')}"
+    )
+
+
+def test_how_a_table_is_read_decides(tmp_path: Path) -> None:
+    """Not what its columns are called."""
+    table = made_table("1 to 10", 1000)
+    bought = pd.concat([table, table[:200], table[:50]])
+    names = {"mean": "ratings", "count": "counts", None: "ratings"}
+    for how, name in names.items():
+        assert choose({"source": "DataFrame", "duplicates": how}, {"source": bought}).name == name
+    assert choose({"source": "DataFrame", "kind": "counts"}, {"source": table}).name == "counts"
+    assert choose({"source": "DataFrame", "kind": "pairs"}, {"source": table}).name == "rankings"
+
+
+def test_a_bare_fit_says_what_it_chose(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made_ratings().to_csv(tmp_path / "r.csv", index=False)
+    base = ["fit", "--data.source", str(tmp_path / "r.csv"), *FAST, "--runs_dir", str(tmp_path / "runs")]
+    undrawn([*base, "--trainer.max_steps=8"])
+    run = tmp_path / "runs" / "ratings" / "version_0"
+    why = yaml.safe_load((run / "config.yaml").read_text())["why"]
+    assert why[0].startswith("the data are ratings: ")
+    assert why[1].startswith("so the recipe is 'ratings', which predicts ratings")
+    assert why[2] == ("it ends after 400 steps, or after 8 validations without a better val/rmse (--trainer.max_steps)")
+    said = [record.message for record in caplog.records]
+    assert all(line in said for line in why)
+    # The data are read and described once.
+    assert len([line for line in said if line.startswith("data: ")]) == 1
+
+    undrawn([*base, "--config", "ratings", "--trainer.max_steps=8"])
+    both = [(run.parent / f"version_{n}" / "fit_metrics.json").read_text() for n in (0, 1)]
+    assert both[0] == both[1]
+    assert yaml.safe_load((run.parent / "version_1" / "config.yaml").read_text())["why"] is None
+
+
+def test_settings_change_a_recipe_from_python(tmp_path: Path) -> None:
+    """Whether they are of the data or of the model: the rest of the recipe stays, and its end with it."""
+    table = made_table("counts", 1000)
+    data = {"rating_column": None}
+    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, data=data, model={"embedding_dim": 8})
+    used = yaml.safe_load((fitted.run / "config.yaml").read_text())
+    assert used["model"]["embedding_dim"] == 8
+    assert used["model"]["objective"]["class_path"] == "lgcn.training.objectives.ClosedForm"
+    assert used["model"]["propagation"]["channels"][0]["class_path"] == "lgcn.graph.channels.Counts"
+    assert "val/rmse" in lgcn.fit(made_ratings(), runs_dir=tmp_path, **BRIEF).metrics
+    with pytest.raises(InputError, match="predicts ratings, and the data has none"):
+        lgcn.fit(table, "ratings", runs_dir=tmp_path, **BRIEF | {"data": BRIEF["data"] | data | {"kind": "pairs"}})
+
+
+def test_what_is_misspelt_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_ratings().to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(SystemExit):
+        undrawn(["fit", "--data.source", str(tmp_path / "r.csv"), "--data.user_colum=user"])
+    assert "user_colum" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_read_end_the_run_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        choose({"source": str(tmp_path / "r.csv")}, {})
