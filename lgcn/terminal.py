@@ -16,6 +16,7 @@ from lgcn.errors import InputError
 
 #: The commands that need Lightning, and what they do.
 TRAINING = {
+    "init": "look at a table of your own, and write a configuration for it",
     "fit": "train a model, or resume a run",
     "validate": "evaluate a model on the validation part",
     "test": "evaluate a model on the test part, beside baselines",

@@ -1,5 +1,6 @@
 """RatingsDataModule: from a source to the graphs of its three parts."""
 
+import inspect
 import logging
 from dataclasses import replace
 from functools import cached_property
@@ -275,6 +276,7 @@ class RatingsDataModule(pl.LightningDataModule):
     @cached_property
     def _data(self) -> Snapshot:
         """With graphs train, val, test, and left_out, which are the ratings below --data.min_rating."""
+        self._check_options()
         self.prepare_data()
         cache = self._cache()
         data = self._cached(cache)
@@ -287,6 +289,19 @@ class RatingsDataModule(pl.LightningDataModule):
             log.info(line)
         _check_share(data)
         return self._described(data)
+
+    def _check_options(self) -> None:
+        """Refuse what the source or the split does not look at."""
+        given, parameters = self.hparams, inspect.signature(type(self).__init__).parameters
+        unread, reason = sources.unread(given["source"], given["format"])
+        split = given["split"]
+        of_split = {"leave_last_out": ["val_fraction", "test_fraction"], "files": ["test_fraction"]}.get(split, [])
+        if given["val_path"] is not None:
+            of_split = [*of_split, "val_fraction"] if split == "files" else ["val_path"]
+        reasons = dict.fromkeys(unread, reason) | dict.fromkeys(of_split, f"--data.split {split}")
+        for name, reason in reasons.items():
+            if name in parameters and given[name] != parameters[name].default:
+                raise InputError(f"--data.{name} {given[name]} says nothing of {reason}; leave it out")
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None

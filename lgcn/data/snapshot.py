@@ -89,7 +89,7 @@ class Snapshot:
             "min_rating": self.min_rating,
             "origin": self.origin,
             "columns": list(self.columns),
-            "of": self.kind,
+            "holds": self.kind,
         }
 
     @classmethod
@@ -100,7 +100,7 @@ class Snapshot:
         graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
         of_items, of_users = (Attributes.unpacked(content[f"{what}_attributes"]) for what in ("item", "user"))
         origin, columns = content["origin"], content["columns"]
-        return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users, content["of"])
+        return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users, content["holds"])
 
 
 def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:

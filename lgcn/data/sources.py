@@ -132,6 +132,26 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
     return RatingTable(tables, items, f"{path} ({', '.join(paths)})" if paths else str(path), layout.implicit)
 
 
+#: Settings that say how a table of one's own is read.
+OF_TABLES = ("user_column", "item_column", "rating_column", "timestamp_column", "separator")
+
+
+def unread(source: str | None, format: str) -> tuple[list[str], str]:
+    """The settings of the data that a source does not look at, and what it is.
+
+    >>> unread("sample", "table")[1]
+    "'sample', which has a form of its own"
+    """
+    own = source is not None and source not in (SAMPLE, *EDITIONS, *PAPER)
+    path = Path(str(source)).expanduser()
+    names = [] if source in EDITIONS else ["mirror"] if source in PAPER else ["mirror", "root"]
+    if (own and not path.is_dir() and path.suffix != ".zip") or source is None:
+        if format == "table":
+            return names, "a table of your own"
+        return [*names, *OF_TABLES], f"--data.format {format}"
+    return [*names, *OF_TABLES, "format"], f"'{source}', which has a form of its own"
+
+
 def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
     """The files on disk that :func:`load` reads, of the same arguments."""
     if source is None:

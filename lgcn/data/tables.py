@@ -88,6 +88,21 @@ def column_names(path: Place, separator: str | None = None) -> list[str]:
         return _first_row(path, _separator(path, separator))[1]
 
 
+def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]:
+    """The fields of a table's first rows as text, ``most`` at most. The names of a Parquet file's columns come first.
+
+    Raises:
+        InputError: the file is missing, empty or malformed.
+    """
+    with readable(path):
+        if path.name.endswith((".parquet", ".pq")):
+            with path.open("rb") as file:
+                table = next(parquet.ParquetFile(file).iter_batches(most), None)
+                columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
+                return [column_names(path), *map(list, zip(*columns, strict=True))]
+        return [row for _, (_, row) in zip(range(most), _rows(path, _separator(path, separator)), strict=False)]
+
+
 @contextmanager
 def readable(path: Place) -> Iterator[None]:
     """Turn every error about a file into an InputError that names it."""
@@ -237,7 +252,7 @@ def _are_names(wanted: Sequence[Column], first: list[str]) -> bool:
     if any(isinstance(column, str) and not column.isdigit() for column in wanted):
         return True
     written = [str(column) for column in wanted]
-    is_header = max(map(int, written)) >= len(first) or not all(_is_number(field.strip()) for field in first)
+    is_header = max(map(int, written)) >= len(first) or not all(is_number(field.strip()) for field in first)
     return is_header and all(column in first for column in written)
 
 
@@ -291,7 +306,7 @@ def _explained(
             words = f"{single}: {start!r}; use another separator"
         elif any(map(_not_utf8, needed)):
             words = _wrong_encoding(needed)
-        elif number is not None and not _is_number(value := row[names.index(str(number))].strip()):
+        elif number is not None and not is_number(value := row[names.index(str(number))].strip()):
             words = f"the rating {value!r} is not a number; mend or remove it"
             words += "; is there a header line? Then give the columns by name" if place == 0 else ""
         else:
@@ -302,7 +317,7 @@ def _explained(
     return InputError(f"{path} cannot be read: {error}")
 
 
-def _is_number(field: str) -> bool:
+def is_number(field: str) -> bool:
     """Whether arrow reads it as a number or as missing. Python's float also takes 1_0 and other scripts' digits."""
     try:
         float("nan" if field.lower() in MISSING else field)

@@ -31,6 +31,7 @@ from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
 from lgcn.runs.folders import next_version
+from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
@@ -346,7 +347,9 @@ def main(args: list[str]) -> None:
     set_up_logging(logging.INFO if first else logging.ERROR)
     with one_line_errors(MisconfigurationException):
         try:
-            if args[:1] == ["seeds"]:
+            if args[:1] == ["init"]:
+                init(args[1:])
+            elif args[:1] == ["seeds"]:
                 train_seeds(args[1:], LgcnCLI)
             else:
                 LgcnCLI(args)

@@ -154,7 +154,8 @@ def test_splits_are_of_the_filtered_rows(split: Any, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = [(*row, int(random.integers(50))) for row in ratings_of(1)]
     path = write(tmp_path / "r.csv", rows, "user,item,rating,time")
-    data = RatingsDataModule(path, timestamp_column="time", split=split, min_rating=2.5, val_fraction=0.2, seed=9)
+    fractions: dict[str, Any] = {} if split == "leave_last_out" else {"val_fraction": 0.2}
+    data = RatingsDataModule(path, timestamp_column="time", split=split, min_rating=2.5, seed=9, **fractions)
 
     kept = pd.DataFrame(
         [row for row in rows if row[2] >= 2.5], columns=pd.Index(["user", "item", "rating", "timestamp"])
@@ -222,7 +223,8 @@ def test_parts_of_ones_own(with_val: bool, tmp_path: Path) -> None:
         del paths["val_path"]
 
     def make(seed: int) -> RatingsDataModule:
-        return RatingsDataModule(None, split="files", val_fraction=0.2, seed=seed, **paths)
+        fractions: dict[str, Any] = {} if with_val else {"val_fraction": 0.2}
+        return RatingsDataModule(None, split="files", seed=seed, **paths, **fractions)
 
     data = make(1)
     assert triples(data, "test") == sorted(parts["test"])
@@ -272,22 +274,19 @@ def test_a_table_without_ratings_has_a_1_for_each_pair(tmp_path: Path) -> None:
         assert triples(data, part) == [(user, item, 1.0) for user, item, _ in triples(explicit, part)]
 
 
-@pytest.mark.parametrize("placed", [False, True])
-def test_adjacency_lists_of_ones_own(placed: bool, tmp_path: Path) -> None:
-    """The names or positions of columns are for tables, and do not matter here."""
+def test_adjacency_lists_of_ones_own(tmp_path: Path) -> None:
     rows = ratings_of(4)
     lists = {user: [item for u, item, _ in rows if u == user] for user, _, _ in rows}
     lines = [" ".join(map(str, (user, *items))) + "\n" for user, items in lists.items()]
     (tmp_path / "all.txt").write_text("".join(lines))
-    columns: dict[str, Any] = {"user_column": 0, "item_column": 1, "rating_column": 2} if placed else {}
-    data = RatingsDataModule(str(tmp_path / "all.txt"), format="adjacency", **columns)
+    data = RatingsDataModule(str(tmp_path / "all.txt"), format="adjacency")
     assert data.implicit
     assert triples(data) == sorted((user, item, 1.0) for user, item, _ in rows)
 
     for name, chosen in (("a", lines[:8]), ("b", lines[8:])):
         (tmp_path / f"{name}.txt").write_text("".join(chosen))
     paths: dict[str, Any] = {"train_path": str(tmp_path / "a.txt"), "test_path": str(tmp_path / "b.txt")}
-    parts = RatingsDataModule(None, split="files", format="adjacency", **paths, **columns)
+    parts = RatingsDataModule(None, split="files", format="adjacency", **paths)
     assert parts.implicit
     users = list(lists)
     assert triples(parts, "train", "val") == sorted((u, i, 1.0) for u, i, _ in rows if u in users[:8])
@@ -678,3 +677,62 @@ def test_the_command_line_takes_text_for_a_source() -> None:
     help_text = " ".join(parser.format_help().split())
     assert re.search(r"--source SOURCE .*?\(type: (str \| null|Union\[str, null\]), default: sample\)", help_text)
     assert parser.parse_args(["--source=7"]).source == "7"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"source": "sample", "user_column": "userId"}, "user_column userId says nothing of 'sample'"),
+        ({"source": "sample", "mirror": "http://x"}, "mirror http://x says nothing of 'sample'"),
+        ({"source": "ml-1m", "separator": ";"}, "separator ; says nothing of 'ml-1m'"),
+        ({"source": "gowalla", "rating_column": None}, "rating_column None says nothing of 'gowalla'"),
+        ({"source": "folder", "timestamp_column": "t"}, "timestamp_column t says nothing of 'folder'"),
+        ({"source": "x.zip", "format": "adjacency"}, "format adjacency says nothing of 'x.zip'"),
+        ({"source": "r.csv", "root": "data"}, "root data says nothing of a table of your own"),
+        ({"source": "r.txt", "format": "adjacency", "item_column": 1}, "item_column 1 says nothing of --data.format"),
+        (
+            {"source": "r.csv", "split": "leave_last_out", "val_fraction": 0.2},
+            "val_fraction 0.2 says nothing of --data",
+        ),
+        ({"source": "r.csv", "val_path": "v.csv"}, "val_path v.csv says nothing of --data.split random"),
+        (
+            {"split": "files", "train_path": "a", "test_path": "b", "val_path": "c", "val_fraction": 0.2},
+            "val_fraction 0.2 says nothing of --data.split files",
+        ),
+    ],
+)
+def test_what_is_not_looked_at_is_refused(
+    settings: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=re.escape(f"--data.{words}")):
+        RatingsDataModule(**settings).setup()
+
+
+def test_nearly_all_or_none_are_positive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ratings_of(6)
+    path = write(tmp_path / "r.csv", rows)
+    for threshold, warns in ((None, False), (0.1, True), (5.0, None), (99, True)):
+        caplog.clear()
+        data = RatingsDataModule(path, threshold=threshold)
+        held_out = [rating for part in PARTS[1:] for _, _, rating in triples(data, part)]
+        used = data.graphs["val"].threshold
+        share = sum(rating >= used for rating in held_out) / len(held_out)
+        assert (f"{100 * share:.0f} % of the held-out ratings reach the threshold" in caplog.text) is (
+            not 0.05 <= share <= 0.95
+        )
+        if warns is not None:
+            assert (not 0.05 <= share <= 0.95) is warns
+        positives = sum(rating >= used for _, _, rating in triples(data, "train"))
+        source = "from the data" if threshold is None else "--data.threshold"
+        assert f"positive are ratings from {used:g} on ({source}): {positives} / " in "\n".join(data.summary())
+
+
+def test_the_threshold_follows_from_the_training_ratings_alone(tmp_path: Path) -> None:
+    """Of the test part, nothing is known when it is chosen."""
+    train = [(user, item, 1.0 + (user + item) % 5) for user in range(8) for item in range(8)]
+    test = [(user, item, 25.0) for user in range(8) for item in range(8, 12)]
+    paths = {"train_path": write(tmp_path / "a.csv", train), "test_path": write(tmp_path / "b.csv", test)}
+    data = RatingsDataModule(None, split="files", **cast(Any, paths))
+    assert data.graphs["train"].threshold == 4

@@ -105,7 +105,7 @@ def test_settings_change_a_recipe_from_python(tmp_path: Path) -> None:
     assert used["model"]["objective"]["class_path"] == "lgcn.training.objectives.ClosedForm"
     assert used["model"]["propagation"]["channels"][0]["class_path"] == "lgcn.graph.channels.Counts"
     assert "val/rmse" in lgcn.fit(made_ratings(), runs_dir=tmp_path, **BRIEF).metrics
-    with pytest.raises(InputError, match="predicts ratings, and the data has none"):
+    with pytest.raises(InputError, match="for data without ratings: other channels need them"):
         lgcn.fit(table, "ratings", runs_dir=tmp_path, **BRIEF | {"data": BRIEF["data"] | data | {"kind": "pairs"}})
 
 

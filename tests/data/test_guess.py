@@ -1,0 +1,81 @@
+"""Which column of a table is what."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lgcn.data.canonical import Columns
+from lgcn.data.guess import guess
+from lgcn.errors import InputError
+
+STARS = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, 1_600_000_000 + row) for row in range(60)]
+
+
+def written(rows: list[Any], names: list[str] | None, path: Path, separator: str = ",") -> Path:
+    pd.DataFrame(rows).to_csv(path, sep=separator, index=False, header=names if names else False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["user", "item", "rating", "timestamp"], Columns("user", "item", "rating", "timestamp")),
+        (["userId", "movieId", "rating", "timestamp"], Columns("userId", "movieId", "rating", "timestamp")),
+        (["reader_id", "ISBN", "Book-Rating", "created_at"], Columns("reader_id", "ISBN", "Book-Rating", "created_at")),
+        (["Customer ID", "SKU", "qty", "Order Date"], Columns("Customer ID", "SKU", "qty", "Order Date")),
+        (["a", "b", "c", "d"], Columns("a", "b", "c", "d")),  # by what is in them
+        (["item", "user", "x", "y"], Columns("user", "item", "x", "y")),
+        (None, Columns(0, 1, 2, 3)),
+    ],
+)
+@pytest.mark.parametrize("form", ["t.csv", "t.tsv", "semicolons.csv", "t.parquet"])
+def test_columns(names: list[str] | None, columns: Columns, form: str, tmp_path: Path) -> None:
+    path = tmp_path / form
+    if form == "t.parquet":
+        if names is None:
+            pytest.skip("a Parquet file has names")
+        pd.DataFrame(STARS, columns=pd.Index(names)).to_parquet(path)
+    else:
+        separator = {"t.tsv": "\t", "semicolons.csv": ";"}.get(form, ",")
+        written(STARS, names, path, separator)
+    found = guess(path)
+    assert found.columns == columns
+    assert found.separator == (";" if form == "semicolons.csv" else None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "columns"),
+    [
+        ([row[:2] for row in STARS], ["who", "song"], Columns("who", "song", None, None)),
+        ([row[:2] for row in STARS], ["a", "b"], Columns("a", "b", None, None)),
+        ([row[:3] for row in STARS], ["a", "b", "c"], Columns("a", "b", "c", None)),
+        ([(row[0], row[1], row[3]) for row in STARS], ["a", "b", "c"], Columns("a", "b", None, "c")),
+        ([(row[0], row[1], f"2026-01-{row[2]:02}") for row in STARS], ["a", "b", "c"], Columns("a", "b", None, "c")),
+        ([(n, *row) for n, row in enumerate(STARS)], ["", "a", "b", "c", "d"], Columns("a", "b", "c", "d")),
+        (
+            [(*row[:2], "text " + row[0], *row[2:]) for row in STARS],
+            ["user", "item", "review", "stars", "date"],
+            Columns("user", "item", "stars", "date"),
+        ),
+    ],
+)
+def test_what_is_not_there(rows: list[Any], names: list[str], columns: Columns, tmp_path: Path) -> None:
+    assert guess(written(rows, names, tmp_path / "t.csv")).columns == columns
+
+
+def test_movielens_1m(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text(
+        "".join("::".join(map(str, (place % 7, *row[1:]))) + "\n" for place, row in enumerate(STARS))
+    )
+    found = guess(tmp_path / "ratings.dat")
+    assert found.separator == "::"
+    assert found.columns.user == 0
+    assert found.columns.timestamp == 3
+
+
+def test_too_few_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("user\n1\n2\n")
+    with pytest.raises(InputError, match=r"t\.csv has 1 columns"):
+        guess(tmp_path / "t.csv")
