@@ -30,8 +30,10 @@ from lgcn.graph.ops import EdgePattern, row_starts
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
+from lgcn.serving.diversity import CANDIDATES, diverse
 from lgcn.serving.filters import matching
 from lgcn.serving.trained import Population, TrainedModel
+from lgcn.terminal import counted
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ NewRatings = pd.DataFrame | Mapping[Hashable, float]
 
 #: How many of the parts that users have seen are left out.
 EXCLUDED = {"rated": 2, "training": 1, "none": 0}
+#: How many training ratings an item must have, unless something else is asked for: all items count, as where models are
+#: judged. Python, command line, API and page share this number.
+MIN_RATINGS = 0
 RATINGS = 1 << 14  # of new users that are processed at a time
 
 
@@ -177,11 +182,12 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
-        min_ratings: int = 0,
+        min_ratings: int = MIN_RATINGS,
         where: str | None = None,
         allow: Iterable[Hashable] | None = None,
         block: Iterable[Hashable] = (),
         candidates: Mapping[Any, Iterable[Hashable]] | None = None,
+        diversity: float = 0.0,
         because: int = 0,
     ) -> pd.DataFrame:
         """Each user's best k items, the best first.
@@ -197,6 +203,7 @@ class Recommender:
             allow: raw ids of the only items to recommend.
             block: raw ids of items not to recommend.
             candidates: for each user the raw ids of the items to choose from. Users who are not in it get nothing.
+            diversity: 0 to 1, how much an item loses by being like those above it (:mod:`lgcn.serving.diversity`).
             because: how many of the user's own ratings to give as reasons.
 
         Returns:
@@ -204,11 +211,11 @@ class Recommender:
             of ratings) and because (an :class:`Explanation`, if asked for).
 
         Raises:
-            InputError: k is not between 1 and the number of items, a condition cannot be read, or no user or item is
-                left.
+            InputError: k is not between 1 and the number of items, diversity not between 0 and 1, a condition cannot be
+                read, or no user or item is left.
         """
         how: dict[str, Any] = {"exclude": exclude, "min_ratings": min_ratings, "where": where, "allow": allow}
-        how |= {"block": block, "candidates": candidates, "because": because}
+        how |= {"block": block, "candidates": candidates, "diversity": diversity, "because": because}
         return self.table(self.each(users, k, ratings=ratings, **how), because > 0)
 
     def table(self, found: Iterable[Found], because: bool = False) -> pd.DataFrame:
@@ -241,11 +248,12 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
-        min_ratings: int = 0,
+        min_ratings: int = MIN_RATINGS,
         where: str | None = None,
         allow: Iterable[Hashable] | None = None,
         block: Iterable[Hashable] = (),
         candidates: Mapping[Any, Iterable[Hashable]] | None = None,
+        diversity: float = 0.0,
         because: int = 0,
     ) -> Iterator[Found]:
         """As :meth:`recommend`, one user after another. Bad input raises an error before the first."""
@@ -254,13 +262,18 @@ class Recommender:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
+        if not 0 <= diversity <= 1:
+            raise InputError(f"'diversity' must be between 0, the order of the scores, and 1 (got {diversity})")
+        if diversity:
+            self._directions  # noqa: B018  # an error before the first user
         hidden = self._hidden(min_ratings, where, allow, block)
         if ratings is not None and users is not None:
             raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
         known = self._known if users is None else self._known._replace(rows=self._found("user", users))
         asked = [known] if ratings is None else self.new_users(ratings)
         return chain.from_iterable(
-            self._best(some, k, exclude, hidden, self._pairs(some.ids, candidates), because) for some in asked
+            self._best(some, k, exclude, hidden, self._pairs(some.ids, candidates), diversity, because)
+            for some in asked
         )
 
     def _hidden(
@@ -296,11 +309,22 @@ class Recommender:
         return RatingGraph.from_edges(user, item, torch.ones(len(user)), len(users), len(self.item_ids)).pattern
 
     def _best(
-        self, users: Users, k: int, exclude: Exclude, hidden: Tensor | None, among: EdgePattern | None, because: int
+        self,
+        users: Users,
+        k: int,
+        exclude: Exclude,
+        hidden: Tensor | None,
+        among: EdgePattern | None,
+        diversity: float,
+        because: int,
     ) -> Iterator[Found]:
         factors, ids, nothing = users.population.factors, self.item_ids, repeat(None)
-        for rows in torch.split(users.rows, users_at_a_time(len(ids))):
-            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], k, hidden, among)
+        count = min(k * CANDIDATES, len(ids)) if diversity else k
+        numbers = max(len(ids), count * factors.item.shape[1] if diversity else 0)  # held for each user
+        for rows in torch.split(users.rows, users_at_a_time(numbers)):
+            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], count, hidden, among)
+            if diversity:
+                top = diverse(top, self._directions, k, diversity)
             scores = factors.whole(top.score, rows)
             lists = (part.tolist() for part in (rows, top.item, scores, self.model.scale.clamped(scores)))
             for row, places, of_items, ratings in zip(*lists, strict=True):
@@ -431,7 +455,7 @@ class Recommender:
             needed = f"between {low:g} and {high:g}, the scale of the data"
             rating = _numbers(columns, "rating", self.scale, needed).astype(np.float32)
             if lowest is not None and (count := int((rating < lowest).sum())):
-                log.warning("left out %s below %g, as in training", _counted(count, "rating"), lowest)
+                log.warning("left out %s below %g, as in training", counted(count, "rating"), lowest)
         if self.model.propagation.uses_times and "timestamp" in columns:
             times = [_numbers(columns, "timestamp", (-(2**53), 2**53), "a number, the seconds since 1970")]
         item = self.snapshot.items.encode(raw)
@@ -440,7 +464,7 @@ class Recommender:
         if "user" in columns:
             user, ids = pd.factorize(pd.Index(columns["user"]))
             if len(known := ids[self.snapshot.users.encode(ids) >= 0]):
-                named = _counted(len(known), "user"), _shown(known.tolist())
+                named = counted(len(known), "user"), _shown(known.tolist())
                 log.warning("%s with ids of the data (%s): they are served from the new ratings alone", *named)
         usable = np.flatnonzero((item >= 0) & (user >= 0))
         if times:
@@ -575,12 +599,8 @@ def _numbers(columns: Mapping[str, Any], name: str, within: tuple[float, float],
         rounded = values.astype(np.float32)
     if len(wrong := np.flatnonzero(~((rounded >= within[0]) & (rounded <= within[1])))):
         value, item = columns[name][wrong[0]], columns["item"][wrong[0]]
-        raise InputError(f"the {name} {value} of item {item} is not {needed} ({_counted(len(wrong), f'such {name}')})")
+        raise InputError(f"the {name} {value} of item {item} is not {needed} ({counted(len(wrong), f'such {name}')})")
     return values
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _shown(ids: list[Any]) -> str:
@@ -590,4 +610,4 @@ def _shown(ids: list[Any]) -> str:
 def _name_unknown(what: str, ids: list[Any], of: str, why: str = "not in the data") -> None:
     """Warn that ids of users or items (``what``) are left out, counting users, items or ratings (``of``)."""
     if ids:
-        log.warning("left out %s: the %s is %s (%s)", _counted(len(ids), of), what, why, _shown(ids))
+        log.warning("left out %s: the %s is %s (%s)", counted(len(ids), of), what, why, _shown(ids))

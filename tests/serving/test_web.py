@@ -75,7 +75,9 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
         "example": "'Comedy' in genres",
         "scale": [0.5, 5.0],
         "values": sorted(set(train.rating.tolist())),
+        "min_ratings": 0,
         "most_ratings": int(train.item_degree.max()),
+        "has_cosines": True,
         "own_embeddings": True,
     }
     described = get(ranking, "/api/model")
