@@ -6,8 +6,8 @@ Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) takes item afte
 
 - Similarity is the cosine of the items' factors, as in ``lgcn similar``. The first item is the best one.
 - Scores are on the model's scale, and a cosine is not. Relevance is therefore the score's place between the user's
-  candidates: 1 is the best of them and 0 the last. The candidates are a user's best 10 k items (CANDIDATES · k), so that
-  no list holds what the user would not like at all.
+  candidates: 1 is the best of them and 0 the last. The candidates are a user's best CANDIDATES · k items, so that no
+  list holds what the user would not like at all.
 
 Shape letters: I items, B users of a chunk, P candidates, F factor columns.
 """
@@ -51,6 +51,5 @@ def diverse(top: Top, directions: Tensor, k: int, diversity: float) -> Top:
         places.append(place)
     order = torch.cat(places, dim=1)
     few = torch.arange(k) >= there.sum(dim=1, keepdim=True)  # lists that end before
-    return Top(
-        item.gather(1, order).masked_fill(few, len(directions)), score.gather(1, order).masked_fill(few, -torch.inf)
-    )
+    item, score = item.gather(1, order), score.gather(1, order)
+    return Top(item.masked_fill(few, len(directions)), score.masked_fill(few, -torch.inf))

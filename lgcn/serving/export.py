@@ -54,7 +54,8 @@ score(user, item) = user embedding · item embedding + user bias + item bias + {
 ```python
 import torch
 scorer = torch.export.load("scorer.pt2").module()
-scorer(torch.tensor([0, 0]), torch.tensor([5, 7])){clamp}  # rows of users.parquet and items.parquet; -1: one that is not there
+# Rows of users.parquet and of items.parquet; -1 is one that is not there.
+scorer(torch.tensor([0, 0]), torch.tensor([5, 7])){clamp}
 ```
 {search}"""
 
@@ -71,8 +72,8 @@ scores, rows = faiss.read_index("items.faiss").search(query, 10)  # plus user bi
 
 RATINGS = """
 
-A predicted rating is the score, not below {lowest:g} nor above {highest:g}. Rank items by the score: ratings at the ends
-of the scale are equal."""
+A predicted rating is the score, not below {lowest:g} nor above {highest:g}. Rank items by the score: at the ends of the
+scale ratings are equal."""
 
 
 class Scorer(nn.Module):

@@ -44,7 +44,7 @@ def rmse(predicted: NDArray[np.float32], rating: "pd.Series[float]") -> float:
 
 
 def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
-    """RMSE of the drawn users' ratings: new, known; of all other users', whom the first model knows; and new from FEW."""
+    """RMSE of the drawn users' ratings: new, known; of all other users', whom the first model knows; new from FEW."""
     random = np.random.default_rng(seed)
     users = ratings["user"].unique()
     hidden = ratings["user"].isin(random.choice(users, len(users) // 10, replace=False))

@@ -62,7 +62,7 @@ def test_users_are_shown_their_best_items(trained: dict[str, Path], capsys: pyte
 
 
 def test_ratings_that_read_the_same_have_their_scores_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
-    """A list of the best books, clamped to 10, is in the order of numbers that differ."""
+    """A list whose best are all of 5 stars is in the order of numbers that differ."""
     recommender = made(clamp=True, biases=True)
     found = [*recommender.each(k=6, exclude="none")]
     tied = [ones for _, ones in found if len({f"{one.rating:.2f}" for one in ones}) < len(ones)]

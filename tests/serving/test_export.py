@@ -165,9 +165,7 @@ def outside(all_exported: dict[str, Exported]) -> dict[str, list[Any]]:
     return dict(zip(all_exported, json.loads(done.stdout), strict=True))
 
 
-def test_the_scorer_gives_what_items_are_ranked_by_without_lgcn(
-    exported: Exported, outside: dict[str, list[Any]]
-) -> None:
+def test_the_scorer_gives_the_scores_without_lgcn(exported: Exported, outside: dict[str, list[Any]]) -> None:
     """Of all pairs, those with a user or an item that is not there included; many at once, and one alone."""
     _, _, whole, single = outside[exported.folder.name]
     users, items = [*exported.recommender.user_ids, "nobody"], [*exported.recommender.item_ids, "nothing"]
