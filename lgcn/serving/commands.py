@@ -231,13 +231,24 @@ def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> No
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     values = {} if ranks else {"rating": [f"{one.rating:.2f}" for one in ones]}
     if ranks or len({*values["rating"]}) < len(ones):
-        values["score"] = [f"{one.score:.4f}" for one in ones]
+        values["score"] = _apart([one.score for one in ones])
     rows = []
     for rank, (one, *numbers) in enumerate(zip(ones, *values.values(), strict=True), 1):
         because = [_in_words(one.because, recommender, "\n")] if one.because else []
         rows.append([str(rank), str(one.item), *(in_words(one.known[name]) for name in columns), *numbers, *because])
     headings = ["", "item", *columns, *values, *["because"] * reasons]
     _print_table(f"user {user}", headings, rows)
+
+
+def _apart(values: list[float]) -> list[str]:
+    """Numbers with as many decimals as tell them apart, 4 to 8.
+
+    >>> _apart([0.25, 0.00012, 0.000111])
+    ['0.25000', '0.00012', '0.00011']
+    """
+    decimals = (digits for digits in range(4, 8) if len({f"{value:.{digits}f}" for value in values}) == len(values))
+    digits = next(decimals, 8)
+    return [f"{value:.{digits}f}" for value in values]
 
 
 def _print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:

@@ -123,6 +123,8 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
+        #: What the data is made of, in words.
+        self.word = "pair" if snapshot.implicit else "rating"
         #: What is known of each item, by column.
         self.known_of_items = snapshot.item_attributes.rows(len(self.item_ids))
         seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))
@@ -282,7 +284,7 @@ class Recommender:
         """[I] bool, the items that nobody is recommended; None if there are none."""
         degree, hidden = self.snapshot.train.item_degree, torch.zeros(len(self.item_ids), dtype=torch.bool)
         if min_ratings > (most := int(degree.max())):
-            raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
+            raise InputError(f"no item has 'min_ratings' {min_ratings} training {self.word}s; the most is {most:,}")
         if min_ratings > 0:
             hidden |= degree < min_ratings
         if where is not None:
@@ -459,20 +461,20 @@ class Recommender:
         if self.model.propagation.uses_times and "timestamp" in columns:
             times = [_numbers(columns, "timestamp", (-(2**53), 2**53), "a number, the seconds since 1970")]
         item = self.snapshot.items.encode(raw)
-        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "rating")
+        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], self.word)
         user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
         if "user" in columns:
             user, ids = pd.factorize(pd.Index(columns["user"]))
             if len(known := ids[self.snapshot.users.encode(ids) >= 0]):
                 named = counted(len(known), "user"), _shown(known.tolist())
-                log.warning("%s with ids of the data (%s): they are served from the new ratings alone", *named)
+                log.warning("%s with ids of the data (%s): they are served from the new %ss alone", *named, self.word)
         usable = np.flatnonzero((item >= 0) & (user >= 0))
         if times:
             usable = usable[np.argsort(times[0][usable], kind="stable")]
         pair = user[usable] * len(self.item_ids) + item[usable]
         usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]  # the last of each pair
         if not len(usable):
-            raise InputError("no rating is left: none of the items is in the data that the model was trained on")
+            raise InputError(f"no {self.word} is left: none of the items is in the data that the model was trained on")
         present, place = np.unique(user[usable], return_inverse=True)
         _name_unknown("user", ids.delete(present).tolist(), "user", "without a known item")
         others: list[NDArray[Any]] = [item, rating, *times]
@@ -526,10 +528,10 @@ class Recommender:
         self._check_k(k)
         places, rated = self._found("item", items), self.model.graph.item_degree > 0
         unrated = [self.item_ids[at] for at in places[~rated[places]].tolist()]
-        _name_unknown("item", unrated, "item", "without training ratings")
+        _name_unknown("item", unrated, "item", f"without training {self.word}s")
         places = places[rated[places]]
         if not len(places):
-            raise InputError("none of the items has a training rating")
+            raise InputError(f"none of the items has a training {self.word}")
         rows = []
         for chunk in torch.split(places, users_at_a_time(len(self.item_ids))):
             cosine = self._directions[chunk] @ self._directions.t()

@@ -181,7 +181,9 @@ class Api:
         """The nearest items."""
         place = self._place("item", item)
         if not self.recommender.model.graph.item_degree[place]:
-            raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
+            raise HTTPException(
+                404, f"item {item[:100]!r} has no training {self.recommender.word}s: nothing is known to be like it"
+            )
         table = self.recommender.similar([self.recommender.item_ids[place]], min(k, len(self.degree)))
         found: Any = table.drop(columns=["item", "rank"]).rename(columns={"similar": "item"}).astype(object)
         return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
