@@ -36,8 +36,8 @@ def matching(columns: Mapping[str, list[Any]], condition: str) -> Mask:
     """Which rows fulfil a condition.
 
     A comparison with a value that is not known is false, also ``!=``. ``'Drama' in genres`` looks for one of the words
-    that a text separates with |. A column whose name is no word stands between backticks. Letters that look the same are
-    the same, however they are encoded.
+    that a text separates with |. A column whose name is no word stands between backticks. Letters that look the same
+    are the same, however they are encoded.
 
     Args:
         columns: what is known, [n] each.

@@ -60,9 +60,9 @@ def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
     others = rmse(without.predict(others_rest["user"], others_rest["item"]), others_rest["rating"])
     model = trained(known, rest, folder, f"with_{seed}")
     few = []
-    for count in FEW:
-        users = hidden_known.groupby("user")
-        some = hidden_known[(users.cumcount() < count) & (users["user"].transform("size") >= count)]
+    for number in FEW:
+        of_user = hidden_known.groupby("user")
+        some = hidden_known[(of_user.cumcount() < number) & (of_user["user"].transform("size") >= number)]
         theirs = hidden_rest[hidden_rest["user"].isin(some["user"])]
         few.append(rmse(without.predict(theirs["user"], theirs["item"], ratings=some), theirs["rating"]))
     return [new, rmse(model.predict(hidden_rest["user"], hidden_rest["item"]), hidden_rest["rating"]), others, *few]

@@ -517,7 +517,8 @@ def slow_correction(one: Made, columns: Tensor, left_out: Sequence[Tensor], rati
         return (vector / length if settings["head"] == "cosine" and length > 0 else vector), 0.0
 
     biased = settings["biases"] and settings["head"] != "linear"
-    of_users = one.model.head.user_bias.double()[one.train.user_degree > 0] if biased else torch.zeros(1)
+    learned: Any = one.model.head.user_bias if biased else torch.zeros(USERS)
+    of_users = learned.double()[one.train.user_degree > 0]
     mean_bias, error = float(of_users.mean()), []
     for place, rating in enumerate(ratings.rating.tolist()):
         row, bias = read(left_out[place])
