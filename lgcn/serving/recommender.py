@@ -124,7 +124,7 @@ class Recommender:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
         #: What the data is made of, in words.
-        self.word = "pair" if snapshot.implicit else "rating"
+        self.word = "pair" if snapshot.implicit else snapshot.kind[:-1]
         #: What is known of each item, by column.
         self.known_of_items = snapshot.item_attributes.rows(len(self.item_ids))
         seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))

@@ -144,6 +144,7 @@ class Api:
         self.about = {
             "ranks": recommender.ranks,
             "implicit": self.snapshot.implicit,
+            "kind": self.snapshot.kind,
             "users": train.num_users,
             "items": train.num_items,
             "ratings": len(train),

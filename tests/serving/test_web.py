@@ -70,6 +70,7 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
     assert get(client, "/api/model") == {
         "ranks": False,
         "implicit": False,
+        "kind": "ratings",
         "users": USERS,
         "items": ITEMS,
         "ratings": 240,
