@@ -71,6 +71,15 @@ def say(text: str, label: str = "") -> None:
     Console(highlight=False).print(shown, soft_wrap=True)
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "pair"), counted(1200, "pair")
+    ('1 pair', '1,200 pairs')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shows_progress() -> bool:
     """Whether somebody watches: in a terminal or a notebook, but not in a file or a pipe."""
     console = Console()

@@ -19,6 +19,7 @@ from lgcn.evaluation.rating_metrics import ErrorSums, RecallPrecision, Sums
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
+from lgcn.terminal import counted
 
 Part = Literal["val", "test"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # of predictions [B] and ratings [B]
@@ -48,8 +49,8 @@ class Judge(nn.Module, ABC):
 
     def title(self) -> str:
         """What is judged, in words."""
-        what = "positives" if self.ranks else "ratings"
-        return f"{len(self.graph):,} {self.part} {what} of {int((self.graph.user_degree > 0).sum()):,} users"
+        pairs = counted(len(self.graph), f"{self.part} {'positive' if self.ranks else 'rating'}")
+        return f"{pairs} of {counted(int((self.graph.user_degree > 0).sum()), 'user')}"
 
 
 class RatingJudge(Judge):

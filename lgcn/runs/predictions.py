@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lgcn.files import check_output, replacing
-from lgcn.terminal import say
+from lgcn.terminal import counted, say
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class PredictionWriter(Callback):
             if len(unknown):
                 shown = ", ".join(map(str, unknown.unique()[:5])) + (", ..." if unknown.nunique() > 5 else "")
                 log.warning(
-                    "%s pairs have a%s %s that is not in the data (%s); they are predicted from the other side alone",
-                    *(f"{len(unknown):,}", "n" if name == "item" else "", name, shown),
+                    "%s with a%s %s that is not in the data (%s): predicted from the other side alone",
+                    *(counted(len(unknown), "pair"), "n" if name == "item" else "", name, shown),
                 )
         table["prediction"] = torch.cat(self.chunks).double().numpy()
         with replacing(self.output) as part:
@@ -55,4 +55,4 @@ class PredictionWriter(Callback):
                 table.to_csv(part, index=False, float_format="%.6g")
             else:
                 table.to_parquet(part, index=False)
-        say(f"{len(table):,} predictions written to {self.output}")
+        say(f"{counted(len(table), 'prediction')} written to {self.output}")

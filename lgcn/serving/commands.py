@@ -23,8 +23,8 @@ from lgcn.data.attributes import arrow_column, in_words
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
-from lgcn.serving.recommender import EXCLUDED, Explanation, Found, Recommendation, Recommender
-from lgcn.terminal import USING, OneLineParser, say, set_up_logging
+from lgcn.serving.recommender import EXCLUDED, MIN_RATINGS, Explanation, Found, Recommendation, Recommender
+from lgcn.terminal import USING, OneLineParser, counted, say, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +95,15 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     add("--k", type=int, default=10, help="how many items (default: 10)")
     left_out = "leave out all that the user has rated, what is in the training part, or nothing (default: rated)"
     add("--exclude", choices=list(EXCLUDED), default="rated", help=left_out)
-    least = "recommend only what has at least N training ratings (default: 0)"
-    add("--min_ratings", type=int, default=0, metavar="N", help=least)
+    least = f"recommend only what has at least N training ratings (default: {MIN_RATINGS})"
+    add("--min_ratings", type=int, default=MIN_RATINGS, metavar="N", help=least)
     condition = 'recommend only what fulfils a condition on the items\' columns, such as "year >= 2000"'
     add("--where", metavar="CONDITION", help=condition)
     add("--allow", type=_file, metavar="FILE", help="recommend only the items in a file of ids, one a line")
     add("--block", type=_file, metavar="FILE", help="do not recommend the items in such a file")
     add("--candidates", type=_file, metavar="FILE", help="for each user choose among the pairs (user, item) of a file")
+    unlike = "0 to 1: how much an item loses by being like those above it (default: 0, the order of the scores)"
+    add("--diversity", type=float, default=0.0, metavar="D", help=unlike)
     why = "give the N of the user's own ratings that contributed most (3 if no number is given)"
     add("--because", type=int, nargs="?", const=3, default=0, metavar="N", help=why)
     file = "file to write, .csv, .json or .parquet (default: recommendations.csv for all users)"
@@ -122,12 +124,12 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     if given.ratings is not None:
         ratings = new_ratings(given.ratings, recommender, given)
     how: dict[str, Any] = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
+    how |= {"where": given.where, "diversity": given.diversity}
     for name in ("allow", "block"):
         if (path := getattr(given, name)) is not None:
             how[name] = _listed(path, f"--{name}", snapshot.items, ("item", "movieId", snapshot.columns[1]))
     if given.candidates is not None:
         how["candidates"] = _candidates(given.candidates, recommender)
-    how["where"] = given.where
     found = recommender.each(users, given.k, ratings=ratings, **how)
     if output is None:
         for user, ones in found:
@@ -150,8 +152,8 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     for user, ones in first:
         _show(user, ones, recommender)
     more = len(lengths) - len(first)
-    shown = f", {more:,} users more than are shown" if more else ""
-    say(f"{sum(lengths):,} recommendations written to {output}{shown}")
+    shown = f", {counted(more, 'user')} more than are shown" if more else ""
+    say(f"{counted(sum(lengths), 'recommendation')} written to {output}{shown}")
 
 
 def _candidates(path: Path, recommender: Recommender) -> dict[Any, list[Any]]:
@@ -217,19 +219,36 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
 
 
 def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> None:
-    """Print a table for one user."""
+    """Print a table for one user.
+
+    Ratings that read the same, such as those at the end of the scale, have the scores beside them that items are ranked
+    by. The score alone would not do: nobody would believe 5.3 of 5 stars.
+    """
     if not ones:
         say(f"user {user}: no item is left")
         return
     ranks, reasons = recommender.ranks, any(one.because for one in ones)
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
+    values = {} if ranks else {"rating": [f"{one.rating:.2f}" for one in ones]}
+    if ranks or len({*values["rating"]}) < len(ones):
+        values["score"] = _apart([one.score for one in ones])
     rows = []
-    for rank, one in enumerate(ones, 1):
-        value = f"{one.score:.4f}" if ranks else f"{one.rating:.2f}"
+    for rank, (one, *numbers) in enumerate(zip(ones, *values.values(), strict=True), 1):
         because = [_in_words(one.because, recommender, "\n")] if one.because else []
-        rows.append([str(rank), str(one.item), *(in_words(one.known[name]) for name in columns), value, *because])
-    headings = ["", "item", *columns, "score" if ranks else "rating", *["because"] * reasons]
+        rows.append([str(rank), str(one.item), *(in_words(one.known[name]) for name in columns), *numbers, *because])
+    headings = ["", "item", *columns, *values, *["because"] * reasons]
     _print_table(f"user {user}", headings, rows)
+
+
+def _apart(values: list[float]) -> list[str]:
+    """Numbers with as many decimals as tell them apart, 4 to 8.
+
+    >>> _apart([0.25, 0.00012, 0.000111])
+    ['0.25000', '0.00012', '0.00011']
+    """
+    decimals = (digits for digits in range(4, 8) if len({f"{value:.{digits}f}" for value in values}) == len(values))
+    digits = next(decimals, 8)
+    return [f"{value:.{digits}f}" for value in values]
 
 
 def _print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
@@ -313,7 +332,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
                 table.to_json(part, orient="records", force_ascii=False, indent=1)
             else:
                 table.to_parquet(part, index=False)
-        say(f"{len(table):,} rows written to {given.output}")
+        say(f"{counted(len(table), 'row')} written to {given.output}")
         return
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     for item, near in table.groupby("item", sort=False):

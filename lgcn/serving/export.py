@@ -3,7 +3,7 @@
     users.parquet  items.parquet   a row each: id, what is known, embedding, bias, number of training ratings
     embeddings.safetensors         the same numbers as tensors, in the order of the rows
     items.faiss                    an inner-product index of the items (where faiss is installed)
-    scorer.pt2                     a torch.export program from row numbers to predictions
+    scorer.pt2                     a torch.export program from row numbers to scores
     README.md                      how to use them
 
 Whatever the model, score(u, i) = p(u) · q(i) + b(u) + b(i) + offset (:mod:`lgcn.model.factors`), so these tables are
@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from lgcn.data.attributes import arrow_column
 from lgcn.errors import InputError
 from lgcn.files import replacing
-from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 from lgcn.serving.recommender import Recommender
 from lgcn.terminal import say
@@ -43,19 +42,20 @@ README = """\
 
 Trained on {origin}; from the checkpoint {checkpoint}.
 
-score(user, item) = user embedding · item embedding + user bias + item bias + {offset!r}{clamped}
+score(user, item) = user embedding · item embedding + user bias + item bias + {offset!r}{ratings}
 
 | file | what it is |
 | --- | --- |
 | users.parquet | {num_users:,} users: id, embedding ({columns} numbers), bias, number of training ratings |
 | items.parquet | {num_items:,} items: likewise{titled} |
 | embeddings.safetensors | user_embeddings, item_embeddings, user_biases, item_biases, offset; rows as in the tables |
-| scorer.pt2 | from row numbers to {what} |
+| scorer.pt2 | from row numbers to scores |
 {index}
 ```python
 import torch
 scorer = torch.export.load("scorer.pt2").module()
-scorer(torch.tensor([0, 0]), torch.tensor([5, 7]))  # rows of users.parquet and items.parquet; -1: one that is not there
+# Rows of users.parquet and of items.parquet; -1 is one that is not there.
+scorer(torch.tensor([0, 0]), torch.tensor([5, 7])){clamp}
 ```
 {search}"""
 
@@ -70,25 +70,31 @@ scores, rows = faiss.read_index("items.faiss").search(query, 10)  # plus user bi
 ```
 """
 
+RATINGS = """
+
+A predicted rating is the score, not below {lowest:g} nor above {highest:g}. Rank items by the score: at the ends of the
+scale ratings are equal."""
+
 
 class Scorer(nn.Module):
-    """Predictions of pairs, given as rows [B] and [B] int64 of users and items; -1 is one that is not in the data.
+    """Scores of pairs, given as rows [B] and [B] int64 of users and items; -1 is one that is not in the data.
+
+    They are what items are ranked by. Ratings that are kept within the scale would be equal at its ends.
 
     >>> factors = Factors(torch.ones(2, 1), torch.tensor([[1.0], [2.0], [9.0]]), None, None, torch.zeros(()))
-    >>> Scorer(factors, RatingScale(1.0, 5.0))(torch.tensor([0, 0]), torch.tensor([1, -1]))
-    tensor([2., 5.])
+    >>> Scorer(factors)(torch.tensor([0, 0]), torch.tensor([1, -1]))
+    tensor([2., 9.])
     """
 
-    def __init__(self, factors: Factors, scale: RatingScale) -> None:
+    def __init__(self, factors: Factors) -> None:
         super().__init__()
-        self.scale = scale
         for name, part in factors._asdict().items():
             self.register_buffer(name, None if part is None else part.clone())
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         factors: Any = Factors(*(getattr(self, name) for name in Factors._fields))
         scores: Tensor = factors.predict(user, item)
-        return self.scale.clamped(scores)
+        return scores
 
 
 def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[Path]:
@@ -125,7 +131,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
         ),
         "embeddings.safetensors": lambda path: _write_tensors(path, known),
         "items.faiss": lambda path: _write_index(path, known),
-        "scorer.pt2": lambda path: _write_scorer(path, Scorer(model.factors, model.scale).eval()),
+        "scorer.pt2": lambda path: _write_scorer(path, Scorer(model.factors).eval()),
         "README.md": lambda path: path.write_text(_readme(recommender, checkpoint, faiss), encoding="utf-8"),
     }
     if not (faiss := find_spec("faiss") is not None):
@@ -153,12 +159,12 @@ def _readme(recommender: Recommender, checkpoint: Path, faiss: bool) -> str:
         origin=recommender.snapshot.origin,
         checkpoint=checkpoint.name,
         offset=float(recommender.model.factors.offset),
-        clamped=f", not below {lowest:g} nor above {highest:g}" if clamps else "",
+        ratings=RATINGS.format(lowest=lowest, highest=highest) if clamps else "",
+        clamp=f".clamp({lowest:g}, {highest:g})" if clamps else "",
         num_users=len(recommender.user_ids),
         num_items=len(recommender.item_ids),
         columns=recommender.model.factors.user.shape[1],
         titled="".join(f", {name}" for name in recommender.snapshot.item_attributes.columns),
-        what="scores" if recommender.ranks else "ratings",
         index=INDEX if faiss else "",
         search=SEARCH if faiss else "",
     )

@@ -7,6 +7,7 @@ columns, values and comparisons, and nothing else: it runs no code, so it may co
 import ast
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -28,14 +29,15 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-KNOWN = "columns, values, lists, and, or, not, in, ==, !=, <, <=, > and >="
+KNOWN = "columns (between backticks if the name is no word), values, lists, and, or, not, in, ==, !=, <, <=, > and >="
 
 
 def matching(columns: Mapping[str, list[Any]], condition: str) -> Mask:
     """Which rows fulfil a condition.
 
     A comparison with a value that is not known is false, also ``!=``. ``'Drama' in genres`` looks for one of the words
-    that a text separates with |. A column whose name is no word stands between backticks.
+    that a text separates with |. A column whose name is no word stands between backticks. Letters that look the same
+    are the same, however they are encoded.
 
     Args:
         columns: what is known, [n] each.
@@ -90,7 +92,8 @@ def example(columns: Mapping[str, list[Any]]) -> str:
 
 class _Condition:
     def __init__(self, columns: Mapping[str, list[Any]], names: Mapping[str, str]) -> None:
-        self.columns, self.names = columns, names
+        self.columns = {_word(name): values for name, values in columns.items()}
+        self.names = names
 
     def mask(self, node: ast.expr) -> Mask:
         """Where a condition is true."""
@@ -130,19 +133,27 @@ class _Condition:
         match node:
             case ast.Name(id=name):
                 column = self.names.get(name, name)
-                if column not in self.columns:
-                    raise InputError(f"there is no column '{column}' in what is known; there is {self.there()}")
-                return pd.Series(self.columns[column])
+                if (values := self.columns.get(_word(column))) is None:
+                    there = ", ".join(self.columns) or "none: give a model --data.items_path when you train it"
+                    raise InputError(f"there is no column '{column}' in what is known; there is {there}")
+                return pd.Series([_text(value) for value in values])
             case ast.Constant(value=bool() | int() | float() | str()):
-                return node.value
+                return _text(node.value)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
             case ast.List(elts=values) | ast.Tuple(elts=values):
                 return [self.value(one) for one in values]
         raise self.misfit(node)
 
-    def there(self) -> str:
-        return ", ".join(self.columns) or "none"
-
     def misfit(self, node: ast.expr) -> InputError:
         return InputError(f"the condition may hold {KNOWN}, and not `{ast.unparse(node)[:80]}`")
+
+
+def _word(name: str) -> str:
+    """A column's name as Python reads the words of a condition."""
+    return unicodedata.normalize("NFKC", name)
+
+
+def _text(value: Any) -> Any:
+    """A text in one encoding of its letters: é may be one sign or two."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value

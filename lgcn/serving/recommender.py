@@ -30,8 +30,10 @@ from lgcn.graph.ops import EdgePattern, row_starts
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
+from lgcn.serving.diversity import CANDIDATES, diverse
 from lgcn.serving.filters import matching
 from lgcn.serving.trained import Population, TrainedModel
+from lgcn.terminal import counted
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ NewRatings = pd.DataFrame | Mapping[Hashable, float]
 
 #: How many of the parts that users have seen are left out.
 EXCLUDED = {"rated": 2, "training": 1, "none": 0}
+#: How many training ratings an item must have, unless something else is asked for: all items count, as where models are
+#: judged. Python, command line, API and page share this number.
+MIN_RATINGS = 0
 RATINGS = 1 << 14  # of new users that are processed at a time
 
 
@@ -68,7 +73,7 @@ class Explanation:
     """A score in parts: base + own + others + the sum of the ratings' contributions."""
 
     base: float  # the mean and the biases
-    own: float  # the user's own embedding
+    own: float  # the user's own embedding; of new users what the mean user adds
     ratings: list[Reason]  # those that contribute most, the largest first
     others: float  # all other ratings of the user together
 
@@ -118,6 +123,8 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
+        #: What the data is made of, in words.
+        self.word = "pair" if snapshot.implicit else snapshot.kind[:-1]
         #: What is known of each item, by column.
         self.known_of_items = snapshot.item_attributes.rows(len(self.item_ids))
         seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))
@@ -177,11 +184,12 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
-        min_ratings: int = 0,
+        min_ratings: int = MIN_RATINGS,
         where: str | None = None,
         allow: Iterable[Hashable] | None = None,
         block: Iterable[Hashable] = (),
         candidates: Mapping[Any, Iterable[Hashable]] | None = None,
+        diversity: float = 0.0,
         because: int = 0,
     ) -> pd.DataFrame:
         """Each user's best k items, the best first.
@@ -197,6 +205,7 @@ class Recommender:
             allow: raw ids of the only items to recommend.
             block: raw ids of items not to recommend.
             candidates: for each user the raw ids of the items to choose from. Users who are not in it get nothing.
+            diversity: 0 to 1, how much an item loses by being like those above it (:mod:`lgcn.serving.diversity`).
             because: how many of the user's own ratings to give as reasons.
 
         Returns:
@@ -204,11 +213,11 @@ class Recommender:
             of ratings) and because (an :class:`Explanation`, if asked for).
 
         Raises:
-            InputError: k is not between 1 and the number of items, a condition cannot be read, or no user or item is
-                left.
+            InputError: k is not between 1 and the number of items, diversity not between 0 and 1, a condition cannot be
+                read, or no user or item is left.
         """
         how: dict[str, Any] = {"exclude": exclude, "min_ratings": min_ratings, "where": where, "allow": allow}
-        how |= {"block": block, "candidates": candidates, "because": because}
+        how |= {"block": block, "candidates": candidates, "diversity": diversity, "because": because}
         return self.table(self.each(users, k, ratings=ratings, **how), because > 0)
 
     def table(self, found: Iterable[Found], because: bool = False) -> pd.DataFrame:
@@ -241,11 +250,12 @@ class Recommender:
         *,
         ratings: NewRatings | None = None,
         exclude: Exclude = "rated",
-        min_ratings: int = 0,
+        min_ratings: int = MIN_RATINGS,
         where: str | None = None,
         allow: Iterable[Hashable] | None = None,
         block: Iterable[Hashable] = (),
         candidates: Mapping[Any, Iterable[Hashable]] | None = None,
+        diversity: float = 0.0,
         because: int = 0,
     ) -> Iterator[Found]:
         """As :meth:`recommend`, one user after another. Bad input raises an error before the first."""
@@ -254,13 +264,18 @@ class Recommender:
             raise InputError(f"'exclude' must be 'rated', 'training' or 'none' (got {exclude!r})")
         if because < 0:
             raise InputError(f"'because' must be 0 or more (got {because})")
+        if not 0 <= diversity <= 1:
+            raise InputError(f"'diversity' must be between 0, the order of the scores, and 1 (got {diversity})")
+        if diversity:
+            self._directions  # noqa: B018  # an error before the first user
         hidden = self._hidden(min_ratings, where, allow, block)
         if ratings is not None and users is not None:
             raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
         known = self._known if users is None else self._known._replace(rows=self._found("user", users))
         asked = [known] if ratings is None else self.new_users(ratings)
         return chain.from_iterable(
-            self._best(some, k, exclude, hidden, self._pairs(some.ids, candidates), because) for some in asked
+            self._best(some, k, exclude, hidden, self._pairs(some.ids, candidates), diversity, because)
+            for some in asked
         )
 
     def _hidden(
@@ -269,7 +284,7 @@ class Recommender:
         """[I] bool, the items that nobody is recommended; None if there are none."""
         degree, hidden = self.snapshot.train.item_degree, torch.zeros(len(self.item_ids), dtype=torch.bool)
         if min_ratings > (most := int(degree.max())):
-            raise InputError(f"no item has 'min_ratings' {min_ratings} training ratings; the most is {most:,}")
+            raise InputError(f"no item has 'min_ratings' {min_ratings} training {self.word}s; the most is {most:,}")
         if min_ratings > 0:
             hidden |= degree < min_ratings
         if where is not None:
@@ -296,11 +311,22 @@ class Recommender:
         return RatingGraph.from_edges(user, item, torch.ones(len(user)), len(users), len(self.item_ids)).pattern
 
     def _best(
-        self, users: Users, k: int, exclude: Exclude, hidden: Tensor | None, among: EdgePattern | None, because: int
+        self,
+        users: Users,
+        k: int,
+        exclude: Exclude,
+        hidden: Tensor | None,
+        among: EdgePattern | None,
+        diversity: float,
+        because: int,
     ) -> Iterator[Found]:
         factors, ids, nothing = users.population.factors, self.item_ids, repeat(None)
-        for rows in torch.split(users.rows, users_at_a_time(len(ids))):
-            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], k, hidden, among)
+        count = min(k * CANDIDATES, len(ids)) if diversity else k
+        numbers = max(len(ids), count * factors.item.shape[1] if diversity else 0)  # held for each user
+        for rows in torch.split(users.rows, users_at_a_time(numbers)):
+            top = top_items(factors, rows, users.seen[: EXCLUDED[exclude]], count, hidden, among)
+            if diversity:
+                top = diverse(top, self._directions, k, diversity)
             scores = factors.whole(top.score, rows)
             lists = (part.tolist() for part in (rows, top.item, scores, self.model.scale.clamped(scores)))
             for row, places, of_items, ratings in zip(*lists, strict=True):
@@ -431,24 +457,24 @@ class Recommender:
             needed = f"between {low:g} and {high:g}, the scale of the data"
             rating = _numbers(columns, "rating", self.scale, needed).astype(np.float32)
             if lowest is not None and (count := int((rating < lowest).sum())):
-                log.warning("left out %s below %g, as in training", _counted(count, "rating"), lowest)
+                log.warning("left out %s below %g, as in training", counted(count, "rating"), lowest)
         if self.model.propagation.uses_times and "timestamp" in columns:
             times = [_numbers(columns, "timestamp", (-(2**53), 2**53), "a number, the seconds since 1970")]
         item = self.snapshot.items.encode(raw)
-        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], "rating")
+        _name_unknown("item", [raw[at] for at in np.flatnonzero(item < 0)], self.word)
         user, ids = np.zeros(len(item), dtype=np.int64), pd.Index(["new"])
         if "user" in columns:
             user, ids = pd.factorize(pd.Index(columns["user"]))
             if len(known := ids[self.snapshot.users.encode(ids) >= 0]):
-                named = _counted(len(known), "user"), _shown(known.tolist())
-                log.warning("%s with ids of the data (%s): they are served from the new ratings alone", *named)
+                named = counted(len(known), "user"), _shown(known.tolist())
+                log.warning("%s with ids of the data (%s): they are served from the new %ss alone", *named, self.word)
         usable = np.flatnonzero((item >= 0) & (user >= 0))
         if times:
             usable = usable[np.argsort(times[0][usable], kind="stable")]
         pair = user[usable] * len(self.item_ids) + item[usable]
         usable = usable[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]]  # the last of each pair
         if not len(usable):
-            raise InputError("no rating is left: none of the items is in the data that the model was trained on")
+            raise InputError(f"no {self.word} is left: none of the items is in the data that the model was trained on")
         present, place = np.unique(user[usable], return_inverse=True)
         _name_unknown("user", ids.delete(present).tolist(), "user", "without a known item")
         others: list[NDArray[Any]] = [item, rating, *times]
@@ -502,10 +528,10 @@ class Recommender:
         self._check_k(k)
         places, rated = self._found("item", items), self.model.graph.item_degree > 0
         unrated = [self.item_ids[at] for at in places[~rated[places]].tolist()]
-        _name_unknown("item", unrated, "item", "without training ratings")
+        _name_unknown("item", unrated, "item", f"without training {self.word}s")
         places = places[rated[places]]
         if not len(places):
-            raise InputError("none of the items has a training rating")
+            raise InputError(f"none of the items has a training {self.word}")
         rows = []
         for chunk in torch.split(places, users_at_a_time(len(self.item_ids))):
             cosine = self._directions[chunk] @ self._directions.t()
@@ -575,12 +601,8 @@ def _numbers(columns: Mapping[str, Any], name: str, within: tuple[float, float],
         rounded = values.astype(np.float32)
     if len(wrong := np.flatnonzero(~((rounded >= within[0]) & (rounded <= within[1])))):
         value, item = columns[name][wrong[0]], columns["item"][wrong[0]]
-        raise InputError(f"the {name} {value} of item {item} is not {needed} ({_counted(len(wrong), f'such {name}')})")
+        raise InputError(f"the {name} {value} of item {item} is not {needed} ({counted(len(wrong), f'such {name}')})")
     return values
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _shown(ids: list[Any]) -> str:
@@ -590,4 +612,4 @@ def _shown(ids: list[Any]) -> str:
 def _name_unknown(what: str, ids: list[Any], of: str, why: str = "not in the data") -> None:
     """Warn that ids of users or items (``what``) are left out, counting users, items or ratings (``of``)."""
     if ids:
-        log.warning("left out %s: the %s is %s (%s)", _counted(len(ids), of), what, why, _shown(ids))
+        log.warning("left out %s: the %s is %s (%s)", counted(len(ids), of), what, why, _shown(ids))

@@ -29,7 +29,7 @@ import torch
 from lgcn import __version__
 from lgcn.errors import InputError
 from lgcn.serving.filters import LONGEST, example
-from lgcn.serving.recommender import Exclude, Explanation, Id, Recommendation, Recommender, as_written
+from lgcn.serving.recommender import MIN_RATINGS, Exclude, Explanation, Id, Recommendation, Recommender, as_written
 
 try:
     import uvicorn
@@ -62,6 +62,7 @@ HEADERS = {
 Count = Annotated[int, Query(ge=1, le=MOST)]
 Reasons = Annotated[int, Query(ge=0, le=MOST_REASONS)]
 Least = Annotated[int, Query(ge=0)]
+Unlike = Annotated[float, Query(ge=0, le=1)]  # of lgcn.serving.diversity
 Words = Annotated[str, Query(max_length=200)]
 Condition = Annotated[str | None, Query(max_length=LONGEST)]  # of lgcn.serving.filters
 
@@ -79,7 +80,8 @@ class Question(BaseModel):
     ratings: Annotated[list[Rating], Field(min_length=1, max_length=MOST)]
     k: Annotated[int, Field(ge=1, le=MOST)] = 10
     because: Annotated[int, Field(ge=0, le=MOST_REASONS)] = 0
-    min_ratings: Annotated[int, Field(ge=0)] = 0
+    min_ratings: Annotated[int, Field(ge=0)] = MIN_RATINGS
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     where: Annotated[str | None, Field(max_length=LONGEST)] = None
 
 
@@ -142,10 +144,13 @@ class Api:
         self.about = {
             "ranks": recommender.ranks,
             "implicit": self.snapshot.implicit,
+            "kind": self.snapshot.kind,
             "users": train.num_users,
             "items": train.num_items,
             "ratings": len(train),
+            "min_ratings": MIN_RATINGS,
             "most_ratings": max(self.degree),
+            "has_cosines": recommender.model.known.factors.item.shape[1] > 0,
             "known": [*self.snapshot.item_attributes.columns],
             "example": example(self.snapshot.item_attributes.columns),
             "scale": recommender.scale,
@@ -177,7 +182,9 @@ class Api:
         """The nearest items."""
         place = self._place("item", item)
         if not self.recommender.model.graph.item_degree[place]:
-            raise HTTPException(404, f"item {item[:100]!r} has no training ratings: nothing is known to be like it")
+            raise HTTPException(
+                404, f"item {item[:100]!r} has no training {self.recommender.word}s: nothing is known to be like it"
+            )
         table = self.recommender.similar([self.recommender.item_ids[place]], min(k, len(self.degree)))
         found: Any = table.drop(columns=["item", "rank"]).rename(columns={"similar": "item"}).astype(object)
         return found.where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
@@ -196,13 +203,15 @@ class Api:
         user: str,
         k: Count = 10,
         because: Reasons = 0,
-        min_ratings: Least = 0,
+        min_ratings: Least = MIN_RATINGS,
+        diversity: Unlike = 0.0,
         exclude: Exclude = "rated",
         where: Condition = None,
     ) -> "Json":
         """The best items for a user of the data."""
         raw = self.recommender.user_ids[self._place("user", user)]
-        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "because": because, "where": where}
+        how: Any = {"exclude": exclude, "min_ratings": min_ratings, "where": where}
+        how |= {"diversity": diversity, "because": because}
         ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
         return self._answer(ones, user=raw)
 
@@ -214,7 +223,7 @@ class Api:
         known = {items[at]: rating for at, rating in zip(place, given.values(), strict=True) if at >= 0}
         if not known:
             raise HTTPException(404, "none of the items is in the data")
-        how: Any = {"min_ratings": asked.min_ratings, "because": asked.because, "where": asked.where}
+        how = asked.model_dump(exclude={"ratings", "k"})
         ((_, ones),) = self.recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
         unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
         return self._answer(ones, **({"unknown": unknown} if unknown else {}))

@@ -3,7 +3,8 @@ and by one that was trained with them.
 
 ml-latest-small (LGCN_DATA), the recipe of configs/ml-latest-small.yaml. A tenth of the users, 61, is drawn. Of each
 user's ratings 80 % are there to know and 20 % to predict. One model is trained on what is to be known of the other
-users only, and predicts for the 61 from what is to be known of them; another is trained on that, too.
+users only, and predicts for the 61 from what is to be known of them; another is trained on that, too. The first also
+predicts from few ratings of each user: 1, 5, 10 and 20 (of those who have as many).
 
     python tests/benchmarks/new_users.py [--draws 5]
 """
@@ -22,6 +23,7 @@ from lgcn.__main__ import main as lgcn
 from lgcn.data import sources
 from lgcn.serving.recommender import Recommender
 
+FEW = (1, 5, 10, 20)
 CONFIG = Path(__file__).parents[2] / "configs" / "ml-latest-small.yaml"
 
 
@@ -42,7 +44,7 @@ def rmse(predicted: NDArray[np.float32], rating: "pd.Series[float]") -> float:
 
 
 def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
-    """RMSE of the drawn users' ratings: new, known; and of all other users', of which the first model knows."""
+    """RMSE of the drawn users' ratings: new, known; of all other users', whom the first model knows; new from FEW."""
     random = np.random.default_rng(seed)
     users = ratings["user"].unique()
     hidden = ratings["user"].isin(random.choice(users, len(users) // 10, replace=False))
@@ -57,7 +59,13 @@ def draw(ratings: pd.DataFrame, seed: int, folder: Path) -> list[float]:
     new = rmse(predicted, hidden_rest["rating"])
     others = rmse(without.predict(others_rest["user"], others_rest["item"]), others_rest["rating"])
     model = trained(known, rest, folder, f"with_{seed}")
-    return [new, rmse(model.predict(hidden_rest["user"], hidden_rest["item"]), hidden_rest["rating"]), others]
+    few = []
+    for number in FEW:
+        of_user = hidden_known.groupby("user")
+        some = hidden_known[(of_user.cumcount() < number) & (of_user["user"].transform("size") >= number)]
+        theirs = hidden_rest[hidden_rest["user"].isin(some["user"])]
+        few.append(rmse(without.predict(theirs["user"], theirs["item"], ratings=some), theirs["rating"]))
+    return [new, rmse(model.predict(hidden_rest["user"], hidden_rest["item"]), hidden_rest["rating"]), others, *few]
 
 
 def main() -> None:
@@ -68,13 +76,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = np.array([draw(ratings, seed, Path(folder)) for seed in range(parser.parse_args().draws)])
     table = Table(title="RMSE on a fifth of the ratings of 61 users, and of the others")
-    for heading in ("draw", "new", "trained with them", "difference", "others, known"):
+    for heading in ("draw", "new", "trained with them", "difference", "others, known", *(f"new, {n}" for n in FEW)):
         table.add_column(heading, justify="right")
-    for seed, (new, known, others) in enumerate(rows):
-        table.add_row(str(seed), f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f}", f"{others:.4f}")
-    new, known, others = rows.mean(axis=0)
+    for seed, (new, known, *more) in enumerate(rows):
+        table.add_row(str(seed), f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f}", *(f"{one:.4f}" for one in more))
+    new, known, *more = rows.mean(axis=0)
     spread = (rows[:, 0] - rows[:, 1]).std(ddof=1) if len(rows) > 1 else float("nan")
-    table.add_row("mean", f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f} ± {spread:.4f}", f"{others:.4f}")
+    table.add_row(
+        "mean", f"{new:.4f}", f"{known:.4f}", f"{new - known:+.4f} ± {spread:.4f}", *(f"{one:.4f}" for one in more)
+    )
     Console().print(table)
 
 

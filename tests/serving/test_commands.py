@@ -1,6 +1,7 @@
 """``lgcn recommend`` and ``lgcn similar``: what they show and write, for whom, how they fail; and ``lgcn`` itself."""
 
 import ctypes
+import inspect
 import json
 import os
 import platform
@@ -22,10 +23,11 @@ from lgcn import __version__
 from lgcn.__main__ import main
 from lgcn.checkpoints import import_modules
 from lgcn.errors import InputError
-from lgcn.serving import commands
-from lgcn.serving.recommender import Recommender
+from lgcn.serving import commands, web
+from lgcn.serving.recommender import MIN_RATINGS, Recommender
 from lgcn.terminal import TRAINING, USING
 from tests.serving.conftest import made_ratings, refused, train_mine
+from tests.serving.test_recommender import made
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,47 @@ def test_users_are_shown_their_best_items(trained: dict[str, Path], capsys: pyte
     ]
     assert "Comedy, Drama" in genres
     assert not list(Path().iterdir())  # nothing is written unless asked for
+
+
+def test_ratings_that_read_the_same_have_their_scores_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list whose best are all of 5 stars is in the order of numbers that differ."""
+    recommender = made(clamp=True, biases=True)
+    found = [*recommender.each(k=6, exclude="none")]
+    tied = [ones for _, ones in found if len({f"{one.rating:.2f}" for one in ones}) < len(ones)]
+    assert any(sum(one.rating == 5.0 for one in ones) > 1 for ones in tied)
+    for user, ones in found:
+        commands._show(user, ones, recommender)
+        printed = capsys.readouterr().out
+        values = [[f"{one.rating:.2f}"] + [f"{one.score:.4f}"] * (ones in tied) for one in ones]
+        assert [row[2:] for row in shown(printed)] == values
+        assert ("score" in printed) == (ones in tied)
+        scores = [one.score for one in ones]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_diversity_is_passed_on(trained: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["recommend", "--ckpt_path", str(trained["made"]), "--users", "u3", "u4", "--k", "5"]
+    main([*base, "--diversity", "0.7"])
+    table = Recommender.from_checkpoint(trained["made"]).recommend(["u3", "u4"], k=5, diversity=0.7)
+    assert [row[1] for row in shown(capsys.readouterr().out)] == [str(item) for item in table["item"]]
+    assert "'diversity' must be between 0" in refused(capsys, [*base, "--diversity", "2"])
+
+
+def test_one_of_a_thing_is_not_things(trained: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["recommend", "--ckpt_path", str(trained["made"]), "--k", "1", "--output", "out.csv", "--users"]
+    main([*base, "u3"])
+    assert "1 recommendation written to out.csv\n" in capsys.readouterr().out
+    main([*base, "u1", "u2", "u3", "u4"])
+    assert "4 recommendations written to out.csv, 1 user more than are shown" in capsys.readouterr().out
+
+
+def test_all_doors_have_the_same_min_ratings(capsys: pytest.CaptureFixture[str]) -> None:
+    for method in (Recommender.recommend, Recommender.each, web.Api.recommend):
+        assert inspect.signature(method).parameters["min_ratings"].default == MIN_RATINGS
+    assert web.Question.model_fields["min_ratings"].default == MIN_RATINGS
+    with pytest.raises(SystemExit):
+        main(["recommend", "--help"])
+    assert f"at least N training ratings (default: {MIN_RATINGS})" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_ranking_has_scores_and_no_ratings(trained: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +160,7 @@ def test_titles_are_shown_as_they_are(
     rows = shown(capsys.readouterr().out)
     assert [row[2] for row in rows] == [titles[int(row[1]) // 10] for row in rows]
     assert {row[3] for row in rows} == {"[b], [/c]"}
-    assert all(any(title in row[5] for title in titles) for row in rows)
+    assert all(any(title in row[-1] for title in titles) for row in rows)
     main(["similar", *base, "--items", "10"])
     printed = capsys.readouterr().out
     assert "item 10, [/x] The End" in printed

@@ -101,8 +101,31 @@ def test_nothing_else_is_read(condition: str, tmp_path: Path, monkeypatch: pytes
 def test_a_column_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(InputError, match="there is no column 'yaer' in what is known; there is title, year, price"):
         matching(BOOKS, "yaer > 3")
-    with pytest.raises(InputError, match="there is no column 'a b' in what is known; there is none"):
+    with pytest.raises(InputError, match="there is no column 'a b' in what is known; there is none: give a model"):
         matching({}, "`a b` > 3")
+
+
+@pytest.mark.parametrize(
+    ("columns", "condition", "expected"),
+    [
+        ({"título": ["é", "e\u0301", "e", None]}, "título == 'é'", [True, True, False, False]),
+        ({"ti\u0301tulo": ["é", "e"]}, "título == 'e\u0301'", [True, False]),
+        ({"\N{MICRO SIGN}": [1, 2]}, "\N{MICRO SIGN} > 1 and `\N{MICRO SIGN}` > 1", [False, True]),
+        ({"日本": ["本|語", "語"]}, "'本' in 日本", [True, False]),
+        ({"class": ["a", "b"]}, "`class` in ['a']", [True, False]),
+        ({"year": [None, None]}, "year > 3 or year in [3]", [False, False]),
+        ({"year": []}, "year > 3", []),
+    ],
+)
+def test_other_letters_and_columns_that_hold_nothing(
+    columns: dict[str, list[Any]], condition: str, expected: list[bool]
+) -> None:
+    assert matching(columns, condition).tolist() == expected
+
+
+def test_a_name_that_is_no_word_is_told_about_backticks() -> None:
+    with pytest.raises(InputError, match="between backticks if the name is no word"):
+        matching({"class": ["a"]}, "class == 'a'")
 
 
 def test_the_example_is_a_condition() -> None:

@@ -496,7 +496,7 @@ def test_the_reasons_of_new_users_add_up_to_the_score(given: dict[str, Any], ego
         threshold = 3.5 if given.get("objective") == "softmax" else 0
         theirs = theirs[theirs >= threshold]  # propagated over
         assert {one.item: one.rating for one in every.ratings} == theirs.to_dict()
-        if not ego_layer and len(theirs):
+        if not ego_layer and len(theirs) and recommender.ranks:
             assert abs(every.own) < 1e-5
 
 
@@ -507,6 +507,7 @@ def test_a_new_users_contributions_are_what_travels_and_what_corrects() -> None:
     population, trained = users.population, recommender.model
     assert population.corrections is not None
     item_factors = population.factors.item.double()
+    mean = trained.known.columns[recommender.snapshot.train.user_degree > 0].mean(dim=0).double()
     for row in recommender.recommend(k=4, ratings=NEW, because=ITEMS).itertuples():
         q = item_factors[recommender.item_ids.index(row.item)]
         because: Any = row.because
@@ -519,6 +520,8 @@ def test_a_new_users_contributions_are_what_travels_and_what_corrects() -> None:
                 part = part + float(weight[edge]) * sent[rated_item].double()
             assert found.pop(recommender.item_ids[rated_item]) == pytest.approx(float(part @ q), abs=1e-5)
         assert found == {}
+        count = int((NEW["user"] == row.user).sum())
+        assert because.own == pytest.approx(float(mean @ q) * 8 / (count + 8), abs=1e-5)  # the mean user's part
 
 
 def test_the_number_served_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

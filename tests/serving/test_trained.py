@@ -161,14 +161,27 @@ def slow_propagation(model: LightGCN, settings: dict[str, Any], graph: RatingGra
     return Slow(combined, all_sent, own)
 
 
+def trusted(count: int) -> float:
+    """The part of a new user with so many ratings that is the user's, beside the mean user's."""
+    return count / (count + 8)
+
+
+def slow_own(slow: Slow, train: RatingGraph, count: int) -> Tensor:
+    """[C], what there is of a new user with so many ratings that is of no rating."""
+    rated = train.user_degree > 0
+    own, mean = slow.own[rated].mean(dim=0), slow.combined[:USERS][rated].mean(dim=0)
+    return trusted(count) * own + (1 - trusted(count)) * mean
+
+
 def slow_new(made: Made, graph: RatingGraph) -> Tensor:
     """The columns of new users, [n, C]."""
     slow, known = slow_propagation(made.model, made.settings, made.train), known_of(made.train)
-    columns = slow.own[made.train.user_degree > 0].mean(dim=0).repeat(graph.num_users, 1)
+    counts = graph.user_degree.tolist()
+    columns = torch.stack([slow_own(slow, made.train, count) for count in counts])
     for kind, sent in zip(made.settings["edge_weights"], slow.sent, strict=True):
         weights = slow_weights(graph, kind, known, made.settings)
         for user, item, weight in zip(graph.user.tolist(), graph.item.tolist(), weights, strict=True):
-            columns[user] += weight * sent[USERS + item]
+            columns[user] += trusted(counts[user]) * weight * sent[USERS + item]
     return columns
 
 
@@ -309,14 +322,15 @@ def test_new_users_columns_are_those_of_the_formula(head: str, graph: dict[str, 
     assert one.trained.propagates == (one.settings["num_layers"] > 0)
     known = known_of(one.train)
     for kind, weights in zip(one.settings["edge_weights"], new.weights, strict=True):
-        expected = slow_weights(ratings, kind, known, one.settings)
-        assert_close(weights, torch.tensor(expected, dtype=torch.float64))
+        expected = torch.tensor(slow_weights(ratings, kind, known, one.settings), dtype=torch.float64)
+        trust = torch.tensor([trusted(ratings.user.tolist().count(user)) for user in ratings.user.tolist()])
+        assert_close(weights, trust * expected)
 
 
 @pytest.mark.parametrize("exponents", [(0.5, 0.5), (1.0, 0.25)], ids=str)
 @pytest.mark.parametrize("damping", [(0.0, 0.0), (3.0, 0.5)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_comes_with_a_known_users_ratings_gets_that_users_columns(
+def test_who_comes_with_a_known_users_ratings_is_between_that_user_and_the_mean_one(
     kind: str, damping: tuple[float, float], exponents: tuple[float, float]
 ) -> None:
     """With one layer, and none of own embeddings, in which nothing goes through the user's own node."""
@@ -331,7 +345,10 @@ def test_who_comes_with_a_known_users_ratings_gets_that_users_columns(
     rated = [user for user in range(USERS) if one.train.user_degree[user] > 0]
     for users in (rated, rated[::-1], [2]):
         new = one.trained.new(users_of(one.train, users))
-        torch.testing.assert_close(new.columns, one.trained.known.columns[users], rtol=0, atol=1e-6)
+        known = one.trained.known.columns
+        trust = torch.tensor([[trusted(int(one.train.user_degree[user]))] for user in users])
+        between = trust * known[users] + (1 - trust) * known[rated].mean(dim=0)
+        torch.testing.assert_close(new.columns, between, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("propagate", ["positives", "ratings"])
@@ -452,8 +469,9 @@ def test_new_ratings_are_weighed_by_their_times_and_the_statistics_of_training()
     users = ratings.user.tolist()
     expected = []
     for user, item, time in zip(users, ratings.item.tolist(), given, strict=True):
-        degrees = users.count(user) * int(train.item_degree[item])
-        expected.append(0.0 if degrees == 0 else 0.5 ** ((34 - time) / 10) / degrees**0.5)
+        count = users.count(user)
+        degrees = count * int(train.item_degree[item])
+        expected.append(0.0 if degrees == 0 else trusted(count) * 0.5 ** ((34 - time) / 10) / degrees**0.5)
     assert weights == pytest.approx(expected, rel=1e-5)
 
 
@@ -484,7 +502,7 @@ def slow_correction(one: Made, columns: Tensor, left_out: Sequence[Tensor], rati
         ratings: the user's.
 
     Returns:
-        Factors [F] before the correction, d and b.
+        Factors [F] before the correction, d, and b with the mean user's bias.
     """
     factors, settings = one.trained.known.factors, one.settings
     item = ratings.item.long().numpy()
@@ -498,10 +516,14 @@ def slow_correction(one: Made, columns: Tensor, left_out: Sequence[Tensor], rati
         length = np.linalg.norm(vector)  # 0 has cosine 0 with all
         return (vector / length if settings["head"] == "cosine" and length > 0 else vector), 0.0
 
-    error = []
+    biased = settings["biases"] and settings["head"] != "linear"
+    learned: Any = one.model.head.user_bias if biased else torch.zeros(USERS)
+    of_users = learned.double()[one.train.user_degree > 0]
+    mean_bias, error = float(of_users.mean()), []
     for place, rating in enumerate(ratings.rating.tolist()):
         row, bias = read(left_out[place])
-        error.append(rating - row @ known[item[place]] - bias - item_bias[item[place]] - float(factors.offset))
+        without = row @ known[item[place]] + bias + mean_bias + item_bias[item[place]] + float(factors.offset)
+        error.append(rating - without)
     lengths = [float(known[number] @ known[number]) for number in one.train.item.tolist()]
     penalty_of_b = 3.0
     if settings["biases"] and settings["l2_biases"] and settings["l2_per"] == "node":
@@ -510,7 +532,7 @@ def slow_correction(one: Made, columns: Tensor, left_out: Sequence[Tensor], rati
     penalty = np.diag([5.0 * sum(lengths) / len(lengths)] * columns_of + [penalty_of_b])
     inputs = np.concatenate([known[item], np.ones((len(item), 1))], axis=1)
     solved = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ np.array(error))
-    return [read(columns)[0], solved[:-1], solved[-1]]
+    return [read(columns)[0], solved[:-1], mean_bias + solved[-1]]
 
 
 def served_without(one: Made, ratings: RatingGraph, user: int) -> list[Tensor]:
@@ -564,44 +586,47 @@ def test_corrections_of_residuals_leave_an_edge_out_and_keep_the_others_values(h
     one = made(head=head, num_layers=num_layers, edge_weights=["residual", "binary"], degree_exponents=(1.0, 0.3))
     ratings, known = new_ratings(), known_of(one.train)
     slow = slow_propagation(one.model, one.settings, one.train)
-    own = slow.own[one.train.user_degree > 0].mean(dim=0)
 
     def left_out(user: int) -> list[Tensor]:
         theirs, found = users_of(ratings, [user]), []
         values = [slow_values(theirs, kind, known) for kind in one.settings["edge_weights"]]
         for without in range(len(theirs)):
-            x = own.clone()
+            others = len(theirs) - 1
+            x = slow_own(slow, one.train, others)
             for value, sent in zip(values, slow.sent, strict=True):
                 for place, item in enumerate(theirs.item.tolist()):
                     if place != without and known.item_degree[item] > 0:
-                        x += value[place] / ((len(theirs) - 1) * known.item_degree[item] ** 0.3) * sent[USERS + item]
+                        weight = trusted(others) * value[place] / (others * known.item_degree[item] ** 0.3)
+                        x += weight * sent[USERS + item]
             found.append(x)
         return found
 
     assert_corrected(one, ratings, [left_out(user) for user in range(ratings.num_users)])
 
 
-def test_a_direction_is_not_made_of_rounding_errors() -> None:
-    """Without one of its ratings a user may be left with nothing that travels, which has cosine 0 with all items."""
+def test_who_is_left_with_nothing_that_travels_has_the_mean_users_direction() -> None:
+    """The other rating is of an item without training ratings, which sends nothing."""
     one = made(head="cosine", num_layers=1, ego_layer=False, embedding_dim=16)
-    for item in range(ITEMS - 2):  # the last has no training ratings, so it sends nothing
+    mean = one.trained.known.columns[one.train.user_degree > 0].mean(dim=0)
+    for item in range(ITEMS - 2):
         user, rated = torch.tensor([0, 0]), torch.tensor([item, ITEMS - 1])
         ratings = RatingGraph.from_edges(user, rated, torch.tensor([5.0, 2.0]), 1, ITEMS)
         left_out = served_without(one, ratings, 0)
-        assert not left_out[0].any()
+        assert_close(left_out[0], 8 / 9 * mean)
         assert_corrected(one, ratings, [left_out])
 
 
 def test_a_correction_by_hand() -> None:
-    """A linear head leaves a bias alone: the sum of what is wrong by (ratings + 3)."""
+    """A linear head leaves a bias alone: the mean user's, and the sum of what is wrong by (ratings + 3)."""
     one = made(head="linear", num_layers=1, ego_layer=False)
     assert isinstance(one.model.head, LinearHead)
     item = torch.tensor([3])
     ratings = RatingGraph.from_edges(torch.tensor([0]), item, torch.tensor([5.0]), 1, ITEMS)
     new = one.trained.new(ratings)
-    # Without its only rating nothing is known of the user, who has no own embedding either.
-    of_item = slow_propagation(one.model, one.settings, one.train).combined[USERS + 3, 1]
-    wrong = 5.0 - float(of_item) - float(one.model.head.out.bias)
+    # Without its only rating the user is the mean one.
+    combined = slow_propagation(one.model, one.settings, one.train).combined
+    of_mean = float(combined[:USERS, 0][one.train.user_degree > 0].mean())
+    wrong = 5.0 - of_mean - float(combined[USERS + 3, 1]) - float(one.model.head.out.bias)
     assert new.bias is not None
     assert float(new.bias[0]) == pytest.approx(wrong / (1 + 3), abs=1e-5)
     assert new.corrections is not None

@@ -25,6 +25,8 @@ from lgcn.serving import web as serve
 from lgcn.serving.recommender import Recommender
 from lgcn.serving.web import LARGEST_BODY, application, serve_at
 from tests.serving.conftest import ITEMS, USERS
+from tests.serving.test_recommender import RANKS
+from tests.serving.test_recommender import made as made_by_hand
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
     assert get(client, "/api/model") == {
         "ranks": False,
         "implicit": False,
+        "kind": "ratings",
         "users": USERS,
         "items": ITEMS,
         "ratings": 240,
@@ -75,7 +78,9 @@ def test_the_model_is_described(client: TestClient, recommender: Recommender, ra
         "example": "'Comedy' in genres",
         "scale": [0.5, 5.0],
         "values": sorted(set(train.rating.tolist())),
+        "min_ratings": 0,
         "most_ratings": int(train.item_degree.max()),
+        "has_cosines": True,
         "own_embeddings": True,
     }
     described = get(ranking, "/api/model")
@@ -225,6 +230,29 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     assert "http://" not in answer.text
     assert "https://" not in answer.text
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", answer.text)
+
+
+def test_the_page_finds_its_parts_and_the_model_what_the_page_asks_for(client: TestClient) -> None:
+    page = client.get("/").text
+    there = set(re.findall(r'\bid="([\w-]+)"', page))
+    assert set(re.findall(r'\$\("([\w-]+)"\)', page)) <= there
+    assert set(re.findall(r"\bmodel\.(\w+)", page)) <= get(client, "/api/model").keys()
+    kinds = re.findall(r"^  (?:ratings|pairs): \{(.*?)\},$", page, re.MULTILINE | re.DOTALL)
+    assert len(kinds) == 2
+    for kind in kinds:  # both have all words
+        assert set(re.findall(r"\bwords\.(\w+)", page)) == set(re.findall(r'(\w+): [\["]', kind))
+
+
+def test_pairs_are_not_called_ratings(caplog: pytest.LogCaptureFixture) -> None:
+    recommender = made_by_hand(implicit=True, **RANKS)
+    pairs = TestClient(application(recommender), base_url="http://localhost")
+    most = int(recommender.snapshot.train.item_degree.max())
+    path = f"/api/users/{recommender.user_ids[1]}/recommendations"
+    answer = pairs.get(path, params={"min_ratings": most + 1}).json()
+    assert answer == {"error": f"no item has 'min_ratings' {most + 1} training pairs; the most is {most}"}
+    with pytest.raises(InputError, match="no pair is left"):
+        recommender.recommend(ratings=pd.DataFrame({"item": ["nothing"]}))
+    assert "left out 1 pair: the item is not in the data (nothing)" in caplog.text
 
 
 def test_the_api_describes_itself(client: TestClient) -> None:
