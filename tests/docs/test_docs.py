@@ -1,5 +1,6 @@
 """What the README and the pages in docs say works: commands, YAML, Python, links, the notebook."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ COMMANDS = sorted(set(re.findall(r"(?:^|`)(lgcn (?:fit|test|predict|validate|see
 FOUND = re.findall(r"^lgcn (?:recommend|similar|export|serve).*", README + TEXT["using.md"], re.MULTILINE)
 OWN = sorted({command for command in FOUND if "c1" in command})  # on the reader's own ratings
 USING = sorted(set(FOUND) - set(OWN))
+(INIT,) = re.findall(r"^lgcn init .*", README, re.MULTILINE)
 MAKE = sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", ALL, re.MULTILINE)))
 SCRIPTS = sorted(set(re.findall(r"tests/[\w/]+\.py", ALL)))
 
@@ -36,7 +38,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def mine(folder: Path) -> Path:
-    """The README's own file of five lines, ratings for it, and the classes of docs/extending.md."""
+    """The README's own file of five lines, ratings for it, what `lgcn init` writes, and docs/extending.md's classes."""
     block = blocks(README, "yaml")[0]
     assert len(block.splitlines()) == 5
     rows = [
@@ -49,6 +51,8 @@ def mine(folder: Path) -> Path:
     pd.DataFrame(rows).to_csv(folder / yaml.safe_load(block)["data"]["source"], index=False)
     (folder / "mine.yaml").write_text(block)
     (folder / "mine.py").write_text("\n\n".join(blocks(EXTENDING, "python")))
+    with contextlib.chdir(folder):
+        main(shlex.split(INIT)[1:])
     return folder
 
 
@@ -95,6 +99,7 @@ def test_yaml_is_a_configuration(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(mine(tmp_path))
+    capsys.readouterr()
     for block in blocks(TEXT[name], "yaml"):
         (tmp_path / "page.yaml").write_text(block)
         with pytest.raises(SystemExit) as stop:
@@ -134,7 +139,8 @@ def test_five_lines_for_a_file_of_ones_own(
 ) -> None:
     monkeypatch.chdir(mine(tmp_path))
     brief = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.log_every_n_steps=5"]
-    main(["fit", "--config", "mine.yaml", "--data.items_path", "items.csv", *brief])
+    main(["fit", "--config", "mine.yaml", *brief])
+    main(["fit", "--config", "shop.yaml", *brief])
     capsys.readouterr()
     assert len(OWN) == 1
     for command in OWN:
