@@ -81,13 +81,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*EXPLICIT, *RANKED])
     parser.add_argument("--rows", nargs="+", type=int, default=ROWS)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--noise", type=float, default=0.8)
     parser.add_argument("--config")
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--no-reference", action="store_true")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     for rows, kind, seed in product(given.rows, given.kinds, range(given.seeds)):
-        table = made_table(kind, rows, seed)
+        table = made_table(kind, rows, seed, given.noise)
         settings = nested(given.set)
         if kind not in EXPLICIT and kind != "likes":
             settings.setdefault("data", {})["rating_column"] = None
