@@ -322,6 +322,44 @@ class RatingsDataModule(pl.LightningDataModule):
         threshold = kinds.threshold_of(data.train.rating.numpy(), data.kind) if given is None else given
         return replace(data, graphs={name: replace(graph, threshold=threshold) for name, graph in data.graphs.items()})
 
+    def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> None:
+        """Judge a model that was trained on other data: all ratings of this source are a held-out part.
+
+        Ratings of users and items that the model does not know, and those that it was trained on, are left out and
+        counted. The model propagates over its own training ratings.
+
+        Raises:
+            InputError: no rating is left.
+        """
+        self._check_options()
+        table, given = self._read(), self.hparams
+        how: Duplicates = given["duplicates"] or ("count" if table.implicit else "last")
+        ratings = canonical.one_row_a_pair(table.ratings, how)
+        if given["min_rating"] is not None:
+            ratings = ratings[ratings["rating"] >= given["min_rating"]]
+        user, item = trained.users.encode(ratings["user"]), trained.items.encode(ratings["item"])
+        rating = ratings["rating"].to_numpy(dtype=np.float32)
+        known, train = (user >= 0) & (item >= 0), trained.train
+        pairs = train.user.long().numpy() * len(trained.items) + train.item.long().numpy()
+        seen = known & np.isin(user * len(trained.items) + item, pairs)
+        words = f"{table.origin}: {len(ratings):,} ratings, {int((~known).sum()):,} of them of users or items that the "
+        words += f"model does not know, and {int(seen.sum()):,} that it was trained on; the others are judged"
+        log.info(words)
+        chosen = np.flatnonzero(known & ~seen)
+        if not len(chosen):
+            raise InputError(f"nothing is left to judge: {words}")
+        kind: dict[str, Any] = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}
+        kind["threshold"] = kind["threshold"] if given["threshold"] is None else given["threshold"]
+
+        def graph(rows: Rows) -> RatingGraph:
+            columns = {"user": user, "item": item, "rating": np.ones_like(rating) if trained.implicit else rating}
+            edges: dict[str, Any] = {name: torch.from_numpy(column[rows]) for name, column in columns.items()}
+            return RatingGraph.from_edges(**edges, **kind)
+
+        graphs = {name: graph(chosen if name == part else chosen[:0]) for name in ("val", "test")}
+        graphs |= {"train": train, "left_out": trained.others}
+        self._data = replace(trained, graphs=graphs, origin=table.origin)
+
     @property
     def _root(self) -> Path:
         root = self.hparams["root"]

@@ -25,6 +25,7 @@ from pandas import DataFrame
 
 from lgcn import checkpoints, speed
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
 from lgcn.runs import lightning_internals as internals
@@ -37,6 +38,7 @@ from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
+from lgcn.runs.warm_start import WarmStart
 from lgcn.terminal import OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
 
@@ -46,7 +48,7 @@ log = logging.getLogger(__name__)
 PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
 
 #: Settings of a checkpoint that say where its own run was.
-NOT_KEPT = ("ckpt_path", "weights_only", "runs_dir")
+NOT_KEPT = ("ckpt_path", "weights_only", "runs_dir", "init_from", "why")
 
 #: Choices that null stands for, by setting.
 DEFAULTS = {
@@ -59,7 +61,7 @@ DEFAULTS = {
 
 
 #: Settings that say where a run and its checkpoint are.
-WHERE = ("run_name", "runs_dir", "ckpt_path")
+WHERE = ("run_name", "runs_dir", "ckpt_path", "init_from")
 
 
 class Invocation(NamedTuple):
@@ -70,11 +72,13 @@ class Invocation(NamedTuple):
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
+    trained: Snapshot | None = None  # the data of a model that is judged on other data
 
 
 def run_options(
     run_name: str | None = None,
     runs_dir: str = "runs",
+    init_from: str | None = None,
     lr_interval: Literal["step", "epoch"] | None = None,
     lr_frequency: int = 1,
     report: bool = True,
@@ -86,6 +90,8 @@ def run_options(
     Args:
         run_name: name of the run's folder. Null is the name of the configuration file.
         runs_dir: folder that the runs' folders are in.
+        init_from: for ``lgcn fit`` on newer data: a checkpoint (a path, or best or last of the newest run) whose
+            parameters and settings it starts from, with a third of its steps. New users and items are folded in.
         lr_interval: what a schedule counts. Null is step for OneCycleLR and CyclicLR, else epoch.
         lr_frequency: a schedule moves every so many steps or epochs.
         report: whether a run ends with images of its errors, TensorBoard's projector and report.html.
@@ -153,6 +159,8 @@ class LgcnCLI(internals.OneCommandCLI):
         data, recipe = made(**given | self.frames), self.invocation.recipe
         if recipe is not None and recipe.data is not None:
             data.take(recipe.data)
+        if self.invocation.trained is not None:
+            data.hold_out(self.invocation.trained, "test" if self.asked == "test" else "val")
         return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -191,7 +199,7 @@ class LgcnCLI(internals.OneCommandCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
-        _, runs, going_on, step, _ = self.invocation
+        runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
         if self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
@@ -219,6 +227,8 @@ class LgcnCLI(internals.OneCommandCLI):
             callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.given("output")))
+        if fitting and self.given("init_from"):
+            callbacks.append(WarmStart(Path(self.given("init_from"))))
         callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
         kwargs["callbacks"] = [*callbacks, Report()] if self.given("report") else callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
@@ -302,7 +312,11 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     options = settings.options(rest)
     recipe: recipes.Recipe | None = None
-    if args[0] == "fit" and wanted in (None, "null") and (adapts or not settings.names_a_model(contents, options)):
+    start = given.init_from or said.get("init_from")
+    start, anew = None if start == "null" else start, args[0] == "fit" and wanted in (None, "null")
+    if start is not None and not anew:
+        raise InputError(f"--init_from {start} starts a new run of lgcn fit; it goes without --ckpt_path")
+    if anew and start is None and (adapts or not settings.names_a_model(contents, options)):
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
         contents = [{"why": recipe.why}, *settings.load(recipe.name), *contents]
         said = {"stem": recipe.name} | said
@@ -317,7 +331,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
-    run, step, resumed = None, 0, []
+    run, step, resumed, trained = None, 0, [], None
     if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
@@ -329,14 +343,25 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         if args[0] == "fit" and checkpoint.name != "last.ckpt":
             run = None  # training on from another one is a new run
         resumed = [f"--ckpt_path={checkpoint}"]
+        source = options.get("data.source")
+        if args[0] in ("validate", "test") and source not in (None, own["data"].get("source")):
+            trained, run = snapshot_of(content), None  # the run's own files stay
         say(f"checkpoint {checkpoint} (step {step:,})")
+    elif start is not None:
+        checkpoint = checkpoints.find_checkpoint(start, runs_dir, name)
+        own = settings.of_checkpoint(
+            checkpoints.read_checkpoint(checkpoint), checkpoint, trusted=[*given.imports, *texts]
+        )
+        base = [settings.dumped(settings.shorter({key: value for key, value in own.items() if key not in NOT_KEPT}))]
+        name, resumed = name or own.get("run_name"), [f"--init_from={checkpoint}"]
+        say(f"starting from {checkpoint}, with its settings where nothing else is said")
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    return Invocation(resolved, runs_dir / name, run, step, recipe)
+    return Invocation(resolved, runs_dir / name, run, step, recipe, trained)
 
 
 def main(args: list[str]) -> None:

@@ -301,6 +301,24 @@ def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) ->
     return own  # type: ignore[no-any-return]
 
 
+def shorter(own: Settings) -> Settings:
+    """The settings of a run that starts from a trained model: a third of its steps, and of a schedule that ends there.
+
+    >>> shorter({"trainer": {"max_steps": 400}, "data": {"steps_per_epoch": 20}})["trainer"]["max_steps"]
+    133
+    """
+    trainer, epoch = dict(own.get("trainer", {})), own.get("data", {}).get("steps_per_epoch", 1)
+    if (steps := trainer.get("max_steps", -1)) < 0:
+        return own
+    trainer["max_steps"] = min(steps, max(steps // 3, epoch))
+    schedule = own.get("lr_scheduler") or {}
+    arguments = dict(schedule.get("init_args") or {})
+    if arguments.get("T_max") == steps:
+        schedule = {**schedule, "init_args": arguments | {"T_max": trainer["max_steps"]}}
+        own = {**own, "lr_scheduler": schedule}
+    return {**own, "trainer": trainer}
+
+
 def _names(nest: Any, key: str = "") -> Iterator[str]:
     """The names of classes and functions in a nest of dictionaries and lists.
 

@@ -86,12 +86,16 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     who.add_argument("--users_file", "--users-file", type=_file, metavar="FILE", help="a file of such ids, one a line")
     new = "new users: a file of their ratings; without a column of users all are one user's"
     who.add_argument("--ratings", type=_file, metavar="FILE", help=new)
-    usual = "columns of --ratings, where their names are neither the training data's nor user, item, rating"
+    usual = (
+        "columns of --ratings and --new_items, where their names are neither the training data's nor user, item, rating"
+    )
     columns = parser.add_argument_group(usual)
     for column in USUAL:
         columns.add_argument(f"--{column}_column", metavar="NAME")
     columns.add_argument("--separator", help="between fields (default: a tab for .tsv, else a comma)")
     add = parser.add_argument
+    unknown = "ratings, by users that the model knows, of items that it does not know: these are recommended, too"
+    add("--new_items", type=_file, metavar="FILE", help=unknown)
     add("--k", type=int, default=10, help="how many items (default: 10)")
     left_out = "leave out all that the user has rated, what is in the training part, or nothing (default: rated)"
     add("--exclude", choices=list(EXCLUDED), default="rated", help=left_out)
@@ -114,15 +118,19 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     if output is not None:
         check_output(output, ENDINGS)
     described = [given.separator, *(getattr(given, f"{column}_column") for column in USUAL)]
-    if given.ratings is None and any(one is not None for one in described):
+    if given.ratings is None and given.new_items is None and any(one is not None for one in described):
         raise InputError("--separator and the options that name columns describe the file --ratings; give that, too")
-    recommender, _ = _recommender(given)
+    recommender, path = _recommender(given)
+    new = given.new_items or given.ratings
+    table = None if new is None else new_ratings(new, recommender, given)
+    if table is not None and (given.new_items or _has_new_items(table, recommender)):
+        recommender = Recommender.from_checkpoint(path, new_items=table)
     snapshot = recommender.snapshot
     users, ratings = None if given.users is None else [*dict.fromkeys(given.users)], None
     if given.users_file is not None:
         users = _listed(given.users_file, "--users_file", snapshot.users, ("user", "userId", snapshot.columns[0]))
     if given.ratings is not None:
-        ratings = new_ratings(given.ratings, recommender, given)
+        ratings = new_ratings(given.ratings, recommender, given) if given.new_items else table
     how: dict[str, Any] = {"exclude": given.exclude, "min_ratings": given.min_ratings, "because": given.because}
     how |= {"where": given.where, "diversity": given.diversity}
     for name in ("allow", "block"):
@@ -185,6 +193,12 @@ def _listed(path: Path, option: str, known: Vocabulary, headings: tuple[Any, ...
     if all("," in line or "\t" in line for line in ids) and not (known.encode(ids) >= 0).any():
         raise InputError(f"{option} {path} has several fields a line ({ids[0][:80]!r}); give one id a line")
     return [*dict.fromkeys(ids)]
+
+
+def _has_new_items(table: pd.DataFrame, recommender: Recommender) -> bool:
+    """Whether a user that the model knows rated an item that it does not know."""
+    known = recommender.snapshot.users.encode(table["user"]) >= 0
+    return bool((known & (recommender.snapshot.items.encode(table["item"]) < 0)).any())
 
 
 def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace) -> pd.DataFrame:

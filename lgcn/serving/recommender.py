@@ -32,6 +32,7 @@ from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
 from lgcn.serving.diversity import CANDIDATES, diverse
 from lgcn.serving.filters import matching
+from lgcn.serving.new_items import with_new_items
 from lgcn.serving.trained import Population, TrainedModel
 from lgcn.terminal import counted
 
@@ -132,7 +133,9 @@ class Recommender:
         self._warned = False  # of what new users lack: once is enough
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, snapshot: Snapshot | None = None) -> "Recommender":
+    def from_checkpoint(
+        cls, path: str | Path, snapshot: Snapshot | None = None, new_items: pd.DataFrame | None = None
+    ) -> "Recommender":
         """The model of a checkpoint, which ``lgcn fit`` or a Trainer of your own wrote. Nothing else is needed.
 
         Import the module of a head or channel of your own first. A checkpoint imports nothing by itself.
@@ -140,6 +143,8 @@ class Recommender:
         Args:
             path: of the checkpoint.
             snapshot: the model's data, where they are at hand already.
+            new_items: ratings of items that the model has never seen, by users that it knows; they are taken in without
+                training (:mod:`lgcn.serving.new_items`).
 
         Raises:
             InputError: there is no such file, it is no such checkpoint, or a class that it names is not imported.
@@ -153,6 +158,8 @@ class Recommender:
                 model = LightGCN.of_settings({**settings, "init": None})
             parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
             model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
+            if new_items is not None:
+                model, snapshot = with_new_items(model, settings, snapshot, new_items)
             return cls(TrainedModel(model, settings, snapshot.train), snapshot)
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error

@@ -1,0 +1,86 @@
+"""WarmStart: training on newer data starts from a trained model (:mod:`lgcn.model.fold_in`)."""
+
+import logging
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from lgcn.checkpoints import read_checkpoint
+from lgcn.data.datamodule import PARTS, RatingsDataModule
+from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.errors import InputError
+from lgcn.model.fold_in import fold_in, take_over
+from lgcn.model.heads import DotHead
+from lgcn.model.lightgcn import LightGCN
+from lgcn.training.module import LightGCNModule
+
+log = logging.getLogger(__name__)
+
+
+class WarmStart(Callback):
+    """Puts a checkpoint's parameters into the module before training.
+
+    Args:
+        path: the checkpoint, of a model with the same settings. Its data may be other data.
+
+    Raises:
+        InputError: the model is fitted in closed form, or the checkpoint is of a model with other settings.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, LightGCNModule)
+        module, content, data = pl_module, read_checkpoint(self.path), trainer.datamodule  # type: ignore[attr-defined]
+        if not module.objective.trains:
+            raise InputError(f"--init_from {self.path}: a closed form is fitted anew each time; leave it out")
+        old = LightGCN.of_settings({**content["hyper_parameters"], "init": None})
+        state = {name: value for name, value in content["state_dict"].items() if name.startswith("model.")}
+        old.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+        old.to(module.device)
+        trained = snapshot_of(content)
+        ids = ((trained.users, data.users), (trained.items, data.items))
+        places = [torch.from_numpy(theirs.encode(list(ours))).to(module.device) for theirs, ours in ids]
+        take_over(module.model, old, places)
+        _move(old.head, module.model.head)
+        for side in (1, 0):  # new items first: known users have rated them
+            if not module.objective.ranks:
+                fold_in(module.model, module._matrices["train"], module.training_ratings, places[side] < 0, side == 1)
+        for what, (theirs, ours), place in zip(("users", "items"), ids, places, strict=True):
+            known = int((place >= 0).sum())
+            gone = f"; {len(theirs) - known:,} of the checkpoint are not in the data" if known < len(theirs) else ""
+            log.info(
+                "%s: %s start from the checkpoint, %s are new%s", what, f"{known:,}", f"{len(ours) - known:,}", gone
+            )
+        _warn_of_known_answers(trained, data)
+
+
+@torch.no_grad()
+def _move(old: object, new: object) -> None:
+    """Move biases from the old mean and unit of the ratings to the new ones, so that predictions stay."""
+    if not (isinstance(old, DotHead) and isinstance(new, DotHead) and new.user_bias is not None):
+        return
+    assert new.item_bias is not None
+    units = [float(head.unit) if head.standardised else 1.0 for head in (old, new)]
+    new.item_bias.mul_(units[0] / units[1])
+    new.user_bias.mul_(units[0] / units[1]).add_((float(old.offset) - float(new.offset)) / units[1])
+
+
+def _warn_of_known_answers(trained: Snapshot, data: RatingsDataModule) -> None:
+    """Say how many held-out ratings the checkpoint was trained on. Metrics of these are too good."""
+    size = len(trained.items)
+    known = trained.train.user.long() * size + trained.train.item.long()
+    for part in PARTS[1:]:
+        graph = data.graphs[part]
+        user = torch.from_numpy(trained.users.encode(data.users.decode(graph.user)))
+        item = torch.from_numpy(trained.items.encode(data.items.decode(graph.item)))
+        seen = int(torch.isin((user * size + item)[(user >= 0) & (item >= 0)], known).sum())
+        if seen:
+            log.warning(
+                "the checkpoint was trained on %s of the %s %s ratings, so their metrics are too good; --data.split "
+                "temporal holds out the latest ones",
+                *(f"{seen:,}", f"{len(graph):,}", part),
+            )

@@ -1,0 +1,110 @@
+"""Items that a trained model has never seen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_tables import made_items, made_table
+
+import lgcn
+from lgcn import Recommender
+from lgcn.errors import InputError
+from lgcn.serving.commands import run
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """The checkpoint of a model that does not know the four most rated items, their ratings, and all ratings."""
+    table = made_table("1 to 10", 4000)
+    hidden = table["item"].value_counts().index[:4]
+    seen = table[~table["item"].isin(hidden)]
+    data = {"items_path": made_items(4000)}
+    fitted = lgcn.fit(seen, runs_dir=tmp_path_factory.mktemp("runs"), report=False, data=data, trainer=QUIET)
+    return fitted.checkpoint, table[table["item"].isin(hidden)], table
+
+
+def test_new_items_are_predicted_better_than_by_what_is_known_without_them(
+    trained: tuple[Path, pd.DataFrame, pd.DataFrame],
+) -> None:
+    """From half of their ratings; the other half is asked for."""
+    checkpoint, ratings, _ = trained
+    shown, asked = ratings[::2], ratings[1::2]
+    before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, new_items=shown)
+    errors = [
+        float(np.sqrt(((one.predict(asked["user"], asked["item"]) - asked["rating"]) ** 2).mean()))
+        for one in (before, after)
+    ]
+    assert errors[1] < 0.93 * errors[0]
+
+
+def test_what_was_known_stays(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    """But for the degree of the user who rated something new, and the mean rating."""
+    checkpoint, ratings, table = trained
+    one_user = ratings[ratings["user"] == ratings["user"].iloc[0]]
+    before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, new_items=one_user)
+    assert set(after.item_ids) - set(before.item_ids) == set(one_user["item"])
+    others = table[(table["user"] != one_user["user"].iloc[0]) & ~table["item"].isin(ratings["item"])][:200]
+    pairs = others["user"], others["item"]
+    assert after.predict(*pairs) == pytest.approx(before.predict(*pairs), abs=0.03)
+    titles = dict(zip(after.item_ids, after.snapshot.item_attributes.columns["title"], strict=True))
+    assert all(titles[item] is None for item in one_user["item"])
+    known = dict(zip(before.item_ids, before.snapshot.item_attributes.columns["title"], strict=True))
+    assert {item: titles[item] for item in known} == known
+
+
+def test_parts_of_a_score_add_up(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    checkpoint, ratings, _ = trained
+    after = Recommender.from_checkpoint(checkpoint, new_items=ratings[:-20])
+    user = next(user for user in after.user_ids if user not in set(ratings["user"][:-20]))
+    parts = after.explain(user, ratings["item"].iloc[0])
+    total = parts.base + parts.own + parts.others + sum(one.contribution for one in parts.ratings)
+    table = after.recommend([user], k=len(after.item_ids), exclude="none")
+    assert total == pytest.approx(table.set_index("item")["score"][ratings["item"].iloc[0]], abs=1e-4)
+
+
+def test_the_command(
+    trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: Any, caplog: Any
+) -> None:
+    checkpoint, ratings, table = trained
+    known = table["item"][~table["item"].isin(ratings["item"])].iloc[0]
+    ratings.to_csv(tmp_path / "new.csv", index=False)
+    user = str(ratings["user"].iloc[0])
+    common = ["recommend", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "r.csv")]
+    with caplog.at_level("INFO"):
+        run([*common, "--users", user, "--new_items", str(tmp_path / "new.csv"), "--exclude=none", "--k=20"])
+    assert "4 new items taken in" in caplog.text
+    rated = set(ratings["item"][ratings["user"] == int(user)])
+    run([*common, "--users", user, "--new_items", str(tmp_path / "new.csv"), "--exclude=none", "--k=116"])
+    assert set(pd.read_csv(tmp_path / "r.csv")["item"]) >= set(ratings["item"])
+    run([*common, "--users", user, "--new_items", str(tmp_path / "new.csv"), "--k=50"])
+    assert not rated & set(pd.read_csv(tmp_path / "r.csv")["item"])
+    # A file of new users' ratings in which known users rate something new.
+    more = pd.concat([ratings, pd.DataFrame({"user": [9999], "item": [known], "rating": [9.0], "time": [0]})])
+    more.to_csv(tmp_path / "more.csv", index=False)
+    run([*common, "--ratings", str(tmp_path / "more.csv"), "--exclude=none", "--k=116"])
+    found = pd.read_csv(tmp_path / "r.csv")
+    assert set(found["item"][found["user"] == 9999]) >= set(ratings["item"])
+
+
+def test_nothing_new(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    checkpoint, _, table = trained
+    known = table[:5].assign(item=Recommender.from_checkpoint(checkpoint).item_ids[0])
+    for ratings in (known, pd.DataFrame({"user": [9999], "item": ["new"], "rating": [3.0]})):
+        with pytest.raises(InputError, match="no rating is of a user that the model knows and an item"):
+            Recommender.from_checkpoint(checkpoint, new_items=ratings)
+
+
+def test_ids_of_another_kind(tmp_path: Path) -> None:
+    """Integers and a text together are texts, and the integers are still found."""
+    table = made_table("1 to 10", 2000)
+    table["item"] = table["item"].str[1:].astype(int)
+    brief: dict[str, Any] = {"data": {"steps_per_epoch": 10}, "trainer": QUIET | {"max_steps": 10}}
+    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, **brief)
+    new = pd.DataFrame({"user": [0, 1], "item": ["x1", "x1"], "rating": [9.0, 8.0]})
+    after = Recommender.from_checkpoint(fitted.checkpoint, new_items=new)
+    assert after.predict([0], [5]) == pytest.approx(after.predict([0], ["5"]))
+    assert "x1" in after.item_ids
