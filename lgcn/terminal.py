@@ -22,6 +22,7 @@ TRAINING = {
     "test": "evaluate a model on the test part, beside baselines",
     "predict": "write the predicted ratings of pairs to a file",
     "seeds": "train with several seeds: mean and standard deviation",
+    "tune": "search for better settings by validation",
 }
 #: The commands that need a checkpoint only, and what they do.
 USING = {

@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -70,6 +70,7 @@ class Invocation(NamedTuple):
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
+    configs: tuple[str, ...] = ()  # that were named, with the recipe in front
 
 
 def run_options(
@@ -102,10 +103,17 @@ class LgcnCLI(internals.OneCommandCLI):
         frames: DataFrames to use instead of files, by the setting's name: ``source``, ``items_path``, ``users_path``.
         adapts: whether a fit without a configuration takes the recipe for its data even if settings of the model are
             given, which then change the recipe.
+        watch: what watches a run that leaves no files, one of ``lgcn tune``.
     """
 
-    def __init__(self, args: list[str], frames: Mapping[str, DataFrame] | None = None, adapts: bool = False) -> None:
-        self.frames = dict(frames or {})
+    def __init__(
+        self,
+        args: list[str],
+        frames: Mapping[str, DataFrame] | None = None,
+        adapts: bool = False,
+        watch: Callback | None = None,
+    ) -> None:
+        self.frames, self.watch = dict(frames or {}), watch
         self.invocation = resolve(args, self.frames, adapts)
         internals.quieten()
         internals.quicken(LightGCNModule)
@@ -113,7 +121,7 @@ class LgcnCLI(internals.OneCommandCLI):
             LightGCNModule,
             RatingsDataModule,
             asked=next((arg for arg in args[:1] if arg in self.subcommands()), None),
-            save_config_callback=RunConfig,
+            save_config_callback=None if watch else RunConfig,
             trainer_class=Trainer,
             # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
             # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
@@ -169,11 +177,16 @@ class LgcnCLI(internals.OneCommandCLI):
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
             )
         steps, epoch = trainer["max_steps"], self.given("data")["steps_per_epoch"]
-        if self.asked == "fit" and 0 <= steps < epoch and "EarlyStopping" in str(trainer["callbacks"]):
-            raise InputError(
-                f"--trainer.max_steps {steps} ends before the first validation, which EarlyStopping needs: give "
-                f"--data.steps_per_epoch, {epoch}, or more, or --trainer.callbacks null"
-            )
+        if self.asked == "fit" and "EarlyStopping" in str(trainer["callbacks"]):
+            if 0 <= steps < epoch:
+                raise InputError(
+                    f"--trainer.max_steps {steps} ends before the first validation, which EarlyStopping needs: give "
+                    f"--data.steps_per_epoch, {epoch}, or more, or --trainer.callbacks null"
+                )
+            if trainer["limit_val_batches"] == 0:
+                raise InputError(
+                    "--trainer.limit_val_batches 0: EarlyStopping needs a validation; give --trainer.callbacks null"
+                )
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
         if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
@@ -191,9 +204,11 @@ class LgcnCLI(internals.OneCommandCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
-        _, runs, going_on, step, _ = self.invocation
+        runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
-        if self.subcommand in ("validate", "predict"):
+        if self.watch:
+            kwargs |= {"logger": internals.NoLogger(), "enable_model_summary": False}
+        elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
         elif given["logger"] is None or given["logger"] is True:
             where: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name}
@@ -212,15 +227,21 @@ class LgcnCLI(internals.OneCommandCLI):
         kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
         callbacks = [internals.StepCount(), *(given["callbacks"] or [])]
         shown, own_bar = given["enable_progress_bar"], any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if shown is None:
+        if self.watch:
+            shown = False
+        elif shown is None:
             shown = own_bar or shows_progress()
         kwargs["enable_progress_bar"] = shown
         if shown and not own_bar:
             callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.given("output")))
-        callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
-        kwargs["callbacks"] = [*callbacks, Report()] if self.given("report") else callbacks
+        if self.watch:
+            callbacks.append(self.watch)
+        else:
+            callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
+            callbacks += [Report()] if self.given("report") else []
+        kwargs["callbacks"] = callbacks
         trainer: Trainer = super().instantiate_trainer(**kwargs)
         return trainer
 
@@ -336,7 +357,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    return Invocation(resolved, runs_dir / name, run, step, recipe)
+    named = (*([recipe.name] if recipe else []), *given.config)
+    return Invocation(resolved, runs_dir / name, run, step, recipe, named)
 
 
 def main(args: list[str]) -> None:
@@ -351,6 +373,10 @@ def main(args: list[str]) -> None:
                 init(args[1:])
             elif args[:1] == ["seeds"]:
                 train_seeds(args[1:], LgcnCLI)
+            elif args[:1] == ["tune"]:
+                from lgcn.runs.tuning import tune  # needs Optuna
+
+                tune(args[1:], LgcnCLI, resolve)
             else:
                 LgcnCLI(args)
         except SIGTERMException:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from lgcn.errors import InputError
@@ -70,6 +71,14 @@ class OneCommandCLI(LightningCLI):
     def given(self, key: str, made: bool = False) -> Any:
         """A setting of this command, or what was made of it. Lightning has no public way to a command's settings."""
         return self._get(self.config_init if made else self.config, key)
+
+    def settings_as_yaml(self) -> str:
+        """All settings of this command but --ckpt_path, as a configuration. Lightning has them in a callback only."""
+        config, parser = self.config[self.asked].clone(), self.parser_of_command()
+        assert parser is not None
+        config["ckpt_path"] = None
+        text: str = parser.dump(config, skip_none=False, format="yaml")
+        return text
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over the command line."""
@@ -166,6 +175,10 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
         return self.nothing
+
+
+class NoLogger(DummyLogger):
+    """A logger that writes nothing, for callbacks that need one, as in Lightning's --trainer.fast_dev_run."""
 
 
 class ContinuedCSVLogger(CSVLogger):

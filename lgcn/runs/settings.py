@@ -28,6 +28,9 @@ from lgcn.training.objectives import Objective
 #: Where the shipped configurations are: in the package, or beside it in a checkout.
 FOLDERS = (Path(lgcn.__file__).parent / "configs", Path(lgcn.__file__).parents[1] / "configs")
 
+#: How the name of a file ends that says what ``lgcn tune`` tries, beside the configuration that it is for.
+SPACE = ".tune.yaml"
+
 Settings = dict[str, Any]
 
 #: Settings that hold others. A section comes before those in it.
@@ -50,7 +53,7 @@ def shipped() -> dict[str, Path]:
     True
     """
     folder = next((folder for folder in FOLDERS if (folder / "quickstart.yaml").is_file()), FOLDERS[0])
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml")) if not path.name.endswith(SPACE)}
 
 
 def is_yaml(config: str) -> bool:
@@ -58,13 +61,11 @@ def is_yaml(config: str) -> bool:
     return "\n" in config or "{" in config
 
 
-def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[Settings]:
+def load(config: str | Path) -> list[Settings]:
     """The settings that a ``--config`` means, and those that it builds on, the most basic first.
 
     Args:
         config: a file, the name of a shipped one, or YAML.
-        folder: where files are looked for.
-        above: the files that build on this one.
 
     Raises:
         InputError: there is no such file, it cannot be read, is no YAML of settings, has a setting under an old name,
@@ -73,9 +74,24 @@ def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()
     >>> load("data: {seed: 2}")
     [{'data': {'seed': 2}}]
     """
-    config = str(config)
+    return [content for _, content in _chain(str(config))]
+
+
+def search_space(configs: Iterable[str]) -> Path | None:
+    """The file that says what ``lgcn tune`` tries: that of the last configuration, or of the nearest it builds on.
+
+    >>> search_space(["quickstart"]).name
+    'ratings.tune.yaml'
+    """
+    paths = [path for config in configs for path, _ in _chain(config) if path is not None]
+    found = (path.with_name(f"{path.stem}{SPACE}") for path in reversed(paths))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[tuple[Path | None, Settings]]:
+    """A configuration and those that it builds on, with their files. ``above`` are the files that build on it."""
     if is_yaml(config):
-        return [_parsed(config, "--config")]
+        return [(None, _parsed(config, "--config"))]
     names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
     if path is None:
@@ -90,7 +106,8 @@ def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     base = content.pop("base", None)
-    return [*([] if base is None else load(base, path.parent, (*above, path.resolve()))), content]
+    below = [] if base is None else _chain(str(base), path.parent, (*above, path.resolve()))
+    return [*below, (path, content)]
 
 
 class _Quoting(yaml.SafeDumper):
