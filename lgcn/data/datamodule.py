@@ -159,6 +159,8 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, table in tables.items():
             if not isinstance(table, pd.DataFrame | str | PathLike | None):
                 raise InputError(f"--data.{name} must be a DataFrame, a path or a name (got {type(table).__name__})")
+            if isinstance(table, str) and not table:  # it would be the current folder
+                raise InputError(f"--data.{name} must not be empty")
         # A frame is no setting: a checkpoint keeps its content, but not the frame.
         self._frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
         source, items_path, users_path = (

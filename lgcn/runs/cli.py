@@ -6,6 +6,7 @@ commands judge the model as it was trained.
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -22,11 +23,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pandas import DataFrame
+from torchmetrics import Metric
 
 from lgcn import checkpoints, speed
+from lgcn.choices import in_own_class
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
+from lgcn.files import check_output
 from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
@@ -37,7 +41,7 @@ from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
-from lgcn.terminal import OneLineParser, one_line_errors, say, set_up_logging, shows_progress
+from lgcn.terminal import TRAINING, OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ DEFAULTS = {
     "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3, "fused": True}},
 }
 
+
+HELP_OF_TRAINER = "--help.trainer"
 
 #: Settings that say where a run and its checkpoint are.
 WHERE = ("run_name", "runs_dir", "ckpt_path")
@@ -125,7 +131,12 @@ class LgcnCLI(internals.OneCommandCLI):
             trainer_class=Trainer,
             # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
             # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
-            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            # A line of ours says how many parameters there are; Lightning's table would take fourteen.
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
             seed_everything_default=0,
             # `resolve` reads some options before the parser does, and both must see the same: no abbreviations.
             parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings.", "allow_abbrev": False},
@@ -148,8 +159,9 @@ class LgcnCLI(internals.OneCommandCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
         parser = self.parser_of_command()
-        if parser is None:  # lgcn --help, or a command there is not
+        if parser is None:  # a command there is not
             return
+        parser.description = f"{TRAINING[str(self.asked)].capitalize()}."
         parser.set_defaults({"weights_only": True})  # Lightning reads a checkpoint with this, too
         if self.asked in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # RunSummary prints the table
@@ -164,6 +176,8 @@ class LgcnCLI(internals.OneCommandCLI):
         return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if HELP_OF_TRAINER in self.invocation.args:
+            self.explain_trainer()
         self.config = parser.parse_args(self.invocation.args)
 
     # -- the trainer ---------------------------------------------------------------------------------------
@@ -187,6 +201,8 @@ class LgcnCLI(internals.OneCommandCLI):
                 raise InputError(
                     "--trainer.limit_val_batches 0: EarlyStopping needs a validation; give --trainer.callbacks null"
                 )
+        if self.asked == "predict":
+            check_output(Path(self.given("output")), PredictionWriter.ENDINGS)
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
         if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
@@ -207,7 +223,7 @@ class LgcnCLI(internals.OneCommandCLI):
         runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
         if self.watch:
-            kwargs |= {"logger": internals.NoLogger(), "enable_model_summary": False}
+            kwargs["logger"] = internals.NoLogger()
         elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
         elif given["logger"] is None or given["logger"] is True:
@@ -242,7 +258,14 @@ class LgcnCLI(internals.OneCommandCLI):
             callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
             callbacks += [Report()] if self.given("report") else []
         kwargs["callbacks"] = callbacks
-        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: Trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"--trainer: {error}") from error
+        device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        several = f"{trainer.world_size} processes, the first " if trainer.world_size > 1 else ""
+        log.info("%s parameters, on %s%s", f"{count:,}", several, name)
         return trainer
 
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
@@ -307,7 +330,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         peek.add_argument(f"--{option}")
     given, rest = peek.parse_known_args(args[1:])
     checkpoints.import_modules(given.imports)
-    explains = any(word.split("=")[0].endswith((".help", "-h", "--help")) for word in rest)
+    explains = any(word.split("=")[0].endswith((".help", "-h", "--help", HELP_OF_TRAINER)) for word in rest)
     if not args or args[0] not in LgcnCLI.subcommands() or explains:
         return Invocation([*args[:1], *rest])
 
@@ -335,6 +358,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
     runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
+    there = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
+    if args[0] == "fit" and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"--runs_dir {runs_dir}: {there} is no folder that can be written to")
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
@@ -381,3 +407,7 @@ def main(args: list[str]) -> None:
                 LgcnCLI(args)
         except SIGTERMException:
             sys.exit(143)  # Lightning's own status would be that of success
+        except Exception as error:
+            if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
+                raise found from error
+            raise

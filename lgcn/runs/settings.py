@@ -4,7 +4,6 @@ A configuration is a YAML file. With ``base: NAME`` in it, it holds only what di
 it, or a shipped one. Shipped ones are found by name from any folder (``--config quickstart``).
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ import yaml
 
 import lgcn
 from lgcn.choices import full_name
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 from lgcn.evaluation.baselines import Baseline
 from lgcn.graph.channels import Channel
 from lgcn.model.heads import Head
@@ -95,10 +94,9 @@ def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> 
     names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
     if path is None:
-        near = difflib.get_close_matches(Path(config).stem, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        where = f"{above[-1]}: base" if above else "--config"
-        raise InputError(f"{where} {config} is neither a file nor a shipped one ({', '.join(names)}){hint}")
+        where, hint = f"{above[-1]}: base" if above else "--config", did_you_mean(Path(config).stem, names)
+        what = "is a folder, and no" if config and Path(config).is_dir() else "is neither a file nor a"
+        raise InputError(f"{where} {config or repr(config)} {what} shipped one ({', '.join(names)}){hint}")
     if path.resolve() in above:
         raise InputError(f"{path} builds on itself: {' -> '.join(one.name for one in [*above, path])}")
     try:
@@ -136,11 +134,33 @@ def names_a_model(contents: Iterable[Settings], given: Settings) -> bool:
     return any(name.partition(".")[0] in ("model", "optimizer", "lr_scheduler") for name in names)
 
 
-def _parsed(text: str, where: str) -> Settings:
+class _Once(yaml.SafeLoader):
+    """Reads each key once: PyYAML would take the last of two values, and not say so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"{key.value} stands there twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The content of YAML. An InputError says ``where`` it is wrong.
+
+    >>> read_yaml("k: 5", "here")
+    {'k': 5}
+    """
     try:
-        content = yaml.safe_load(text)
+        return yaml.load(text, _Once)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _parsed(text: str, where: str) -> Settings:
+    content = read_yaml(text, where)
     if not isinstance(content, dict | None):
         raise InputError(f"{where} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
     content = content or {}

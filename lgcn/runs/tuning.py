@@ -19,7 +19,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import yaml
 from lightning.pytorch.callbacks import Callback
 from rich import box
 from rich.console import Console
@@ -149,9 +148,9 @@ def read_space(path: Path, options: list[str]) -> dict[str, Mapping[str, Any]]:
         InputError: the file cannot be read, or a range is not one.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--space {path} cannot be read: {' '.join(str(error).split())}") from error
+        content = settings.read_yaml(path.read_text(encoding="utf-8"), f"--space {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--space {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"--space {path} must hold ranges, 'setting: {{low: 1, high: 2}}' a line")
     for name, ranges in content.items():

@@ -25,7 +25,7 @@ from lgcn.runs.lightning_internals import (
     OneCommandCLI,
     RunProgressBar,
     StepCount,
-    _is_no_tip,
+    _is_of_use,
     own_words,
     quicken,
     quieten,
@@ -305,11 +305,28 @@ def test_what_is_wrong_takes_one_line(kinds: dict[str, Any], capsys: pytest.Capt
     assert len(capsys.readouterr().err.splitlines()) > 1
 
 
-def test_tips_are_left_out_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.filterwarnings("ignore:.*")  # of the demonstration model
+def test_tips_and_what_says_nothing_are_left_out_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Lightning says of a short run is known here: a release that says something else shows up."""
+    caplog.set_level(logging.INFO)
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    quieten()
-    quieten()
-    assert [*map(_is_no_tip.__eq__, logger.filters)].count(True) == 1
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").filters.clear()
+    for ours in (False, True):
+        if ours:
+            quieten()
+            quieten()
+        pl.seed_everything(1)
+        trainer(tmp_path, Saving(), max_steps=1, limit_val_batches=2).fit(BoringModel())
+        judge = trainer(tmp_path, limit_val_batches=1.0, limit_test_batches=2)
+        judge.test(BoringModel(), ckpt_path=str(tmp_path / "x.ckpt"), weights_only=True)
+        of_the_demonstration = ("was configured", "`weights_only`")
+        said = [one for one in caplog.messages if not any(words in one for words in of_the_demonstration)]
+        assert bool(said) is not ours, said
+        caplog.clear()
+    assert [*map(_is_of_use.__eq__, logger.filters)].count(True) == 1
     logger.warning("Tip: try another product")
     logger.warning("a warning")
     assert caplog.messages == ["a warning"]

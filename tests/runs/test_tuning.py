@@ -224,7 +224,7 @@ def test_ranges_reach_to_the_value_that_is_given() -> None:
         ("model.l2.embeddings: {choices: [1], low: 2}", "needs low and high"),
         ("[1, 2]", "must hold ranges"),
         ("", "must hold ranges"),
-        ("a: [", "cannot be read"),
+        ("a: [", "is not YAML"),
     ],
 )
 def test_a_space_that_is_none(content: str, words: str, tmp_path: Path) -> None:
