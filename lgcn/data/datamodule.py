@@ -27,7 +27,7 @@ from lgcn.data.sources import RatingTable
 from lgcn.data.splits import Rows, Split
 from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ratings import RatingGraph
 
@@ -190,6 +190,7 @@ class RatingsDataModule(pl.LightningDataModule):
             if word not in words:
                 raise InputError(
                     f"--data.{name} must be one of {', '.join(map(str, filter(None, words)))} (got {word!r})"
+                    f"{did_you_mean(str(word), map(str, words))}"
                 )
         if "source" in self._frames and (split == "files" or format != "table"):
             raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")

@@ -301,9 +301,8 @@ class Search:
         _plot(study, ended, self.folder / "trials.png")
         say("")
         Console(highlight=False).print(_table(study, ended))
-        say(
-            f"{monitor} {best.value:.4f} in trial {best.number + 1}, the configuration itself {first.value:.4f}", "best"
-        )
+        others = f", the configuration itself {first.value:.4f}" if best.number else ", the configuration itself"
+        say(f"{monitor} {best.value:.4f}, trial {best.number + 1}{others}", "best")
         say(shlex.join([program(), "fit", "--config", str(self.folder / "config.yaml")]), "fit")
         say(f"{self.folder / 'trials.csv'}, {self.folder / 'trials.png'}", "trials")
 

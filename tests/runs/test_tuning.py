@@ -46,9 +46,16 @@ def results(folder: Path) -> list[float | None]:
 
 
 def test_the_first_trial_is_the_recipe_and_the_best_configuration_gives_what_it_gave(
-    tune: Callable[..., Path], csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tune: Callable[..., Path],
+    csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     folder = tune(trials=6)
+    assert not [*Path().iterdir()]
     printed = capsys.readouterr().out
     study = study_of(folder)
     assert {path.name for path in folder.iterdir()} == {"study.db", "trials.csv", "trials.png", "config.yaml"}
