@@ -110,6 +110,7 @@ class LgcnCLI(internals.OneCommandCLI):
         adapts: whether a fit without a configuration takes the recipe for its data even if settings of the model are
             given, which then change the recipe.
         watch: what watches a run that leaves no files, one of ``lgcn tune``.
+        read: data that was read before, for the case that it is the same.
     """
 
     def __init__(
@@ -118,9 +119,11 @@ class LgcnCLI(internals.OneCommandCLI):
         frames: Mapping[str, DataFrame] | None = None,
         adapts: bool = False,
         watch: Callback | None = None,
+        read: RatingsDataModule | None = None,
     ) -> None:
         self.frames, self.watch = dict(frames or {}), watch
         self.invocation = resolve(args, self.frames, adapts)
+        self.read = read or (self.invocation.recipe and self.invocation.recipe.data)
         internals.quieten()
         internals.quicken(LightGCNModule)
         super().__init__(
@@ -170,9 +173,9 @@ class LgcnCLI(internals.OneCommandCLI):
         self.parser.add_instantiator(self._data_module, RatingsDataModule, subclasses=False)
 
     def _data_module(self, made: type[RatingsDataModule], **given: Any) -> RatingsDataModule:
-        data, recipe = made(**given | self.frames), self.invocation.recipe
-        if recipe is not None and recipe.data is not None:
-            data.take(recipe.data)
+        data = made(**given | self.frames)
+        if self.read is not None:
+            data.take(self.read)
         return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -74,6 +74,9 @@ class Watch(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size > 1:
             raise InputError("lgcn tune trains in one process: give --trainer.devices 1")
+        data = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+        if self.trial is not None and self.trial.study.user_attrs["data"] != data:
+            raise InputError("the data is not that of the trials before, so results differ; give another --run_name")
         self.status.start()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -134,7 +137,7 @@ def tune(args: list[str], command: Callable[..., Any], resolve: Callable[..., An
             "the configuration has no search space: let it build on one that has (base: ratings), or give --space FILE "
             "(docs/tuning.md)"
         )
-    search = Search(invocation.runs, invocation.args, read_space(path, options), command)
+    search = Search(invocation, read_space(path, options), command)
     try:
         search.run(given.trials)
     finally:  # what there is so far is shown after an error or an interrupt, too
@@ -189,18 +192,16 @@ class Search:
     """A study, in the folder of a configuration's runs.
 
     Args:
-        runs: that folder.
-        args: the command line of a trial, without what is tried.
+        invocation: that folder, and the command line of a trial without what is tried.
         ranges: what is tried.
         command: as for :func:`tune`.
     """
 
-    def __init__(
-        self, runs: Path, args: list[str], ranges: Mapping[str, Mapping[str, Any]], command: Callable[..., Any]
-    ) -> None:
-        self.folder, self.args, self.ranges, self.command = runs / FOLDER, args, ranges, command
+    def __init__(self, invocation: Any, ranges: Mapping[str, Mapping[str, Any]], command: Callable[..., Any]) -> None:
+        self.folder, self.args, self.ranges, self.command = invocation.runs / FOLDER, invocation.args, ranges, command
+        self.read = invocation.recipe and invocation.recipe.data
         self.storage, self.study = f"sqlite:///{self.folder / 'study.db'}", None
-        self.asked = json.dumps([args, ranges])
+        self.asked = json.dumps([self.args, ranges])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if (self.folder / "study.db").is_file():
             self.study = optuna.load_study(study_name=NAME, storage=self.storage)
@@ -224,9 +225,15 @@ class Search:
         finally:
             logging.getLogger("lgcn").setLevel(level)
 
+    def _train(self, options: list[str], watch: Watch) -> Any:
+        """Train a trial with some options; its CLI. All trials share what the first has read."""
+        cli = self.command([*self.args, *options], watch=watch, read=self.read)
+        self.read = cli.datamodule
+        return cli
+
     def _begin(self, title: str) -> optuna.Study:
         """Train the configuration as it is, which tells what is judged by, and make a study that begins with it."""
-        cli = self.command(self.args, watch=(watch := Watch(None, title)))
+        cli = self._train([], watch := Watch(None, title))
         best = Watch.checkpoints(cli.trainer)
         if best.best_score is None or not watch.curve:
             raise InputError("nothing was validated, so there is nothing to judge trials by: give more steps")
@@ -251,6 +258,7 @@ class Search:
         study = optuna.create_study(study_name=NAME, storage=self.storage, direction=direction)
         study.set_user_attr("asked", self.asked)
         study.set_user_attr("monitor", best.monitor)
+        study.set_user_attr("data", cli.datamodule.fingerprint)
         study.add_trial(first)
         say(self._line(study, study.trials[0], title))
         return study
@@ -262,7 +270,7 @@ class Search:
         ]
         score: float | None = None
         try:
-            cli = self.command([*self.args, *options], watch=Watch(trial, title))
+            cli = self._train(options, Watch(trial, title))
             best = Watch.checkpoints(cli.trainer)
             score = best.best_score
             trial.set_user_attr("config", cli.settings_as_yaml())

@@ -114,6 +114,20 @@ def test_a_study_of_other_settings_is_not_gone_on_with(
     assert "has a study of other settings; give the same, or another --run_name" in capsys.readouterr().err
 
 
+def test_other_data_in_the_same_file_is_not_gone_on_with(
+    tune: Callable[..., Path], csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings = pd.read_csv(csv)
+    for number, expected in enumerate((None, "the data is not that of the trials before")):
+        ratings.iloc[number:].to_csv(tmp_path / "ratings.csv", index=False)
+        if expected is None:
+            tune(trials=1, source=tmp_path / "ratings.csv")
+        else:
+            with pytest.raises(SystemExit):
+                tune(trials=2, source=tmp_path / "ratings.csv")
+            assert expected in capsys.readouterr().err
+
+
 def test_a_trial_that_falls_behind_is_stopped(tune: Callable[..., Path], tmp_path: Path) -> None:
     """A learning rate of nearly nothing, after five trials that learn: it ends at a third of the steps."""
     folder = tune(trials=5)
