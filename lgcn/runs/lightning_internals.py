@@ -236,7 +236,7 @@ class OneCommandCLI(LightningCLI):
         assert isinstance(parser, OneLineParser)
         parser.parts, parser.epilog = {"trainer": "Lightning's Trainer"}, None
         parser.print_help()
-        sys.exit()
+        sys.exit(0)
 
     def parser_of_command(self) -> LightningArgumentParser | None:
         """The parser of the command that was asked for. Lightning has no public way to it."""
