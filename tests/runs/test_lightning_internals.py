@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import pytest
 import torch
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -21,6 +22,7 @@ from torch import nn
 from lgcn.errors import InputError
 from lgcn.runs.lightning_internals import (
     ContinuedCSVLogger,
+    NoLogger,
     NoProfiler,
     OneCommandCLI,
     RunProgressBar,
@@ -45,6 +47,7 @@ PROGRESS = ("ready", "started", "processed", "completed")
         (TQDMProgressBar, "_should_update", ["self", "current", "total"]),
         (ExperimentWriter, "_check_log_dir_exists", ["self"]),
         (PassThroughProfiler, "profile", ["self", "action_name"]),
+        (DefaultHelpFormatter, "_get_help_string", ["self", "action"]),
     ],
     ids=lambda value: getattr(value, "__name__", value) if not isinstance(value, list) else "",
 )
@@ -55,6 +58,10 @@ def test_what_we_override_is_there(kind: type, name: str, arguments: list[str]) 
 def test_what_we_read_and_set_is_there() -> None:
     assert "_subcommand_parsers" in inspect.getsource(LightningCLI)
     assert "_batches_that_stepped" in inspect.getsource(_TrainingEpochLoop)
+    parser = LightningArgumentParser(prog="x")
+    assert "--help" in parser._option_string_actions
+    assert "help" in {action.dest for group in parser._action_groups for action in group._group_actions}
+    assert NoLogger().save_dir is None  # so that a run without files has no folder
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     loop = trainer.fit_loop.epoch_loop
     assert (loop._batches_that_stepped, loop.restarting, loop.batch_progress.is_last_batch) == (0, False, False)
