@@ -211,8 +211,6 @@ class Search:
     def run(self, trials: int) -> None:
         """Go on until there are so many trials."""
         study = self.study = self.study or self._begin(f"trial 1 of {trials}")
-        for left in study.get_trials(states=(TrialState.RUNNING,)):  # by a process that was killed
-            study.tell(left.number, state=TrialState.FAIL)
         steps = sorted(study.trials[0].intermediate_values)
         study.pruner = optuna.pruners.MedianPruner(n_warmup_steps=steps[len(steps) // 3])
         # With one seed, a search that goes on would draw again what it has drawn.
