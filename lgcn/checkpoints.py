@@ -3,7 +3,6 @@
 A run's checkpoints are ``runs/<name>/version_N/checkpoints/best.ckpt`` and ``last.ckpt``.
 """
 
-import difflib
 import importlib
 import os
 import pickle
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
 KINDS = ("best", "last")
@@ -76,9 +75,9 @@ def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
         raise InputError(
             f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as --ckpt_path"
         )
-    near = difflib.get_close_matches(wanted, KINDS, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else "; give best, last, or the path of a .ckpt file"
-    raise InputError(f"--ckpt_path: there is no file {wanted}{hint}")
+    kind = "that is a folder" if Path(wanted).is_dir() else "there is no such file"
+    hint = did_you_mean(wanted, KINDS, "; give best, last, or the path of a .ckpt file")
+    raise InputError(f"--ckpt_path {wanted}: {kind}{hint}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

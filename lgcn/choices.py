@@ -8,14 +8,16 @@ checkpoint that is neither ours nor imported already is an error.
 
 import inspect
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +164,51 @@ def _class(kind: type[Any], name: str, what: str) -> type[Any]:
     if found is None and module == "__main__":
         raise InputError(f"'{what}' is {short} of a script or notebook; put the class in a file, and import that")
     if not (isinstance(found, type) and issubclass(found, kind)) or inspect.isabstract(found):
-        names = ", ".join(sorted({one.__name__ for one in known(kind)}))
-        raise InputError(f"'{what}' must be one of {names}, or the full name of a {kind.__name__} (got {name!r})")
+        names = sorted({one.__name__ for one in known(kind)})
+        raise InputError(
+            f"'{what}' must be one of {', '.join(names)}, or the full name of a {kind.__name__} (got {name!r})"
+            f"{did_you_mean(short, names)}"
+        )
     return found
+
+
+# -- what goes wrong in a class of the user's own --------------------------------------------------------------
+
+#: Where classes are that are not the user's.
+NOT_OWN = ("lgcn.", "lightning.", "torch.", "torchmetrics.")
+
+
+def check_returned(choice: object, method: str, fine: bool, wanted: str, got: Any) -> None:
+    """Raise an InputError that names the method of a choice if what it returned is not ``fine``.
+
+    >>> check_returned([], "error", False, "a scalar", np.ones(3))
+    Traceback (most recent call last):
+    lgcn.errors.InputError: list.error must return a scalar (got ndarray of shape [3])
+    """
+    if not fine:
+        shape = f" of shape {[*got.shape]}" if hasattr(got, "shape") else ""
+        raise InputError(f"{type(choice).__name__}.{method} must return {wanted} (got {type(got).__name__}{shape})")
+
+
+def in_own_class(error: Exception, kinds: Iterable[type[Any]]) -> InputError | None:
+    """An error that was raised in a class of the user's own, in one line that says where. None if it was not.
+
+    Args:
+        error: as it was caught.
+        kinds: the base classes of what may be chosen.
+    """
+    if isinstance(error, InputError):
+        return None
+    kinds = tuple(kinds)
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        one, module = frame.f_locals.get("self"), str(frame.f_globals.get("__name__"))
+        if isinstance(one, kinds) and not module.startswith(NOT_OWN):
+            place = f"{PurePath(frame.f_code.co_filename).name}, line {line}"
+            return InputError(f"{type(one).__name__}.{frame.f_code.co_name} ({place}): {said}")
+    # A call that does not fit the method's arguments is raised by the caller.
+    if isinstance(error, TypeError) and (call := re.match(r"(\w+)\.\w+\(\) (takes|missing|got)", str(error))):
+        own = (one for kind in kinds for one in known(kind) if not one.__module__.startswith(NOT_OWN))
+        if call[1] in {one.__name__ for one in own}:
+            return InputError(f"{error}: its arguments must be those of docs/extending.md")
+    return None

@@ -1,18 +1,17 @@
 """Help, messages and errors of all commands in a terminal."""
 
 import argparse
-import difflib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.text import Text
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 
 #: The commands that need Lightning, and what they do.
 TRAINING = {
@@ -22,6 +21,7 @@ TRAINING = {
     "test": "evaluate a model on the test part, beside baselines",
     "predict": "write the predicted ratings of pairs to a file",
     "seeds": "train with several seeds: mean and standard deviation",
+    "tune": "search for better settings by validation",
 }
 #: The commands that need a checkpoint only, and what they do.
 USING = {
@@ -52,16 +52,12 @@ def overview() -> str:
 
 def unknown_command(name: str) -> InputError:
     """The error for a command that does not exist. It names the nearest one."""
-    near = difflib.get_close_matches(name, [*TRAINING, *USING], n=1)
-    return InputError(f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "; see lgcn --help"))
+    return InputError(f"there is no command {name!r}{did_you_mean(name, [*TRAINING, *USING], '; see lgcn --help')}")
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Print messages on stderr, without time, level or place."""
-    logging.basicConfig(
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
-    )
+    """Print messages on stderr as they are, a line each, without time, level or place."""
+    logging.basicConfig(format="%(message)s")
     logging.getLogger("lgcn").setLevel(level)
 
 
@@ -90,8 +86,12 @@ class OneLineParser(argparse.ArgumentParser):
     """argparse's parser, which says in one line what is wrong, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the reason as an InputError."""
-        raise InputError(f"{message} ({self.prog} --help lists the options)")
+        """Raise the reason as an InputError, with the nearest name where an option does not exist."""
+        help = f"{self.prog} --help lists the options"
+        if unknown := re.match(r"unrecognized arguments: ([^\s=]+)", message):
+            options = re.findall(r"--[\w.-]+", self.format_usage())
+            raise InputError(f"there is no option {unknown[1]}{did_you_mean(unknown[1], options, f'; {help}')}")
+        raise InputError(f"{message} ({help})")
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        sys.stderr.write(f"lgcn: error: {error}\n")
+        sys.stderr.write(f"lgcn: error: {' '.join(str(error).splitlines())}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")

@@ -27,7 +27,7 @@ from lgcn.data.sources import RatingTable
 from lgcn.data.splits import Rows, Split
 from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ratings import RatingGraph
 
@@ -159,6 +159,8 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, table in tables.items():
             if not isinstance(table, pd.DataFrame | str | PathLike | None):
                 raise InputError(f"--data.{name} must be a DataFrame, a path or a name (got {type(table).__name__})")
+            if isinstance(table, str) and not table:  # it would be the current folder
+                raise InputError(f"--data.{name} must not be empty")
         # A frame is no setting: a checkpoint keeps its content, but not the frame.
         self._frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
         source, items_path, users_path = (
@@ -188,6 +190,7 @@ class RatingsDataModule(pl.LightningDataModule):
             if word not in words:
                 raise InputError(
                     f"--data.{name} must be one of {', '.join(map(str, filter(None, words)))} (got {word!r})"
+                    f"{did_you_mean(str(word), map(str, words))}"
                 )
         if "source" in self._frames and (split == "files" or format != "table"):
             raise InputError("a DataFrame has no files: it goes with --data.format table and any other --data.split")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
+from lgcn.choices import check_returned
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline, RatingBaseline
-from lgcn.evaluation.own_metrics import keep_local, named
+from lgcn.evaluation.own_metrics import keep_local, named, numbers
 from lgcn.evaluation.rating_metrics import ErrorSums, RecallPrecision, Sums
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
@@ -98,7 +99,7 @@ class RatingJudge(Judge):
         if self.errors is not None:
             self.sums = self.errors.compute()
             self.errors.reset()
-        values: dict[str, Tensor] = self.metrics.compute()
+        values: dict[str, Tensor] = numbers(self.metrics.compute())
         self.metrics.reset()
         return values
 
@@ -106,9 +107,11 @@ class RatingJudge(Judge):
         metrics, graph = self.metrics.clone(), self.graph
         metrics.reset()
         keep_local(metrics)
-        preds = baseline.predict(graph.user, graph.item).float()
-        metrics.update(preds=preds, target=graph.rating, user=graph.user.long(), item=graph.item.long())
-        return {name: float(value) for name, value in metrics.compute().items()}
+        preds = baseline.predict(graph.user, graph.item)
+        fits = getattr(preds, "shape", None) == graph.rating.shape
+        check_returned(baseline, "predict", fits, f"the ratings of {len(graph):,} pairs", preds)
+        metrics.update(preds=preds.float(), target=graph.rating, user=graph.user.long(), item=graph.item.long())
+        return {name: float(value) for name, value in numbers(metrics.compute()).items()}
 
 
 def check_baselines(baselines: Sequence[Baseline], ranks: bool) -> None:

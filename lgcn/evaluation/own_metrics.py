@@ -1,7 +1,8 @@
 """Metrics of the user's own: torchmetrics' Metrics that stand beside ours."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -42,6 +43,19 @@ def named(
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(f"the metric {name} cannot be updated with {', '.join(example)} ({reason})") from error
     return found
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same results of metrics. An InputError says which one is not a number.
+
+    >>> numbers({"val/rmse": 0.5})
+    {'val/rmse': 0.5}
+    """
+    for name, value in values.items():
+        if not (isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)):
+            shape = f" of shape {[*value.shape]}" if isinstance(value, Tensor) else ""
+            raise InputError(f"the metric {name} must compute one number (got {type(value).__name__}{shape})")
+    return dict(values)
 
 
 def keep_local(metrics: nn.Module) -> None:

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch_geometric import metrics as pyg
 from torchmetrics import Metric, MetricCollection
 
+from lgcn.choices import check_returned
 from lgcn.evaluation.judges import Judge, Part
-from lgcn.evaluation.own_metrics import keep_local, named
+from lgcn.evaluation.own_metrics import keep_local, named, numbers
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ops import EdgePattern
 from lgcn.graph.ratings import RatingGraph
@@ -108,7 +109,7 @@ class RankingJudge(Judge):
         self.rank(factors.of_items(self.graph.num_items), batch)  # only what is in the catalogue is ranked
 
     def results(self) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = self.usual.compute() | self.own.compute()
+        values: dict[str, Tensor] = self.usual.compute() | numbers(self.own.compute())
         self.usual.reset()
         self.own.reset()
         return values
@@ -116,7 +117,11 @@ class RankingJudge(Judge):
     def of_baseline(self, baseline: Scorer) -> dict[str, float]:
         judge = RankingJudge(self.part, self.graph, self.seen, self.ks, self.own_metrics).to(self.graph.device)
         keep_local(judge)
-        judge.rank(baseline, self.graph.user_degree.nonzero()[:, 0])
+        users = self.graph.user_degree.nonzero()[:, 0]
+        found, wanted = baseline.scores(users[:2]), [len(users[:2]), self.graph.num_items]
+        fits = [*getattr(found, "shape", [])] == wanted
+        check_returned(baseline, "scores", fits, f"a tensor of shape {wanted}", found)
+        judge.rank(baseline, users)
         return {name: float(value) for name, value in judge.results().items()}
 
     def title(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lgcn.choices import made
+from lgcn.choices import check_returned, made
 from lgcn.errors import InputError
 from lgcn.graph.channels import Binary, Channel
 from lgcn.graph.interchange import as_sparse_tensor, require_torch_sparse
@@ -129,6 +129,9 @@ class Propagation:
         """
         known = self.statistics(graph) if statistics is None else statistics
         values = [channel.value(graph, one) for channel, one in zip(self._channels, known, strict=True)]
+        for channel, value in zip(self._channels, values, strict=True):
+            fits = value is None or getattr(value, "shape", None) == graph.rating.shape
+            check_returned(channel, "value", fits, f"the weights of {len(graph):,} edges, or None", value)
         return [None if value is None else value.float() for value in values]  # of times they may be float64
 
     def matrices(self, graph: RatingGraph, factor: Tensor | None = None) -> list[Multipliable]:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lgcn.choices import made
+from lgcn.choices import check_returned, made
 from lgcn.errors import InputError
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
@@ -152,7 +152,12 @@ class LightGCN(nn.Module):
         propagated = (self.propagate(*channel) for channel in zip(matrices, self.projected(), strict=True))
         combined = reduce(torch.add, propagated)
         user, item = torch.split(combined, [self.num_users, self.num_items])
-        return self.head(user, item)  # type: ignore[no-any-return]
+        scored: Factors = self.head(user, item)
+        wanted = f"Factors of {len(user):,} users and {len(item):,} items"
+        check_returned(self.head, "forward", isinstance(scored, Factors), wanted, scored)
+        for rows, given in ((scored.user, user), (scored.item, item)):
+            check_returned(self.head, "forward", len(rows) == len(given), wanted, rows)
+        return scored
 
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors that predict any pair: index -1 is a user or item that is not in the data.

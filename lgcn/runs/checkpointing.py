@@ -114,7 +114,11 @@ class RunCheckpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if is_rehearsal(trainer) or (trainer.global_step == self.saved_step and not self._best_is_due):
+        if (
+            self.run is None
+            or is_rehearsal(trainer)
+            or (trainer.global_step == self.saved_step and not self._best_is_due)
+        ):
             return
         self.saved_step = trainer.global_step
         trainer.save_checkpoint(self.path("last"), weights_only=False)

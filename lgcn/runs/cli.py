@@ -6,6 +6,7 @@ commands judge the model as it was trained.
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -16,18 +17,21 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pandas import DataFrame
+from torchmetrics import Metric
 
 from lgcn import checkpoints, speed
+from lgcn.choices import in_own_class
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
+from lgcn.files import check_output
 from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
@@ -39,7 +43,7 @@ from lgcn.runs.report import Report
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
 from lgcn.runs.warm_start import WarmStart
-from lgcn.terminal import OneLineParser, one_line_errors, say, set_up_logging, shows_progress
+from lgcn.terminal import TRAINING, OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,8 @@ DEFAULTS = {
 }
 
 
+HELP_OF_TRAINER = "--help.trainer"
+
 #: Settings that say where a run and its checkpoint are.
 WHERE = ("run_name", "runs_dir", "ckpt_path", "init_from")
 
@@ -73,6 +79,7 @@ class Invocation(NamedTuple):
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
     trained: Snapshot | None = None  # the data of a model that is judged on other data
+    configs: tuple[str, ...] = ()  # that were named, with the recipe in front
 
 
 def run_options(
@@ -108,22 +115,37 @@ class LgcnCLI(internals.OneCommandCLI):
         frames: DataFrames to use instead of files, by the setting's name: ``source``, ``items_path``, ``users_path``.
         adapts: whether a fit without a configuration takes the recipe for its data even if settings of the model are
             given, which then change the recipe.
+        watch: what watches a run that leaves no files, one of ``lgcn tune``.
+        read: data that was read before, for the case that it is the same.
     """
 
-    def __init__(self, args: list[str], frames: Mapping[str, DataFrame] | None = None, adapts: bool = False) -> None:
-        self.frames = dict(frames or {})
+    def __init__(
+        self,
+        args: list[str],
+        frames: Mapping[str, DataFrame] | None = None,
+        adapts: bool = False,
+        watch: Callback | None = None,
+        read: RatingsDataModule | None = None,
+    ) -> None:
+        self.frames, self.watch = dict(frames or {}), watch
         self.invocation = resolve(args, self.frames, adapts)
+        self.read = read or (self.invocation.recipe and self.invocation.recipe.data)
         internals.quieten()
         internals.quicken(LightGCNModule)
         super().__init__(
             LightGCNModule,
             RatingsDataModule,
             asked=next((arg for arg in args[:1] if arg in self.subcommands()), None),
-            save_config_callback=RunConfig,
+            save_config_callback=None if watch else RunConfig,
             trainer_class=Trainer,
             # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
             # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
-            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            # A line of ours says how many parameters there are; Lightning's table would take fourteen.
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
             seed_everything_default=0,
             # `resolve` reads some options before the parser does, and both must see the same: no abbreviations.
             parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings.", "allow_abbrev": False},
@@ -146,8 +168,9 @@ class LgcnCLI(internals.OneCommandCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
         parser = self.parser_of_command()
-        if parser is None:  # lgcn --help, or a command there is not
+        if parser is None:  # a command there is not
             return
+        parser.description = f"{TRAINING[str(self.asked)].capitalize()}."
         parser.set_defaults({"weights_only": True})  # Lightning reads a checkpoint with this, too
         if self.asked in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # RunSummary prints the table
@@ -156,14 +179,16 @@ class LgcnCLI(internals.OneCommandCLI):
         self.parser.add_instantiator(self._data_module, RatingsDataModule, subclasses=False)
 
     def _data_module(self, made: type[RatingsDataModule], **given: Any) -> RatingsDataModule:
-        data, recipe = made(**given | self.frames), self.invocation.recipe
-        if recipe is not None and recipe.data is not None:
-            data.take(recipe.data)
+        data = made(**given | self.frames)
+        if self.read is not None:
+            data.take(self.read)
         if self.invocation.trained is not None:
             data.hold_out(self.invocation.trained, "test" if self.asked == "test" else "val")
         return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if HELP_OF_TRAINER in self.invocation.args:
+            self.explain_trainer()
         self.config = parser.parse_args(self.invocation.args)
 
     # -- the trainer ---------------------------------------------------------------------------------------
@@ -177,11 +202,18 @@ class LgcnCLI(internals.OneCommandCLI):
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
             )
         steps, epoch = trainer["max_steps"], self.given("data")["steps_per_epoch"]
-        if self.asked == "fit" and 0 <= steps < epoch and "EarlyStopping" in str(trainer["callbacks"]):
-            raise InputError(
-                f"--trainer.max_steps {steps} ends before the first validation, which EarlyStopping needs: give "
-                f"--data.steps_per_epoch, {epoch}, or more, or --trainer.callbacks null"
-            )
+        if self.asked == "fit" and "EarlyStopping" in str(trainer["callbacks"]):
+            if 0 <= steps < epoch:
+                raise InputError(
+                    f"--trainer.max_steps {steps} ends before the first validation, which EarlyStopping needs: give "
+                    f"--data.steps_per_epoch, {epoch}, or more, or --trainer.callbacks null"
+                )
+            if trainer["limit_val_batches"] == 0:
+                raise InputError(
+                    "--trainer.limit_val_batches 0: EarlyStopping needs a validation; give --trainer.callbacks null"
+                )
+        if self.asked == "predict":
+            check_output(Path(self.given("output")), PredictionWriter.ENDINGS)
         if wanted == "mps":
             raise InputError("--trainer.accelerator mps: torch has no sparse products there; use cpu")
         if wanted in ("gpu", "cuda") and not CUDAAccelerator.is_available():
@@ -201,7 +233,9 @@ class LgcnCLI(internals.OneCommandCLI):
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
         runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
-        if self.subcommand in ("validate", "predict"):
+        if self.watch:
+            kwargs["logger"] = internals.NoLogger()
+        elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
         elif given["logger"] is None or given["logger"] is True:
             where: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name}
@@ -220,7 +254,9 @@ class LgcnCLI(internals.OneCommandCLI):
         kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
         callbacks = [internals.StepCount(), *(given["callbacks"] or [])]
         shown, own_bar = given["enable_progress_bar"], any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if shown is None:
+        if self.watch:
+            shown = False
+        elif shown is None:
             shown = own_bar or shows_progress()
         kwargs["enable_progress_bar"] = shown
         if shown and not own_bar:
@@ -229,9 +265,20 @@ class LgcnCLI(internals.OneCommandCLI):
             callbacks.append(PredictionWriter(self.given("output")))
         if fitting and self.given("init_from"):
             callbacks.append(WarmStart(Path(self.given("init_from"))))
-        callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
-        kwargs["callbacks"] = [*callbacks, Report()] if self.given("report") else callbacks
-        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        if self.watch:
+            callbacks.append(self.watch)
+        else:
+            callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
+            callbacks += [Report()] if self.given("report") else []
+        kwargs["callbacks"] = callbacks
+        try:
+            trainer: Trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"--trainer: {error}") from error
+        device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        several = f"{trainer.world_size} processes, the first " if trainer.world_size > 1 else ""
+        log.info("%s parameters, on %s%s", f"{count:,}", several, name)
         return trainer
 
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration
@@ -296,7 +343,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         peek.add_argument(f"--{option}")
     given, rest = peek.parse_known_args(args[1:])
     checkpoints.import_modules(given.imports)
-    explains = any(word.split("=")[0].endswith((".help", "-h", "--help")) for word in rest)
+    explains = any(word.split("=")[0].endswith((".help", "-h", "--help", HELP_OF_TRAINER)) for word in rest)
     if not args or args[0] not in LgcnCLI.subcommands() or explains:
         return Invocation([*args[:1], *rest])
 
@@ -328,6 +375,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
     runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
+    there = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
+    if args[0] == "fit" and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"--runs_dir {runs_dir}: {there} is no folder that can be written to")
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
@@ -361,7 +411,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    return Invocation(resolved, runs_dir / name, run, step, recipe, trained)
+    named = (*([recipe.name] if recipe else []), *given.config)
+    return Invocation(resolved, runs_dir / name, run, step, recipe, trained, named)
 
 
 def main(args: list[str]) -> None:
@@ -376,7 +427,15 @@ def main(args: list[str]) -> None:
                 init(args[1:])
             elif args[:1] == ["seeds"]:
                 train_seeds(args[1:], LgcnCLI)
+            elif args[:1] == ["tune"]:
+                from lgcn.runs.tuning import tune  # needs Optuna
+
+                tune(args[1:], LgcnCLI, resolve)
             else:
                 LgcnCLI(args)
         except SIGTERMException:
             sys.exit(143)  # Lightning's own status would be that of success
+        except Exception as error:
+            if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
+                raise found from error
+            raise

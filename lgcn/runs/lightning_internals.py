@@ -3,22 +3,30 @@
 ``tests/runs/test_lightning_internals.py`` fails loudly if a release changes one of these.
 """
 
+import argparse
+import inspect
 import logging
+import re
+import sys
 import time
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import pandas as pd
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 from lgcn.files import replacing
 
 # -- the command line ------------------------------------------------------------------------------------------
@@ -31,13 +39,161 @@ def own_words(error: BaseException | None) -> InputError | None:
     return error
 
 
+class OptionError(InputError):
+    """What a parser says of an option. That of a class's arguments is quoted by that of the command."""
+
+
+#: The parts of --help in their order, by an option in them. Lightning's Trainer has a help of its own.
+PARTS = {
+    "data": "Data",
+    "model": "Model",
+    "model.propagation": "What travels over the graph",
+    "model.l2": "L2 penalties",
+    "optimizer": "Optimiser, any of torch's",
+    "lr_scheduler": "Learning-rate schedule, any of torch's",
+    "run_name": "The run",
+    "checkpoint": "Checkpoints",
+    "ckpt_path": "A model that is there",
+    "help": "Other options",
+}
+#: Help in place of Lightning's.
+HELP = {
+    "config": "a YAML file, or the name of a shipped one; of several, a later one wins",
+    "ckpt_path": "the file of a checkpoint, or best or last of the newest run",
+    "seed_everything": "seed of all that is drawn but the split",
+    "weights_only": "true: nothing in a checkpoint is executed",
+    "verbose": "whether Lightning prints its own table, too",
+    "optimizer": "name of a class, its arguments as --optimizer.lr",
+    "lr_scheduler": "name of a class, its arguments as --lr_scheduler.gamma",
+}
+
+
+class BriefHelp(DefaultHelpFormatter):
+    """Help without markup, and without the list of known classes, which for metrics has hundreds."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action)
+        if action.dest in HELP:
+            text = HELP[action.dest] + "".join(re.findall(r" \(type: .*\)", text, re.DOTALL)[:1])
+        text = re.sub(r",? known subclasses: [^)]*", "", text.replace("``", ""))
+        return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text)
+
+
 class OneLineParser(LightningArgumentParser):
     """A parser that says in one line what is wrong, where jsonargparse prints all options first."""
 
+    parts: Mapping[str, str] | None = None  # of the help; None is all of them, as jsonargparse has them
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help of ``parts``."""
+        groups = self._action_groups
+        if self.parts is not None:
+            found = {action.dest: group for group in groups for action in group._group_actions}
+            self._action_groups = [found[name] for name in self.parts if name in found]
+            for name, title in self.parts.items():
+                if name in found:
+                    found[name].title = title
+        try:
+            return super().format_help(*args, **kwargs)
+        finally:
+            self._action_groups = groups
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the reason as an InputError."""
-        ours = f"{' '.join(message.split())} (lgcn COMMAND --help lists the options)"
-        raise own_words(ex) or InputError(ours) from ex
+        ours, asked = own_words(ex), getattr(ex, "subcommand_parser", self)
+        if ours is not None and not isinstance(ours, OptionError):
+            raise ours
+        names = [name for name in asked._option_string_actions if not name.endswith((".help", "+"))]
+        raise OptionError(in_one_line(message, names)) from ex
+
+
+def in_one_line(message: str, options: list[str]) -> str:
+    """What jsonargparse says in up to ten lines, in one: the option, what is wrong with it, and the nearest name.
+
+    >>> in_one_line("Option 'bias' is not accepted", ["--biases"])
+    "there is no setting 'bias'; did you mean biases?"
+    >>> in_one_line('Parser key "model.k": Expected a <class \\'int\\'>. Got value: many', [])
+    "--model.k must be a whole number (got 'many')"
+    """
+    if unknown := re.match(r"unrecognized arguments: ([^\s=]+)", message):
+        if not unknown[1].startswith("-"):
+            return f"'{unknown[1]}' belongs to no option"
+        return f"there is no option {unknown[1]}{did_you_mean(unknown[1], options, '; lgcn COMMAND --help lists them')}"
+    if unknown := re.search(r"(?:accept option '(.+)'|Option '(.+)' is not accepted)", message):
+        name, names = unknown[1] or unknown[2], [option.lstrip("-") for option in options]
+        return f"there is no setting '{name}'{did_you_mean(name, names, '; --help lists them')}"
+    key, said = re.fullmatch(r'(?:Parser key "([^"]+)":)?\s*(.*)', message, re.DOTALL).groups()  # type: ignore[union-attr]
+    if key is None or key == "config":
+        return " ".join(said.split())
+    if one := re.fullmatch(r"Expected a (.+)\. Got value: (.*)", said, re.DOTALL):
+        return f"--{key} must be {_types(one[1])} (got {one[2]!r}){did_you_mean(one[2], _words(one[1]))}"
+    parts = re.search(
+        r"Subtypes: \[(.*?)\]\n\s*Errors:\n(.*?)\n\s*Given value type: .*?Given value: (.*)", said, re.DOTALL
+    )
+    if parts is None:
+        return f"--{key}: {' '.join(said.split())}"
+    types, errors, value = parts.groups()
+    for error in re.split(r"^\s*- ", errors, flags=re.MULTILINE)[1:]:
+        error = " ".join(error.split())
+        if error.startswith("Expected a dot import path") and "'float'" not in types:
+            own = "; a class of your own has its file's name in front"
+            return f"--{key}: there is no class '{value}'{did_you_mean(value, _classes(types), own)}"
+        if "is abstract" in error:
+            kind, lacking = next(_abstract(value), (value, "a method"))
+            return f"--{key}: {kind} lacks {lacking} (docs/extending.md)"
+        if not error.startswith("Expected a "):  # of one type of several it says the reason, or quotes an OptionError
+            if error.startswith("--"):
+                return f"--{key}.{error.lstrip('-')}"
+            return f"--{key}: {error}" + ("" if value in error or "setting" in error else f" (got '{value}')")
+    return f"--{key} must be {_types(types)} (got {value!r}){did_you_mean(value, _words(types))}"
+
+
+def of_constructor(error: ValueError) -> InputError | None:
+    """What a class's constructor said, which jsonargparse has wrapped, too; None if it is something else."""
+    found = re.search(r"Errors:\s*- (.*?)\n\s*- .*Given value: .*?class_path='([\w.]+)'", str(error), re.DOTALL)
+    return InputError(f"{found[2]} cannot be made: {' '.join(found[1].split())}") if found else None
+
+
+def _types(text: str) -> str:
+    """Types as a user writes their values."""
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"\w[\w.]*\[(?:\w+\.)*(\w+)\]", r"[\1, ...]", re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", text))
+    for python, ours in {
+        "NoneType": "null",
+        "bool": "true or false",
+        "int": "a whole number",
+        "float": "a number",
+    }.items():
+        text = re.sub(rf"(?<!\[)\b{python}\b", ours, text)
+    return text.replace(", ", " or ") if "'" not in text and "[" not in text else text
+
+
+def _abstract(text: str) -> Iterator[tuple[str, str]]:
+    """The classes named in a text that lack methods, by name, and these methods."""
+    for kind in _imported(text):
+        if inspect.isabstract(kind):
+            yield kind.__name__, " and ".join(f"the method {one}" for one in sorted(kind.__abstractmethods__))
+
+
+def _imported(text: str) -> Iterator[Any]:
+    """The classes with full names in a text, as far as they are imported."""
+    for module, _, name in (name.rpartition(".") for name in re.findall(r"[\w.]+\.\w+", text)):
+        if isinstance(kind := getattr(sys.modules.get(module), name, None), type):
+            yield kind
+
+
+def _words(types: str) -> list[str]:
+    """The words that are among types."""
+    return re.findall(r"'(\w[^']*)'", re.sub(r"<class '.*?'>", "", types))
+
+
+def _classes(types: str) -> list[str]:
+    """The names of the classes that are imported of the types in a text."""
+
+    def below(kind: type) -> list[str]:
+        return [kind.__name__, *chain.from_iterable(map(below, kind.__subclasses__()))]
+
+    return [*chain.from_iterable(map(below, _imported(types)))]
 
 
 class OneCommandCLI(LightningCLI):
@@ -61,7 +217,26 @@ class OneCommandCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise own_words(error) or error from None
+            raise own_words(error) or of_constructor(error) or error from None
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Give the command the options that it has, and a help that begins with our own."""
+        super().setup_parser(*args, **kwargs)
+        if isinstance(parser := self.parser_of_command(), OneLineParser):
+            parser.usage, parser.parts = f"lgcn {self.asked} [options]", PARTS
+            parser.formatter_class = BriefHelp
+            parser.epilog = (
+                f"lgcn {self.asked} --help.trainer lists the options of the Trainer, such as --trainer.max_steps. "
+                "--import MODULE imports classes of your own that a checkpoint names (docs/extending.md)."
+            )
+
+    def explain_trainer(self) -> NoReturn:
+        """Print the help of the Trainer's options, and exit."""
+        parser = self.parser_of_command()
+        assert isinstance(parser, OneLineParser)
+        parser.parts, parser.epilog = {"trainer": "Lightning's Trainer"}, None
+        parser.print_help()
+        sys.exit(0)
 
     def parser_of_command(self) -> LightningArgumentParser | None:
         """The parser of the command that was asked for. Lightning has no public way to it."""
@@ -70,6 +245,14 @@ class OneCommandCLI(LightningCLI):
     def given(self, key: str, made: bool = False) -> Any:
         """A setting of this command, or what was made of it. Lightning has no public way to a command's settings."""
         return self._get(self.config_init if made else self.config, key)
+
+    def settings_as_yaml(self) -> str:
+        """All settings of this command but --ckpt_path, as a configuration. Lightning has them in a callback only."""
+        config, parser = self.config[self.asked].clone(), self.parser_of_command()
+        assert parser is not None
+        config["ckpt_path"] = None
+        text: str = parser.dump(config, skip_none=False, format="yaml")
+        return text
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint win over the command line."""
@@ -98,16 +281,24 @@ def quicken(kind: type[pl.LightningModule]) -> None:
     kind.__setattr__ = set_attribute  # type: ignore[assignment, method-assign]
 
 
+#: How messages begin that say nothing, or what we say ourselves in fewer words.
+LEFT_OUT = (
+    *("Tip:", "GPU available", "TPU available", "HPU available", "LOCAL_RANK", "Seed set to", "`Trainer.fit` stopped"),
+    *("Restoring states", "Restored all states", "Loaded model weights"),
+)
+
+
 def quieten() -> None:
     """Leave out what Lightning says and nobody can use."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").addFilter(_is_of_use)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    """Whether a message does not advertise another product."""
-    return "Tip:" not in str(record.msg)
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Whether a message is none of those that are left out. Tips advertise other products, behind a picture."""
+    return not (str(record.msg).startswith(LEFT_OUT) or "Tip:" in str(record.msg))
 
 
 # -- the loops -------------------------------------------------------------------------------------------------
@@ -166,6 +357,10 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
         return self.nothing
+
+
+class NoLogger(DummyLogger):
+    """A logger that writes nothing, for callbacks that need one, as in Lightning's --trainer.fast_dev_run."""
 
 
 class ContinuedCSVLogger(CSVLogger):

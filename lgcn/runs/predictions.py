@@ -27,10 +27,12 @@ class PredictionWriter(Callback):
         InputError: it has another ending, or cannot be written.
     """
 
+    ENDINGS = (".csv", ".parquet")
+
     def __init__(self, output: str) -> None:
         self.output = Path(output)
         self.chunks: list[Tensor] = []
-        check_output(self.output, (".csv", ".parquet"))
+        check_output(self.output, self.ENDINGS)
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any

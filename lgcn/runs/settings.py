@@ -4,7 +4,6 @@ A configuration is a YAML file. With ``base: NAME`` in it, it holds only what di
 it, or a shipped one. Shipped ones are found by name from any folder (``--config quickstart``).
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ import yaml
 
 import lgcn
 from lgcn.choices import full_name
-from lgcn.errors import InputError
+from lgcn.errors import InputError, did_you_mean
 from lgcn.evaluation.baselines import Baseline
 from lgcn.graph.channels import Channel
 from lgcn.model.heads import Head
@@ -27,6 +26,9 @@ from lgcn.training.objectives import Objective
 
 #: Where the shipped configurations are: in the package, or beside it in a checkout.
 FOLDERS = (Path(lgcn.__file__).parent / "configs", Path(lgcn.__file__).parents[1] / "configs")
+
+#: How the name of a file ends that says what ``lgcn tune`` tries, beside the configuration that it is for.
+SPACE = ".tune.yaml"
 
 Settings = dict[str, Any]
 
@@ -50,7 +52,7 @@ def shipped() -> dict[str, Path]:
     True
     """
     folder = next((folder for folder in FOLDERS if (folder / "quickstart.yaml").is_file()), FOLDERS[0])
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml")) if not path.name.endswith(SPACE)}
 
 
 def is_yaml(config: str) -> bool:
@@ -58,13 +60,11 @@ def is_yaml(config: str) -> bool:
     return "\n" in config or "{" in config
 
 
-def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[Settings]:
+def load(config: str | Path) -> list[Settings]:
     """The settings that a ``--config`` means, and those that it builds on, the most basic first.
 
     Args:
         config: a file, the name of a shipped one, or YAML.
-        folder: where files are looked for.
-        above: the files that build on this one.
 
     Raises:
         InputError: there is no such file, it cannot be read, is no YAML of settings, has a setting under an old name,
@@ -73,16 +73,30 @@ def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()
     >>> load("data: {seed: 2}")
     [{'data': {'seed': 2}}]
     """
-    config = str(config)
+    return [content for _, content in _chain(str(config))]
+
+
+def search_space(configs: Iterable[str]) -> Path | None:
+    """The file that says what ``lgcn tune`` tries: that of the last configuration, or of the nearest it builds on.
+
+    >>> search_space(["quickstart"]).name
+    'ratings.tune.yaml'
+    """
+    paths = [path for config in configs for path, _ in _chain(config) if path is not None]
+    found = (path.with_name(f"{path.stem}{SPACE}") for path in reversed(paths))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> list[tuple[Path | None, Settings]]:
+    """A configuration and those that it builds on, with their files. ``above`` are the files that build on it."""
     if is_yaml(config):
-        return [_parsed(config, "--config")]
+        return [(None, _parsed(config, "--config"))]
     names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
     if path is None:
-        near = difflib.get_close_matches(Path(config).stem, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        where = f"{above[-1]}: base" if above else "--config"
-        raise InputError(f"{where} {config} is neither a file nor a shipped one ({', '.join(names)}){hint}")
+        where, hint = f"{above[-1]}: base" if above else "--config", did_you_mean(Path(config).stem, names)
+        what = "is a folder, and no" if config and Path(config).is_dir() else "is neither a file nor a"
+        raise InputError(f"{where} {config or repr(config)} {what} shipped one ({', '.join(names)}){hint}")
     if path.resolve() in above:
         raise InputError(f"{path} builds on itself: {' -> '.join(one.name for one in [*above, path])}")
     try:
@@ -90,7 +104,8 @@ def load(config: str | Path, folder: Path = Path(), above: tuple[Path, ...] = ()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     base = content.pop("base", None)
-    return [*([] if base is None else load(base, path.parent, (*above, path.resolve()))), content]
+    below = [] if base is None else _chain(str(base), path.parent, (*above, path.resolve()))
+    return [*below, (path, content)]
 
 
 class _Quoting(yaml.SafeDumper):
@@ -119,11 +134,33 @@ def names_a_model(contents: Iterable[Settings], given: Settings) -> bool:
     return any(name.partition(".")[0] in ("model", "optimizer", "lr_scheduler") for name in names)
 
 
-def _parsed(text: str, where: str) -> Settings:
+class _Once(yaml.SafeLoader):
+    """Reads each key once: PyYAML would take the last of two values, and not say so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(f"{key.value} stands there twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The content of YAML. An InputError says ``where`` it is wrong.
+
+    >>> read_yaml("k: 5", "here")
+    {'k': 5}
+    """
     try:
-        content = yaml.safe_load(text)
+        return yaml.load(text, _Once)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _parsed(text: str, where: str) -> Settings:
+    content = read_yaml(text, where)
     if not isinstance(content, dict | None):
         raise InputError(f"{where} must hold settings, 'name: value' a line (got {str(content)[:60]!r})")
     content = content or {}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lgcn.choices import made, plain
+from lgcn.choices import check_returned, made, plain
 from lgcn.errors import InputError
 from lgcn.evaluation.judges import Judge, Part
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
@@ -208,7 +208,10 @@ class LightGCNModule(pl.LightningModule):
         if self.objective.draws or self.masking is not None:
             generator = self.step_generator()
         if self.masking is not None and generator is not None:
-            graph, factor, predicted = self.masking.hide(self.train_graph, generator)
+            hidden = self.masking.hide(self.train_graph, generator)
+            wanted = "lgcn.training.masking.Visible"
+            check_returned(self.masking, "hide", isinstance(hidden, tuple) and len(hidden) == 3, wanted, hidden)
+            graph, factor, predicted = hidden
             if graph is not self.train_graph or factor is not None:
                 matrices = self.propagation.matrices(graph, factor)
         step = self.objective.step(self(*matrices), predicted, generator)

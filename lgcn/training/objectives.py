@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import Metric
 
+from lgcn.choices import check_returned
 from lgcn.errors import InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.graph.budget import SCORES
@@ -58,6 +59,11 @@ class Objective(ABC):
         """The judge of a held-out part; ``graphs`` are those of all parts, ``own`` are the user's own metrics."""
 
 
+def _is_loss(loss: object) -> bool:
+    """Whether there is something to minimise."""
+    return isinstance(loss, Tensor) and loss.ndim == 0 and (loss.requires_grad or not torch.is_grad_enabled())
+
+
 class RatingObjective(Objective):
     """Predicts ratings. A subclass says what an error costs.
 
@@ -79,7 +85,9 @@ class RatingObjective(Objective):
             )
 
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
-        return Step(self.error(factors.predict_edges(predicted), predicted.rating))
+        loss = self.error(factors.predict_edges(predicted), predicted.rating)
+        check_returned(self, "error", _is_loss(loss), "a scalar tensor that depends on preds", loss)
+        return Step(loss)
 
     def judge(self, part: Part, graphs: Graphs, ks: Sequence[int], scale: RatingScale, own: Sequence[Metric]) -> Judge:
         return RatingJudge(part, graphs[part], ks[0], scale, self.error, own)
@@ -162,7 +170,10 @@ class RankingObjective(Objective):
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
         assert generator is not None
         asked = self._asked if predicted is self._whole else self._askable(predicted)
-        return self.rank(factors, asked if len(asked) else self._asked, generator)  # of very few, all may be visible
+        step = self.rank(factors, asked if len(asked) else self._asked, generator)  # of very few, all may be visible
+        wanted = "a Step, whose loss is a scalar tensor that depends on factors"
+        check_returned(self, "rank", isinstance(step, Step) and _is_loss(step.loss), wanted, step)
+        return step
 
     def judge(self, part: Part, graphs: Graphs, ks: Sequence[int], scale: RatingScale, own: Sequence[Metric]) -> Judge:
         # Imported here, because it imports PyG. That takes a tenth of the start of a model that predicts ratings.

@@ -258,7 +258,6 @@ def test_two_processes_train_and_rank_what_one_would(
     [
         (["--data.source=ml-latest-smal"], ["ml-latest-small", "did you mean"]),
         (["--data.source=nowhere.csv"], ["no file nowhere.csv"]),
-        (["--data.sourcee=x"], ["sourcee"]),
         (["--data.item_column=movie"], ["has no column 'movie'", "it has"]),
         (["--model.k=0"], ["'k'", "at least 1", "got 0"]),
         (
@@ -276,7 +275,6 @@ def test_two_processes_train_and_rank_what_one_would(
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/rmsee"],
             ["EarlyStopping", "val/rmsee", "val/rmse "],
         ),
-        (["--data.sourc=x"], ["sourc"]),
         (["--optimizer=Adam", "--optimizer.lr=-1"], ["--optimizer", "-1"]),
         (["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1"], ["--lr_scheduler", "total_steps"]),
         (
@@ -285,7 +283,7 @@ def test_two_processes_train_and_rank_what_one_would(
         ),
         (["--checkpoint.monitor=val/rsme", "--checkpoint.mode=min"], ["val/rsme", "val/rmse"]),
         (["--checkpoint.monitor=val/mae"], ["--checkpoint.mode"]),
-        (["--ckpt_path=lats"], ["lats", "did you mean 'last'"]),
+        (["--ckpt_path=lats"], ["--ckpt_path lats: there is no such file; did you mean last?"]),
         (["--ckpt_path=last"], ["no run in", "lgcn fit"]),
         (
             ["--data.rating_column=null"],
@@ -310,7 +308,7 @@ def test_two_processes_train_and_rank_what_one_would(
             ["--model.l2.per=batch"],
             ["'l2.per' must be 'node', 'degree' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
         ),
-        (["--model.objective.batch_size=5"], ["'batch_size' is not accepted", "--help"]),
+        (["--model.objective.batch_size=5"], ["--model.objective: there is no setting 'batch_size'", "--help"]),
         (["--checkpoint.mode=max"], ["--checkpoint.mode max needs --checkpoint.monitor"]),
         (
             ["--data.rating_column=null", "--model.objective=Bpr", "--model.propagation.channels=[Liked]"],

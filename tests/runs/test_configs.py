@@ -15,7 +15,7 @@ from lgcn.__main__ import main
 from lgcn.runs import settings
 from tests.runs.running import undrawn
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted(settings.shipped().values())
 BRIEF = ["--report=false", "--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.enable_progress_bar=false"]
 
 

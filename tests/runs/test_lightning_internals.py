@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import pytest
 import torch
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -21,11 +22,12 @@ from torch import nn
 from lgcn.errors import InputError
 from lgcn.runs.lightning_internals import (
     ContinuedCSVLogger,
+    NoLogger,
     NoProfiler,
     OneCommandCLI,
     RunProgressBar,
     StepCount,
-    _is_no_tip,
+    _is_of_use,
     own_words,
     quicken,
     quieten,
@@ -45,6 +47,7 @@ PROGRESS = ("ready", "started", "processed", "completed")
         (TQDMProgressBar, "_should_update", ["self", "current", "total"]),
         (ExperimentWriter, "_check_log_dir_exists", ["self"]),
         (PassThroughProfiler, "profile", ["self", "action_name"]),
+        (DefaultHelpFormatter, "_get_help_string", ["self", "action"]),
     ],
     ids=lambda value: getattr(value, "__name__", value) if not isinstance(value, list) else "",
 )
@@ -55,6 +58,10 @@ def test_what_we_override_is_there(kind: type, name: str, arguments: list[str]) 
 def test_what_we_read_and_set_is_there() -> None:
     assert "_subcommand_parsers" in inspect.getsource(LightningCLI)
     assert "_batches_that_stepped" in inspect.getsource(_TrainingEpochLoop)
+    parser = LightningArgumentParser(prog="x")
+    assert "--help" in parser._option_string_actions
+    assert "help" in {action.dest for group in parser._action_groups for action in group._group_actions}
+    assert NoLogger().save_dir is None  # so that a run without files has no folder
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     loop = trainer.fit_loop.epoch_loop
     assert (loop._batches_that_stepped, loop.restarting, loop.batch_progress.is_last_batch) == (0, False, False)
@@ -305,11 +312,28 @@ def test_what_is_wrong_takes_one_line(kinds: dict[str, Any], capsys: pytest.Capt
     assert len(capsys.readouterr().err.splitlines()) > 1
 
 
-def test_tips_are_left_out_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.filterwarnings("ignore:.*")  # of the demonstration model
+def test_tips_and_what_says_nothing_are_left_out_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Lightning says of a short run is known here: a release that says something else shows up."""
+    caplog.set_level(logging.INFO)
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    quieten()
-    quieten()
-    assert [*map(_is_no_tip.__eq__, logger.filters)].count(True) == 1
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").filters.clear()
+    for ours in (False, True):
+        if ours:
+            quieten()
+            quieten()
+        pl.seed_everything(1)
+        trainer(tmp_path, Saving(), max_steps=1, limit_val_batches=2).fit(BoringModel())
+        judge = trainer(tmp_path, limit_val_batches=1.0, limit_test_batches=2)
+        judge.test(BoringModel(), ckpt_path=str(tmp_path / "x.ckpt"), weights_only=True)
+        of_the_demonstration = ("was configured", "`weights_only`")
+        said = [one for one in caplog.messages if not any(words in one for words in of_the_demonstration)]
+        assert bool(said) is not ours, said
+        caplog.clear()
+    assert [*map(_is_of_use.__eq__, logger.filters)].count(True) == 1
     logger.warning("Tip: try another product")
     logger.warning("a warning")
     assert caplog.messages == ["a warning"]
