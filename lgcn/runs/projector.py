@@ -15,6 +15,7 @@ from lgcn.serving.recommender import Recommender
 FOLDER = "projector"
 MOST = 5000  # points, the items with the most ratings: more are slow in a browser
 COLUMNS = 64  # if there are more, the leading principal directions
+ENDS = ("XLeft", "XRight", "YUp", "YDown")  # of the axes of a projection of one's own
 COLOURS = 50  # categories at most that can be told apart
 
 
@@ -41,7 +42,7 @@ def write_projector(recommender: Recommender, run: Path) -> None:
     row = "\t".join(["%.5g"] * points.shape[1]) + "\n"  # a tenth of the time that pandas takes
     (folder / "items.tsv").write_text("".join(row % tuple(point) for point in points.tolist()))
     (folder / "labels.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
-    (folder / "bookmarks.json").write_text(json.dumps([_bookmark(colour, len(lines[0]), points)]))
+    (folder / "bookmarks.json").write_text(json.dumps([_bookmark(colour, lines[0][0], points)]))
     config = projector.ProjectorConfig()
     paths = {"tensor_path": "items.tsv", "metadata_path": "labels.tsv", "bookmarks_path": "bookmarks.json"}
     config.embeddings.add(tensor_name="items", **{name: f"{FOLDER}/{file}" for name, file in paths.items()})
@@ -61,21 +62,30 @@ def _category(known: dict[str, list[Any]], places: list[int]) -> tuple[str, dict
     return "ratings", {}
 
 
-def _bookmark(colour: str, columns: int, points: torch.Tensor) -> dict[str, Any]:
+def _bookmark(colour: str, label: str, points: torch.Tensor) -> dict[str, Any]:
     """A state of the projector, as its own bookmarks are saved: three principal components, coloured by a column."""
     return {
         "label": f"coloured by {colour}",
         "selectedColorOptionName": colour,
-        "selectedLabelOption": "",
+        "selectedLabelOption": label,
         "forceCategoricalColoring": False,
         "selectedProjection": "pca",
         "pcaComponentDimensions": [0, 1, 2],
         "dataSetDimensions": list(points.shape),
         "projections": [],
         "selectedPoints": [],
-        "tSNEPerplexity": 8,
-        "tSNELearningRate": 1,
+        # The rest is what TensorBoard begins with. It does not load a bookmark without.
+        "tSNEIteration": 0,
+        "tSNEPerplexity": 25,
+        "tSNELearningRate": 10,
+        "tSNEis3d": True,
+        "umapIs3d": True,
+        "umapNeighbors": 15,
+        "umapMinDist": 0.1,
+        "customSelectedSearchByMetadataOption": label,
         "cameraDef": None,
+        **{f"custom{end}Text": "" for end in ENDS},
+        **{f"custom{end}Regex": False for end in ENDS},
     }
 
 
