@@ -40,7 +40,8 @@ def test_curves_mark_the_best_step_and_the_baselines() -> None:
     plots = Plots()
     plots.curve = [{"step": 4, "val/rmse": 0.9}, {"step": 8, "val/rmse": 0.7}, {"step": 12, "val/rmse": 0.8}]
     plots.results = {"best": {"step": 8, "val/rmse": 0.7}, "baselines": {"biases": {"val/rmse": 0.85}, "other": {}}}
-    (axes,) = plots._figure({"val/rmse": "validation"}, "rmse").axes
+    figure: Any = plots._figure({"val/rmse": "validation"}, "rmse")
+    axes = figure.axes[0]
     curve, best, biases = ([list(map(float, side)) for side in line.get_data()] for line in axes.lines)
     assert curve == [[4, 8, 12], [0.9, 0.7, 0.8]]
     assert best == [[8], [0.7]]
