@@ -118,6 +118,20 @@ def by_training_ratings(model: Tensor, baseline: Tensor, training_ratings: Tenso
     ]
 
 
+def largest_errors(sums: Tensor, count: int = 10, fewest: int = 5) -> list[int]:
+    """Whose RMSE is largest, from the largest on. Those with less than ``fewest`` held-out ratings are left out.
+
+    Args:
+        sums: [M, 3] sums of errors by user or by item.
+
+    >>> largest_errors(torch.tensor([[9.0, 3, 1], [9, 9, 9], [1, 5, 25]]), count=2)
+    [1, 0]
+    """
+    enough = (sums[:, 0] >= fewest).nonzero()[:, 0]
+    worst = (sums[enough, 2] / sums[enough, 0]).argsort(descending=True, stable=True)
+    return [int(place) for place in enough[worst[:count]]]
+
+
 def groups_of(training_ratings: Tensor) -> tuple[list[str], Tensor]:
     """The names of the groups, which begin at STARTS, and the group's number [M] of each number of ratings [M].
 

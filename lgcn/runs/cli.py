@@ -237,7 +237,7 @@ class LgcnCLI(internals.OneCommandCLI):
             kwargs["logger"] = internals.NoLogger()
         elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
-        elif given["logger"] is None or given["logger"] is True:
+        elif given["logger"] is not False:
             where: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name}
             where["version"] = checkpoints.number_of(run)
             # TensorBoard hides what a killed run wrote past the checkpoint it goes on from.
@@ -245,7 +245,9 @@ class LgcnCLI(internals.OneCommandCLI):
             loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
             if fitting:
                 loggers.append(internals.ContinuedCSVLogger(**where, first_step=first_step))
-            kwargs["logger"] = loggers
+            others = given["logger"] if isinstance(given["logger"], list) else [given["logger"]]
+            # The first one says where the run's files go.
+            kwargs["logger"] = [*loggers, *(one for one in others if isinstance(one, Logger))]
         if given["accelerator"] == "auto" and not CUDAAccelerator.is_available():
             kwargs["accelerator"] = "cpu"  # Lightning would take MPS, where torch has no sparse products
         if fitting and not self.model.objective.trains:  # fitted, then validated once
@@ -268,7 +270,7 @@ class LgcnCLI(internals.OneCommandCLI):
         if self.watch:
             callbacks.append(self.watch)
         else:
-            callbacks += [Plots(), RunSummary(self.given("baselines", made=True))]
+            callbacks += [RunSummary(self.given("baselines", made=True)), Plots()]  # which draws what the former wrote
             callbacks += [Report()] if self.given("report") else []
         kwargs["callbacks"] = callbacks
         try:

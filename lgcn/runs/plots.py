@@ -1,5 +1,6 @@
 """Figures of a run's curves and of its model's errors: PNG files in the run's folder, and images in TensorBoard."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ FOLDER = "plots"
 
 
 class Plots(Callback):
-    """Draws curves by step: loss and recall@k, as in the notebook; for rankings loss, ranking recall@k and NDCG@k.
+    """Draws curves by step: loss and recall@k, as in the notebook; for rankings loss, ranking recall@k and NDCG@k; and
+    the metric that the best step is told by. Best step and baselines, as in ``fit_metrics.json``, are marked.
 
     The curves are part of the checkpoint, so the plots of a resumed run show all steps.
     """
@@ -49,21 +51,42 @@ class Plots(Callback):
         if self.run is None or is_rehearsal(trainer) or not self.curve or not isinstance(pl_module, LightGCNModule):
             return
         k, ranks, figures = pl_module.ks[0], pl_module.objective.ranks, {}
+        path = self.run / "fit_metrics.json"
+        self.results = json.loads(path.read_text()) if path.is_file() else {"best": {}, "baselines": {}}
         if pl_module.objective.trains:
             label = f"loss ({type(pl_module.objective).__name__})"
             figures["loss"] = self._figure({"train/loss": "training", "val/loss": "validation"}, label)
-        for name in (f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",):
-            figures[name] = self._figure({f"val/{name}": f"validation, {name}"}, name)
+        names = [
+            f"val/{name}" for name in ((f"ranking_recall@{k}", f"ranking_ndcg@{k}") if ranks else (f"recall@{k}",))
+        ]
+        for name in dict.fromkeys([*names, *filter(None, [self.results["best"].get("metric")])]):
+            short = name.removeprefix("val/")
+            figures[short.replace("/", "_")] = self._figure({name: f"validation, {short}"}, short)
         save(figures, self.run, trainer)
 
     def _figure(self, lines: dict[str, str], label: str) -> "Figure":
         figure, axes = blank(f"{label.split(' (')[0]} by step", "step", label)
+        best, baselines = self.results["best"], self.results["baselines"]
         for name, meaning in lines.items():
             points = [(row["step"], row[name]) for row in self.curve if name in row]
             if points:  # a line through one point cannot be seen, so few points get markers
                 axes.plot(*zip(*points, strict=True), label=meaning, marker="." if len(points) < 3 else None)
+            if name in best:
+                marker: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": "black", "zorder": 3}
+                axes.plot(best["step"], best[name], **marker, label=f"best step, {best['step']:,}: {best[name]:.4f}")
+            for number, (title, values) in enumerate(baselines.items()):
+                if name in values:
+                    style: dict[str, Any] = {"color": f"C{number + 2}", "linestyle": "--", "linewidth": 1}
+                    axes.axhline(values[name], **style, label=f"{title}: {values[name]:.4f}")
         axes.legend()
         return figure
+
+
+def values_at(trainer: pl.Trainer, step: int) -> dict[str, float]:
+    """What a run's validation after a step has said, as far as :class:`Plots` has seen it."""
+    curves = [callback.curve for callback in trainer.callbacks if isinstance(callback, Plots)]  # type: ignore[attr-defined]
+    rows = [row for curve in curves for row in curve if row["step"] == step]
+    return {name: value for name, value in rows[-1].items() if name.startswith("val/")} if rows else {}
 
 
 def blank(title: str, xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":

@@ -1,5 +1,9 @@
-"""The embeddings of items for TensorBoard's projector: a point for each item, with title, genres and ratings."""
+"""The embeddings of items for TensorBoard's projector: a point for each item, with title, genres and ratings.
 
+TensorBoard opens without colours, whatever its configuration says. A bookmark colours the points with one click.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from lgcn.serving.recommender import Recommender
 FOLDER = "projector"
 MOST = 5000  # points, the items with the most ratings: more are slow in a browser
 COLUMNS = 64  # if there are more, the leading principal directions
+ENDS = ("XLeft", "XRight", "YUp", "YDown")  # of the axes of a projection of one's own
+COLOURS = 50  # categories at most that can be told apart
 
 
 def write_projector(recommender: Recommender, run: Path) -> None:
@@ -28,16 +34,59 @@ def write_projector(recommender: Recommender, run: Path) -> None:
     # A line for each point, with tabs between columns. The projector shows the first column beside a point.
     known = dict(snapshot.item_attributes.columns)
     first = {"title": known.pop("title")} if "title" in known else {}
-    columns = {**first, "item": recommender.item_ids, **known, "ratings": degree.tolist()}
+    colour, category = _category(known, places)
+    columns = {**first, "item": recommender.item_ids, **known, **category, "ratings": degree.tolist()}
     lines = [list(columns), *([_label(values[place]) for values in columns.values()] for place in places)]
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     row = "\t".join(["%.5g"] * points.shape[1]) + "\n"  # a tenth of the time that pandas takes
     (folder / "items.tsv").write_text("".join(row % tuple(point) for point in points.tolist()))
     (folder / "labels.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "bookmarks.json").write_text(json.dumps([_bookmark(colour, lines[0][0], points)]))
     config = projector.ProjectorConfig()
-    config.embeddings.add(tensor_name="items", tensor_path=f"{FOLDER}/items.tsv", metadata_path=f"{FOLDER}/labels.tsv")
+    paths = {"tensor_path": "items.tsv", "metadata_path": "labels.tsv", "bookmarks_path": "bookmarks.json"}
+    config.embeddings.add(tensor_name="items", **{name: f"{FOLDER}/{file}" for name, file in paths.items()})
     projector.visualize_embeddings(str(run), config)
+
+
+def _category(known: dict[str, list[Any]], places: list[int]) -> tuple[str, dict[str, list[Any]]]:
+    """The column to colour by, and the column if it is a new one: the first of few texts, or of lists of few texts.
+
+    Without such a column it is the number of ratings.
+    """
+    for name, values in known.items():
+        first = [str(value or "-").split("|")[0] for value in values]
+        if isinstance(next(filter(None, values), None), str) and 1 < len({first[at] for at in places}) <= COLOURS:
+            new = f"first of {name}"
+            return (name, {}) if first == [value or "-" for value in values] else (new, {new: first})
+    return "ratings", {}
+
+
+def _bookmark(colour: str, label: str, points: torch.Tensor) -> dict[str, Any]:
+    """A state of the projector, as its own bookmarks are saved: three principal components, coloured by a column."""
+    return {
+        "label": f"coloured by {colour}",
+        "selectedColorOptionName": colour,
+        "selectedLabelOption": label,
+        "forceCategoricalColoring": False,
+        "selectedProjection": "pca",
+        "pcaComponentDimensions": [0, 1, 2],
+        "dataSetDimensions": list(points.shape),
+        "projections": [],
+        "selectedPoints": [],
+        # The rest is what TensorBoard begins with. It does not load a bookmark without.
+        "tSNEIteration": 0,
+        "tSNEPerplexity": 25,
+        "tSNELearningRate": 10,
+        "tSNEis3d": True,
+        "umapIs3d": True,
+        "umapNeighbors": 15,
+        "umapMinDist": 0.1,
+        "customSelectedSearchByMetadataOption": label,
+        "cameraDef": None,
+        **{f"custom{end}Text": "" for end in ENDS},
+        **{f"custom{end}Regex": False for end in ENDS},
+    }
 
 
 def _label(value: Any) -> str:

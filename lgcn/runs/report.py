@@ -138,13 +138,14 @@ def write_report(run: Path, recommender: Recommender) -> Path:
     fit, test = (_read(run / f"{part}_metrics.json") for part in ("fit", "test"))
     results = []
     if fit:
-        after = f"validation, after step {fit['last']['step']:,}"
-        results.append(_beside(after, "val/", fit["last"], fit["baselines"]))
+        after = f"validation, after step {fit['best']['step']:,}"
+        results.append(_beside(after, "val/", fit["best"], fit["baselines"]))
     if test:
-        results.append(_beside("test", "test/", test, test["baselines"]))
+        results.append(_beside(f"test of {Path(test['checkpoint']).name}", "test/", test, test["baselines"]))
     facts = f"lgcn {lgcn.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, Python "
     facts += f"{platform.python_version()}; {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    images = sorted((run / FOLDER).glob("*.png"), key=_image_order)
+    best = fit["best"]["metric"].removeprefix("val/").replace("/", "_") if fit else ""
+    images = sorted((run / FOLDER).glob("*.png"), key=lambda path: _image_order(path.stem, best))
     text = (
         Environment(autoescape=True)
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -154,6 +155,7 @@ def write_report(run: Path, recommender: Recommender) -> Path:
             fit=fit,
             test=test,
             results=results,
+            errors=list(_errors(test, recommender)),
             images=[(image.stem, base64.b64encode(image.read_bytes()).decode()) for image in images],
             data=_data(recommender),
             ratings=_ratings(recommender),
@@ -178,9 +180,34 @@ def _beside(title: str, start: str, content: dict[str, Any], baselines: dict[str
     return [title, "model", *baselines], Results(title, model, baselines).rows()
 
 
-def _image_order(path: Path) -> tuple[bool, bool, str]:
-    """The loss comes first, then other curves, then what shows the model at the end."""
-    return path.stem != "loss", "@" not in path.stem, path.stem
+def _image_order(name: str, best: str) -> tuple[bool, bool, bool, str]:
+    """The metric that the best step is told by comes first, then the loss, other curves, and what shows the model."""
+    return name != best, name != "loss", "@" not in name, name
+
+
+def _errors(test: dict[str, Any], recommender: Recommender) -> Iterable[tuple[str, Table]]:
+    """A test's errors by number of training ratings, and the users and items with the largest."""
+    for side in ("item", "user"):
+        if rows := test.get(f"by_{side}_ratings"):
+            heads = ["training ratings", "test ratings", "RMSE", UserItemBiases.title]
+            columns = ("training_ratings", "num_ratings", "rmse", "baseline_rmse")
+            yield f"By training ratings of the {side}", (heads, [_row(row, columns) for row in rows])
+    for side in ("item", "user"):
+        if rows := test.get("largest_errors", {}).get(side):
+            columns = (side, "training_ratings", "num_ratings", "rmse")
+            if side == "item":
+                places = recommender.snapshot.items.encode([row["item"] for row in rows])
+                rows = [row | {"item": recommender.title(int(at))} for row, at in zip(rows, places, strict=True)]
+            heads = [side, "training ratings", "test ratings", "RMSE"]
+            yield f"The {side}s with the largest errors", (heads, [_row(row, columns) for row in rows])
+
+
+def _row(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    values = [row[column] for column in columns]
+    return [
+        f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        for value in values
+    ]
 
 
 def _data(recommender: Recommender) -> list[tuple[str, str]]:

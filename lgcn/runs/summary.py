@@ -15,12 +15,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
-from lgcn.evaluation.bootstrap import against_baseline, show
+from lgcn.evaluation.bootstrap import against_baseline, largest_errors, show
 from lgcn.evaluation.judges import Part, RatingJudge, check_baselines, judged_baselines
-from lgcn.evaluation.rating_metrics import error_sums
+from lgcn.evaluation.rating_metrics import Sums, error_sums
 from lgcn.evaluation.results import Results
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.folders import is_rehearsal, run_folder, write_json
+from lgcn.runs.plots import values_at
 from lgcn.terminal import say
 from lgcn.training.module import LightGCNModule
 
@@ -78,14 +79,15 @@ class RunSummary(Callback):
         if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
             self._judge_baselines("val")
         score, name, results = best.best_score, best.monitor, self._results(trainer, "val")
-        content = {"best": {"metric": name, "value": score, "step": best.best_step}}
+        at_best = values_at(trainer, best.best_step) | {name: score}
+        content: dict[str, Any] = {"best": {"metric": name, "value": score, "step": best.best_step, **at_best}}
         content["last"] = {"step": trainer.global_step, **results.model}
         write_json(self.run / "fit_metrics.json", content | {"baselines": results.baselines})
         given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-        metrics = {f"best/{name}": score, **{f"final/{key}": value for key, value in results.model.items()}}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(given, metrics, step=trainer.global_step)
+                metrics = {f"best/{key}": value for key, value in at_best.items()}
+                logger.log_hyperparams(given, metrics, step=best.best_step)
         say("")
         if unbeaten := results.unbeaten(name, score, best.mode):
             say(f"the model is no better than {' and '.join(unbeaten)}: try the recipe, or more steps", "note")
@@ -127,7 +129,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         results = self._report(trainer, "test")
-        content = results.content() | self._compare(results)
+        content = results.content() | self._compare(trainer, results)
         if self.run is None or is_rehearsal(trainer):
             return
         count = {"num_positives" if self.ranks else "num_ratings": len(self.module.judge("test").graph)}
@@ -141,7 +143,7 @@ class RunSummary(Callback):
         self.console.print(results.table())
         return results
 
-    def _compare(self, results: Results) -> dict[str, Any]:
+    def _compare(self, trainer: pl.Trainer, results: Results) -> dict[str, Any]:
         """Print how a test's errors differ from those of user + item biases, and return it."""
         judge = self.module.judge("test")
         baseline = next((one for one in self.baselines if isinstance(one, UserItemBiases)), None)
@@ -155,7 +157,28 @@ class RunSummary(Callback):
         comparison = against_baseline(judge.sums, theirs, self.module.training_ratings)
         rmse = results.model["test/rmse"], results.baselines[baseline.title]["test/rmse"]
         show(comparison, *rmse, self.console)
-        return comparison
+        return comparison | {"largest_errors": self._largest(trainer, judge.sums)}
+
+    def _largest(self, trainer: pl.Trainer, sums: Sums) -> dict[str, list[dict[str, Any]]]:
+        """The users and items with the largest RMSE, of those with enough test ratings."""
+        data, train = trainer.datamodule, self.module.training_ratings  # type: ignore[attr-defined]
+        sides = {
+            "user": (sums.users, data.users, train.user_degree),
+            "item": (sums.items, data.items, train.item_degree),
+        }
+        largest: dict[str, list[dict[str, Any]]] = {}
+        for name, (errors, ids, degree) in sides.items():
+            places = largest_errors(errors)
+            largest[name] = [
+                {
+                    name: raw,
+                    "training_ratings": int(degree[place]),
+                    "num_ratings": int(errors[place, 0]),
+                    "rmse": float((errors[place, 2] / errors[place, 0]).sqrt()),
+                }
+                for place, raw in zip(places, ids.decode(places).tolist(), strict=True)
+            ]
+        return largest
 
 
 def program() -> str:

@@ -42,7 +42,7 @@ def movielens_like(folder: Path) -> Path:
 
 #: The images of each kind of run.
 IMAGES = {
-    "rated": {"loss", "recall@3", "predicted_against_true", "error_by_popularity", "layer_weights"},
+    "rated": {"loss", "rmse", "recall@3", "predicted_against_true", "error_by_popularity", "layer_weights"},
     "ranked": {"loss", "ranking_recall@3", "ranking_ndcg@3", "found_by_popularity", "layer_weights"},
 }
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.graph.biases import BiasBaseline
-from lgcn.runs.plots import bars, predicted_against_true
+from lgcn.runs.plots import Plots, bars, predicted_against_true
 from lgcn.runs.report import figures
 from tests.runs.movies import IMAGES, NUM_ITEMS, K, recommender_of
 
@@ -34,6 +34,20 @@ def test_images_are_in_the_run_and_in_tensorboard(runs: dict[str, Path], kind: s
         assert ours.shape == (540, 840, 3)
         assert np.array_equal(ours, theirs)
         assert ours.std() > 5  # something is drawn
+
+
+def test_curves_mark_the_best_step_and_the_baselines() -> None:
+    plots = Plots()
+    plots.curve = [{"step": 4, "val/rmse": 0.9}, {"step": 8, "val/rmse": 0.7}, {"step": 12, "val/rmse": 0.8}]
+    plots.results = {"best": {"step": 8, "val/rmse": 0.7}, "baselines": {"biases": {"val/rmse": 0.85}, "other": {}}}
+    figure: Any = plots._figure({"val/rmse": "validation"}, "rmse")
+    axes = figure.axes[0]
+    curve, best, biases = ([list(map(float, side)) for side in line.get_data()] for line in axes.lines)
+    assert curve == [[4, 8, 12], [0.9, 0.7, 0.8]]
+    assert best == [[8], [0.7]]
+    assert biases[1] == [0.85, 0.85]
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert said == ["validation", "best step, 8: 0.7000", "biases: 0.8500"]
 
 
 def heights(figure: Any) -> list[float]:

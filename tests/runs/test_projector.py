@@ -1,5 +1,7 @@
 """The files of TensorBoard's projector."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from lgcn.data.attributes import Attributes
 from lgcn.runs import projector
 from lgcn.runs.projector import write_projector
 from tests.runs.movies import NUM_ITEMS, ODD, recommender_of
@@ -34,11 +37,46 @@ def test_points_are_items_by_number_of_training_ratings(runs: dict[str, Path], k
     order = sorted((place for place in range(NUM_ITEMS) if counts[place]), key=lambda place: (-counts[place], place))
     assert (4 in order) == (kind == "rated")
     points, (names, *labels) = points_and_labels(runs[kind])
-    assert names == ["title", "item", "genres", "ratings"]
-    assert [len(label) for label in labels] == [4] * len(points) == [4] * len(order)
+    assert names == ["title", "item", "genres", "first of genres", "ratings"]
+    assert [len(label) for label in labels] == [5] * len(points) == [5] * len(order)
     assert [int(label[1]) for label in labels] == [3 * place for place in order]
-    assert [int(label[3]) for label in labels] == [counts[place] for place in order]
+    assert [int(label[4]) for label in labels] == [counts[place] for place in order]
     assert points == pytest.approx(recommender.model.known.factors.item[order].numpy(), rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("known", "colour", "column"),
+    [
+        ({"genres": ["b|a", "a", "c|a", None]}, "first of genres", ["b", "a", "c", "-"]),
+        ({"year": [1, 2, 3, 4], "kind": ["x", "y", "x", None]}, "kind", ["x", "y", "x", "-"]),
+        ({"kind": ["x", "x", "x", "x"]}, "ratings", None),
+        ({"plot": ["a", "b", "c", "d"]}, "ratings", None),
+        ({}, "ratings", None),
+    ],
+)
+def test_a_bookmark_colours_by_the_first_column_of_few_texts(
+    known: dict[str, list[object]],
+    colour: str,
+    column: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(projector, "COLOURS", 4 if column else 3)
+    recommender = recommender_of(runs["rated"])
+    times = NUM_ITEMS // 4
+    attributes = Attributes({name: values * times for name, values in known.items()})
+    recommender.snapshot = dataclasses.replace(recommender.snapshot, item_attributes=attributes)
+    write_projector(recommender, tmp_path)
+    (bookmark,) = json.loads((tmp_path / "projector" / "bookmarks.json").read_text())
+    points, (names, *labels) = points_and_labels(tmp_path)
+    assert bookmark["selectedColorOptionName"] == colour
+    assert bookmark["selectedLabelOption"] == names[0]
+    assert bookmark["dataSetDimensions"] == list(points.shape)
+    assert 'bookmarks_path: "projector/bookmarks.json"' in (tmp_path / "projector_config.pbtxt").read_text()
+    if column is not None:
+        expected = [column[int(label[names.index("item")]) // 3 % 4] for label in labels]
+        assert [label[names.index(colour)] for label in labels] == expected
 
 
 def test_labels_have_a_line_each_whatever_the_titles(runs: dict[str, Path]) -> None:
@@ -63,7 +101,7 @@ def test_labels_have_a_line_each_whatever_the_ids(runs: dict[str, Path], tmp_pat
     recommender.item_ids = [f"tab\tand\nline {item}" for item in recommender.item_ids]
     write_projector(recommender, tmp_path)
     points, (_, *labels) = points_and_labels(tmp_path)
-    assert [len(label) for label in labels] == [4] * len(points)
+    assert [len(label) for label in labels] == [5] * len(points)
 
 
 def test_many_points_and_columns_are_cut_to_what_a_browser_shows(

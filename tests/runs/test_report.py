@@ -26,14 +26,14 @@ def test_a_report_has_the_numbers_of_the_validation(runs: dict[str, Path], kind:
     best = content["best"]
     assert f"Best {best['metric']}: <b>{best['value']:.4f}</b> at step {best['step']}." in text
     shown = 0
-    for name, value in content["last"].items():
+    for name, value in best.items():
         if name.startswith("val/"):
             baselines = (results.get(name) for results in content["baselines"].values())
             cells = [name, f"{value:.4f}", *("" if other is None else f"{other:.4f}" for other in baselines)]
             assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" in text
             shown += 1
     assert shown >= 5
-    heads = ["validation, after step 8", "model", *content["baselines"]]
+    heads = [f"validation, after step {best['step']}", "model", *content["baselines"]]
     assert "<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>" in text
     assert "Not tested yet" in text
 
@@ -49,6 +49,34 @@ def test_a_test_adds_its_numbers_to_the_report(runs: dict[str, Path]) -> None:
     assert "Not tested yet" not in after
     for row in re.findall(r"<tr><td>val/.*?</tr>", before):
         assert row in after
+    gap = content["baseline_difference"]
+    assert f"<b>{gap['rmse']:+.4f}</b>, 95 % interval {gap['low']:+.4f} to {gap['high']:+.4f}" in after
+    assert "interval" not in before
+
+
+def test_a_test_s_errors_are_in_the_report(runs: dict[str, Path]) -> None:
+    """By item and by user: of each group, and of those with the largest."""
+    before, after = report(runs["rated"]), report(runs["tested"])
+    content, recommender = (
+        json.loads((runs["tested"] / "test_metrics.json").read_text()),
+        recommender_of(runs["tested"]),
+    )
+    assert "Errors of the test" not in before
+    assert content["largest_errors"]["item"]
+    for side in ("item", "user"):
+        for row in content[f"by_{side}_ratings"]:
+            cells = [row["training_ratings"], row["num_ratings"], f"{row['rmse']:.4f}", f"{row['baseline_rmse']:.4f}"]
+            assert "".join(f"<td>{cell}</td>" for cell in cells) in after
+        for row in content["largest_errors"][side]:
+            who = recommender.title(row["item"] // 3) if side == "item" else row["user"]
+            cells = [who, row["training_ratings"], row["num_ratings"], f"{row['rmse']:.4f}"]
+            assert "".join(f"<td>{cell}</td>" for cell in cells) in html.unescape(after)
+
+
+@pytest.mark.parametrize("kind", ["rated", "ranked"])
+def test_the_metric_in_view_is_the_first_image(runs: dict[str, Path], kind: str) -> None:
+    metric = json.loads((runs[kind] / "fit_metrics.json").read_text())["best"]["metric"]
+    assert re.findall(r'<img alt="(.*?)"', report(runs[kind]))[:2] == [metric.removeprefix("val/"), "loss"]
 
 
 @pytest.mark.parametrize("kind", ["rated", "ranked", "tested"])
@@ -58,7 +86,7 @@ def test_a_report_stands_alone(runs: dict[str, Path], kind: str) -> None:
     sources = re.findall(r"(?:src|href|srcset|action)\s*=\s*[\"']?([^\"'\s>]+)", text)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert set(re.findall(r'<img alt="(.*?)"', text)) == IMAGES["ranked" if kind == "ranked" else "rated"]
-    assert len(sources) == 5
+    assert len(sources) == len(IMAGES["ranked" if kind == "ranked" else "rated"])
     assert "url(" not in text
     assert "@import" not in text
     assert "<script" not in text

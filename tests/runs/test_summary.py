@@ -54,6 +54,22 @@ def test_test_writes_what_its_predictions_give(run: Path, tmp_path: Path, capsys
     assert [event.step for event in events.Scalars("test/rmse")] == [checkpoint(run, "best")["global_step"] - 1]
 
 
+def test_the_largest_errors_are_those_of_a_loop(fit: Callable[..., Path], tmp_path: Path) -> None:
+    """Of users and items with five test ratings or more: the sides of a table of predictions, grouped."""
+    run = fit("--data.test_fraction=0.5")
+    main(["test", "--ckpt_path", path_of(run, "best")])
+    written = json.loads((run / "test_metrics.json").read_text())["largest_errors"]
+    table = predicted(run, tmp_path, kind="best")
+    table["square"] = (table["prediction"] - table["rating"]) ** 2
+    for side in ("user", "item"):
+        groups = table.groupby(side)["square"].agg(["size", "mean"]).query("size >= 5")
+        worst = groups.sort_values("mean", ascending=False, kind="stable").head(10)
+        assert len(worst) > 1
+        assert [row[side] for row in written[side]] == worst.index.tolist()
+        assert [row["num_ratings"] for row in written[side]] == worst["size"].tolist()
+        assert [row["rmse"] for row in written[side]] == pytest.approx(np.sqrt(worst["mean"]).tolist(), rel=1e-4)
+
+
 def test_part_of_the_test_ratings_is_not_compared_with_a_baseline_of_all(run: Path) -> None:
     args = ["--ckpt_path", path_of(run, "best"), "--data.eval_batch_size=10"]
     main(["test", *args, "--trainer.limit_test_batches=2"])
@@ -154,7 +170,14 @@ def test_fit_metrics_are_the_last_validation_s(rated: Path, ranked: Path, kind: 
     monitor = "val/rmse" if kind == "rated" else "val/ranking_ndcg@5"
     best = rows.sort_values(monitor, ascending=kind == "rated", kind="stable").iloc[0]
     value = pytest.approx(best[monitor], rel=1e-6)
-    assert content["best"] == {"metric": monitor, "value": value, "step": best["step"] + 1}
+    at_best = {name: pytest.approx(best[name], rel=1e-6) for name in names}
+    assert content["best"] == {"metric": monitor, "value": value, "step": best["step"] + 1, **at_best}
+    events = EventAccumulator(str(run)).Reload()
+    for name in names:
+        (point,) = events.Scalars(f"best/{name}")
+        assert (point.step, point.value) == (best["step"] + 1, at_best[name])
+        assert [event.step for event in events.Scalars(name)] == [3, 7]  # a step of the past leaves no gap
+    assert "_hparams_/session_start_info" in events.summary_metadata
     assert content["baselines"].keys() == ({BIASES} if kind == "rated" else {"popularity", "EASE"})
     for results in content["baselines"].values():
         assert results.keys() == set(names) - {"val/loss"}
