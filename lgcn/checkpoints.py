@@ -56,11 +56,12 @@ def run_of(checkpoint: Path) -> Path | None:
     return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
 
 
-def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
+def find_checkpoint(wanted: str, runs_dir: Path, name: str | None, option: str = "--ckpt_path") -> Path:
     """The file that ``wanted`` means: a path, or ``best`` or ``last`` of the newest run that has one.
 
     Args:
         name: of a configuration, to look at its runs only. None looks at all runs.
+        option: what names it, for errors.
 
     Raises:
         InputError: there is no such file.
@@ -73,11 +74,11 @@ def find_checkpoint(wanted: str, runs_dir: Path, name: str | None) -> Path:
     if wanted in KINDS:
         where = runs_dir / name if name else runs_dir
         raise InputError(
-            f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as --ckpt_path"
+            f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as {option}"
         )
     kind = "that is a folder" if Path(wanted).is_dir() else "there is no such file"
     hint = did_you_mean(wanted, KINDS, "; give best, last, or the path of a .ckpt file")
-    raise InputError(f"--ckpt_path {wanted}: {kind}{hint}")
+    raise InputError(f"{option} {wanted}: {kind}{hint}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

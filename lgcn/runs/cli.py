@@ -400,7 +400,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
             trained, run = snapshot_of(content), None  # the run's own files stay
         say(f"checkpoint {checkpoint} (step {step:,})")
     elif start is not None:
-        checkpoint = checkpoints.find_checkpoint(start, runs_dir, name)
+        checkpoint = checkpoints.find_checkpoint(start, runs_dir, name, "--init_from")
         own = settings.of_checkpoint(
             checkpoints.read_checkpoint(checkpoint), checkpoint, trusted=[*given.imports, *texts]
         )

@@ -1,0 +1,162 @@
+"""Newer data: training goes on from a trained model, and a trained model is judged on newer ratings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from made_tables import made_table
+
+import lgcn
+from lgcn import Recommender
+from lgcn.checkpoints import read_checkpoint
+from lgcn.errors import InputError
+from lgcn.runs.fit import Fitted
+from tests.runs.running import undrawn
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
+TIMES: dict[str, Any] = {"timestamp_column": "time", "split": "temporal"}
+EARLIER = 3000
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """In the order of time, with a user and an item who come late."""
+    table = made_table("1 to 10", 4000).sort_values("time", kind="stable").reset_index(drop=True)
+    late = (table["user"] == table["user"].mode()[0]) | (table["item"] == table["item"].mode()[0])
+    found: pd.DataFrame = table[~late | (table.index >= EARLIER)].reset_index(drop=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def first(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    folder = tmp_path_factory.mktemp("runs")
+    return lgcn.fit(table[:2400], runs_dir=folder, report=False, data=TIMES, trainer=QUIET)
+
+
+def test_going_on_is_as_good_in_a_third_of_the_steps(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"runs_dir": tmp_path, "report": False, "data": TIMES, "trainer": QUIET}
+    anew = lgcn.fit(table, **common)
+    going_on = lgcn.fit(table, init_from=str(first.checkpoint), **common)
+    used = yaml.safe_load((going_on.run / "config.yaml").read_text())
+    assert used["trainer"]["max_steps"] == used["lr_scheduler"]["init_args"]["T_max"] == 133
+    assert used["model"] == yaml.safe_load((first.run / "config.yaml").read_text())["model"] | {
+        name: used["model"][name] for name in ("num_users", "num_items") if name in used["model"]
+    }
+    assert going_on.metrics["best"] < anew.metrics["best"] + 0.02
+    new = set(table["item"]) - set(table["item"][:2400])
+    assert new <= set(going_on.recommender.item_ids)
+
+
+def test_at_its_first_step_it_predicts_what_the_old_model_does(
+    table: pd.DataFrame, first: Fitted, tmp_path: Path
+) -> None:
+    """On the same data, whatever the settings that do not change a model."""
+    going_on = lgcn.fit(
+        table[:2400],
+        runs_dir=tmp_path,
+        report=False,
+        init_from=str(first.checkpoint),
+        data=TIMES | {"steps_per_epoch": 1},
+        trainer=QUIET | {"max_steps": 1, "callbacks": None, "log_every_n_steps": 1},
+        optimizer={"init_args": {"lr": 1e-9}},
+    )
+    old, new = first.recommender, going_on.recommender
+    users, items = old.user_ids[:50], (old.item_ids * 2)[:50]
+    assert new.predict(users, items) == pytest.approx(old.predict(users, items), abs=1e-4)
+
+
+def test_a_scale_that_moves_keeps_the_predictions(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
+    """The parameters are in standard deviations of the ratings, whose mean and spread are other ones."""
+    moved = table[:2400].copy()
+    moved["rating"] = moved["rating"].clip(lower=5)
+    common: dict[str, Any] = {"runs_dir": tmp_path, "report": False, "data": TIMES | {"steps_per_epoch": 1}}
+    brief = common | {"trainer": QUIET | {"max_steps": 1, "callbacks": None, "log_every_n_steps": 1}}
+    going_on = lgcn.fit(moved, init_from=str(first.checkpoint), optimizer={"init_args": {"lr": 1e-9}}, **brief)
+    states = [read_checkpoint(one.checkpoint)["state_dict"] for one in (first, going_on)]
+    units = [float(state["model.head.unit"]) for state in states]
+    means = [float(state["model.head.offset"]) for state in states]
+    assert abs(means[1] - means[0]) > 0.1
+    total = [
+        mean + unit * (state["model.head.user_bias"][:, None] + state["model.head.item_bias"][None])
+        for mean, unit, state in zip(means, units, states, strict=True)
+    ]
+    assert torch.allclose(total[0], total[1], atol=1e-3)
+
+
+def test_known_answers_are_said(table: pd.DataFrame, first: Fitted, tmp_path: Path, caplog: Any) -> None:
+    random = {"timestamp_column": "time", "split": "random", "steps_per_epoch": 1}
+    brief = QUIET | {"max_steps": 1, "callbacks": None, "log_every_n_steps": 1}
+    fitted = lgcn.fit(
+        table, runs_dir=tmp_path, report=False, init_from=str(first.checkpoint), data=random, trainer=brief
+    )
+    trained = {*zip(*_pairs(first, "train"), strict=True)}
+    for part in ("val", "test"):
+        seen = sum(pair in trained for pair in zip(*_pairs(fitted, part), strict=True))
+        assert seen > 0
+        assert f"was trained on {seen} of the {len(_pairs(fitted, part)[0])} {part} ratings" in caplog.text
+
+
+def _pairs(fitted: Fitted, part: Any) -> tuple[list[Any], list[Any]]:
+    data = fitted._cli.datamodule
+    graph = data.graphs[part]
+    return data.users.decode(graph.user).tolist(), data.items.decode(graph.item).tolist()
+
+
+def test_what_cannot_go_on(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"runs_dir": tmp_path, "report": False}
+    ranked = lgcn.fit(made_table("likes", 1000), trainer=QUIET, **common)
+    with pytest.raises(InputError, match="a closed form is fitted anew"):
+        lgcn.fit(made_table("likes", 1000), trainer=QUIET, init_from=str(ranked.checkpoint), **common)
+    with pytest.raises(InputError, match=r"other settings: embedding\.weight differ"):
+        lgcn.fit(table, init_from=str(first.checkpoint), model={"embedding_dim": 8}, data=TIMES, **common)
+    with pytest.raises(InputError, match="it goes without --ckpt_path"):
+        lgcn.fit(table, init_from=str(first.checkpoint), ckpt_path="last", **common)
+    with pytest.raises(InputError, match=r"--init_from nothing\.ckpt: there is no such file"):
+        lgcn.fit(table, init_from="nothing.ckpt", **common)
+
+
+def test_a_run_that_went_on_is_resumed_as_any_other(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / "t.csv", index=False)
+    base = ["fit", "--data.source", str(tmp_path / "t.csv"), "--runs_dir", str(tmp_path / "runs"), "--report=false"]
+    undrawn([*base, "--init_from", str(first.checkpoint), "--trainer.max_steps=40"])
+    last = tmp_path / "runs" / "ratings" / "version_0" / "checkpoints" / "last.ckpt"
+    undrawn(["fit", "--ckpt_path", str(last), "--trainer.max_steps=60", "--report=false"])
+    assert read_checkpoint(last)["global_step"] == 60
+    undrawn(["test", "--ckpt_path", str(last)])
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_judged_on_newer_ratings(
+    command: str, table: pd.DataFrame, first: Fitted, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    newer = table[2000:].copy()
+    newer.loc[newer.index[-10:], "user"] = range(99_990, 100_000)
+    newer.to_csv("newer.csv", index=False)
+    undrawn([command, "--ckpt_path", str(first.checkpoint), "--data.source", "newer.csv", "--report=false"])
+    recommender = Recommender.from_checkpoint(first.checkpoint)
+    trained = {*zip(*_pairs(first, "train"), strict=True)}
+    known = newer["user"].isin(recommender.user_ids) & newer["item"].isin(recommender.item_ids)
+    seen = pd.Series([*zip(newer["user"], newer["item"], strict=True)], newer.index).isin(trained)
+    asked = newer[known & ~seen]
+    words = f"{len(newer):,} ratings, {(~known).sum()} of them of users or items that the model does not know"
+    assert words in caplog.text
+    preds = recommender.predict(asked["user"], asked["item"])
+    expected = float(np.sqrt(((preds - asked["rating"]) ** 2).mean()))
+    if command == "test":
+        written = json.loads(next(first.run.parent.rglob("test_metrics.json")).read_text())
+        assert written["num_ratings"] == len(asked)
+        assert written["model"]["test/rmse"] == pytest.approx(expected, abs=1e-4)
+    assert not (first.run / "test_metrics.json").exists()
+
+
+def test_nothing_to_judge(table: pd.DataFrame, first: Fitted, tmp_path: Path, capsys: Any) -> None:
+    table[:100].assign(user=99_999).to_csv(tmp_path / "newer.csv", index=False)
+    with pytest.raises(SystemExit):
+        undrawn(["test", "--ckpt_path", str(first.checkpoint), "--data.source", str(tmp_path / "newer.csv")])
+    assert "nothing is left to judge" in capsys.readouterr().err
