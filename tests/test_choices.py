@@ -111,11 +111,11 @@ def test_nothing_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_class_of_ones_own_once_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("of_mine")
-    exec("from lgcn.model.heads import DotHead\nclass Mine(DotHead):\n    pass", vars(module))
+    exec("from lgcn.model.heads import DotHead\nclass Imported(DotHead):\n    pass", vars(module))
     monkeypatch.setitem(sys.modules, "of_mine", module)
-    head = made(Head, "of_mine.Mine", "head")
-    assert described(head) == {"class_path": "of_mine.Mine", "init_args": {"biases": False, "standardised": False}}
-    assert type(made(Head, "Mine", "head")) is type(head)
+    head = made(Head, "of_mine.Imported", "head")
+    assert described(head) == {"class_path": "of_mine.Imported", "init_args": {"biases": False, "standardised": False}}
+    assert type(made(Head, "Imported", "head")) is type(head)
 
 
 def test_arguments_that_are_not_kept_or_not_plain() -> None:

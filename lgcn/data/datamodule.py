@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -244,7 +245,7 @@ class RatingsDataModule(pl.LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """Equal where users, items and training ratings are equal."""
-        return ":".join((self.users.fingerprint, self.items.fingerprint, self.graphs["train"].fingerprint))
+        return self._data.fingerprint
 
     def summary(self) -> list[str]:
         """Counts of what was read, a line each."""
@@ -325,15 +326,18 @@ class RatingsDataModule(pl.LightningDataModule):
         threshold = kinds.threshold_of(data.train.rating.numpy(), data.kind) if given is None else given
         return replace(data, graphs={name: replace(graph, threshold=threshold) for name, graph in data.graphs.items()})
 
-    def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> None:
+    def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> bool:
         """Judge a model that was trained on other data: all ratings of this source are a held-out part.
 
-        Ratings of users and items that the model does not know, and those that it was trained on, are left out and
+        Where the training ratings are the same, nothing changes, and this is False. Ratings of users and items that the model does not know, and those that it was trained on, are left out and
         counted. The model propagates over its own training ratings.
 
         Raises:
             InputError: no rating is left.
         """
+        with suppress(InputError):  # what cannot be split can still be judged
+            if self.fingerprint == trained.fingerprint:
+                return False
         self._check_options()
         table, given = self._read(), self.hparams
         how: Duplicates = given["duplicates"] or ("count" if table.implicit else "last")
@@ -362,6 +366,7 @@ class RatingsDataModule(pl.LightningDataModule):
         graphs = {name: graph(chosen if name == part else chosen[:0]) for name in ("val", "test")}
         graphs |= {"train": train, "left_out": trained.others}
         self._data = replace(trained, graphs=graphs, origin=table.origin)
+        return True
 
     @property
     def _root(self) -> Path:

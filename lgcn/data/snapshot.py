@@ -68,6 +68,11 @@ class Snapshot:
         """Whether there are pairs only, and no ratings."""
         return self.train.implicit
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal where users, items and training ratings are equal."""
+        return ":".join((self.users.fingerprint, self.items.fingerprint, self.train.fingerprint))
+
     @cached_property
     def digest(self) -> str:
         """A SHA-256 of all edges, ratings and times."""

@@ -78,7 +78,7 @@ class Invocation(NamedTuple):
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
-    trained: Snapshot | None = None  # the data of a model that is judged on other data
+    trained: Snapshot | None = None  # the data of a model that is perhaps judged on other data
     configs: tuple[str, ...] = ()  # that were named, with the recipe in front
 
 
@@ -182,8 +182,9 @@ class LgcnCLI(internals.OneCommandCLI):
         data = made(**given | self.frames)
         if self.read is not None:
             data.take(self.read)
-        if self.invocation.trained is not None:
-            data.hold_out(self.invocation.trained, "test" if self.asked == "test" else "val")
+        trained = self.invocation.trained
+        if trained is not None and data.hold_out(trained, "test" if self.asked == "test" else "val"):
+            self.invocation = self.invocation._replace(run=None)  # the run's own files stay
         return data
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -384,7 +385,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
     run, step, resumed, trained = None, 0, [], None
-    if wanted not in (None, "null") and not any(arg.startswith("--print_config") for arg in rest):
+    prints = any(arg.startswith("--print_config") for arg in rest)
+    if wanted not in (None, "null") and not prints:
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
         own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *texts])
@@ -395,11 +397,10 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         if args[0] == "fit" and checkpoint.name != "last.ckpt":
             run = None  # training on from another one is a new run
         resumed = [f"--ckpt_path={checkpoint}"]
-        source = options.get("data.source")
-        if args[0] in ("validate", "test") and source not in (None, own["data"].get("source")):
-            trained, run = snapshot_of(content), None  # the run's own files stay
+        if args[0] in ("validate", "test") and "data.source" in options:
+            trained = snapshot_of(content)
         say(f"checkpoint {checkpoint} (step {step:,})")
-    elif start is not None:
+    elif start is not None and not prints:
         checkpoint = checkpoints.find_checkpoint(start, runs_dir, name, "--init_from")
         own = settings.of_checkpoint(
             checkpoints.read_checkpoint(checkpoint), checkpoint, trusted=[*given.imports, *texts]
