@@ -151,7 +151,7 @@ def test_judged_on_newer_ratings(
     if command == "test":
         written = json.loads(next(first.run.parent.rglob("test_metrics.json")).read_text())
         assert written["num_ratings"] == len(asked)
-        assert written["model"]["test/rmse"] == pytest.approx(expected, abs=1e-4)
+        assert written["test/rmse"] == pytest.approx(expected, abs=1e-4)
     assert not (first.run / "test_metrics.json").exists()
 
 
