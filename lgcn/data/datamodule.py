@@ -330,7 +330,8 @@ class RatingsDataModule(pl.LightningDataModule):
         """Judge a model that was trained on other data: all ratings of this source are a held-out part.
 
         Where the training ratings are the same, nothing changes, and this is False. Ratings of users and items that the
-        model does not know, and those that it was trained on, are left out and counted. The model propagates over its own training ratings.
+        model does not know, and those that it was trained on, are left out and counted. The model propagates over its
+        own training ratings.
 
         Raises:
             InputError: no rating is left.

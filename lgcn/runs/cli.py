@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 
 # By definition these count training steps, not epochs.
 PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
+
+#: When a training ends of which nobody says it: after so many validations, or so many without a better result.
+EPOCHS, PATIENCE = 100, 10
 
 #: Settings of a checkpoint that say where its own run was.
 NOT_KEPT = ("ckpt_path", "weights_only", "runs_dir", "init_from", "why")
@@ -266,6 +269,15 @@ class LgcnCLI(internals.OneCommandCLI):
             callbacks.append(internals.RunProgressBar())
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.given("output")))
+        endless = given["max_steps"] < 0 and given["max_epochs"] is given["max_time"] is None
+        if fitting and self.model.objective.trains and endless:
+            kwargs["max_epochs"] = EPOCHS
+            if not any(isinstance(callback, EarlyStopping) for callback in callbacks):
+                callbacks.append(EarlyStopping(self.model.monitor[0], mode=self.model.monitor[1], patience=PATIENCE))
+            log.info(
+                "no end is given: it ends after %s validations, or after %s without a better %s (--trainer.max_steps)",
+                *(EPOCHS, PATIENCE, self.model.monitor[0]),
+            )
         if fitting and self.given("init_from"):
             callbacks.append(WarmStart(Path(self.given("init_from"))))
         if self.watch:

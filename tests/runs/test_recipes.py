@@ -119,3 +119,23 @@ def test_what_is_misspelt_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_data_that_cannot_be_read_end_the_run_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         choose({"source": str(tmp_path / "r.csv")}, {})
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_a_training_of_which_no_end_is_said_has_one(
+    ranks: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Early stopping looks at the metric of the best checkpoint."""
+    made_ratings().to_csv(tmp_path / "r.csv", index=False)
+    options = ["fit", "--data.source", str(tmp_path / "r.csv"), "--runs_dir", str(tmp_path), "--report=false"]
+    options += ["--model.head=DotHead", f"--model.objective={'Softmax' if ranks else 'SquaredError'}"]
+    options += ["--data.steps_per_epoch=1", "--trainer.log_every_n_steps=1", "--optimizer=SGD", "--optimizer.lr=1e-12"]
+    undrawn([*options, "--run_name=endless"])
+    name = "val/ranking_ndcg@20" if ranks else "val/rmse"
+    assert f"it ends after 100 validations, or after 10 without a better {name}" in caplog.text
+    # Nothing is learned: the first validation is the best, and ten others follow.
+    steps = pd.read_csv(tmp_path / "endless" / "version_0" / "metrics.csv")["step"].max() + 1
+    assert steps <= 20
+    caplog.clear()
+    undrawn([*options, "--run_name=given", "--trainer.max_epochs=2"])
+    assert "no end is given" not in caplog.text
