@@ -23,6 +23,7 @@ from lgcn.data.cache import LARGE, Cache, default_folder
 from lgcn.data.canonical import Columns, Duplicates
 from lgcn.data.kinds import Kind
 from lgcn.data.layouts import LAYOUTS, layout_of_file
+from lgcn.data.newer import held_out
 from lgcn.data.snapshot import KIND, Packed, Snapshot
 from lgcn.data.sources import RatingTable
 from lgcn.data.splits import Rows, Split
@@ -285,7 +286,7 @@ class RatingsDataModule(pl.LightningDataModule):
         cache = self._cache()
         data = self._cached(cache)
         if data is None:
-            data = self._build(self._read())
+            data = self._build(self._merged(self._read()))
             if cache:
                 cache.save({"data": data.packed(), "digest": data.digest})
             data = self._with_threshold(data)
@@ -305,7 +306,7 @@ class RatingsDataModule(pl.LightningDataModule):
         reasons = dict.fromkeys(unread, reason) | dict.fromkeys(of_split, f"--data.split {split}")
         for name, reason in reasons.items():
             if name in parameters and given[name] != parameters[name].default:
-                raise InputError(f"--data.{name} {given[name]} says nothing of {reason}; leave it out")
+                raise InputError(f"--data.{name} {given[name]} has no effect for {reason}; leave it out")
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None
@@ -329,44 +330,20 @@ class RatingsDataModule(pl.LightningDataModule):
     def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> bool:
         """Judge a model that was trained on other data: all ratings of this source are a held-out part.
 
-        Where the training ratings are the same, nothing changes, and this is False. Ratings of users and items that the
-        model does not know, and those that it was trained on, are left out and counted. The model propagates over its
-        own training ratings.
+        Returns:
+            False where the training ratings are the same, and nothing changes.
 
         Raises:
-            InputError: no rating is left.
+            InputError: no rating is left (:func:`lgcn.data.newer.held_out`).
         """
-        with suppress(InputError):  # what cannot be split can still be judged
-            if self.fingerprint == trained.fingerprint:
-                return False
         self._check_options()
-        table, given = self._read(), self.hparams
-        how: Duplicates = given["duplicates"] or ("count" if table.implicit else "last")
-        ratings = canonical.one_row_a_pair(table.ratings, how)
-        if given["min_rating"] is not None:
-            ratings = ratings[ratings["rating"] >= given["min_rating"]]
-        user, item = trained.users.encode(ratings["user"]), trained.items.encode(ratings["item"])
-        rating = ratings["rating"].to_numpy(dtype=np.float32)
-        known, train = (user >= 0) & (item >= 0), trained.train
-        pairs = train.user.long().numpy() * len(trained.items) + train.item.long().numpy()
-        seen = known & np.isin(user * len(trained.items) + item, pairs)
-        words = f"{table.origin}: {len(ratings):,} ratings, {int((~known).sum()):,} of them of users or items that the "
-        words += f"model does not know, and {int(seen.sum()):,} that it was trained on; the others are judged"
-        log.info(words)
-        chosen = np.flatnonzero(known & ~seen)
-        if not len(chosen):
-            raise InputError(f"nothing is left to judge: {words}")
-        kind: dict[str, Any] = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}
-        kind["threshold"] = kind["threshold"] if given["threshold"] is None else given["threshold"]
-
-        def graph(rows: Rows) -> RatingGraph:
-            columns = {"user": user, "item": item, "rating": np.ones_like(rating) if trained.implicit else rating}
-            edges: dict[str, Any] = {name: torch.from_numpy(column[rows]) for name, column in columns.items()}
-            return RatingGraph.from_edges(**edges, **kind)
-
-        graphs = {name: graph(chosen if name == part else chosen[:0]) for name in ("val", "test")}
-        graphs |= {"train": train, "left_out": trained.others}
-        self._data = replace(trained, graphs=graphs, origin=table.origin)
+        table = self._merged(self._read())
+        with suppress(InputError):  # what cannot be split can still be judged
+            own = self._build(table)
+            if own.fingerprint == trained.fingerprint:
+                self._data = self._described(self._with_threshold(own))
+                return False
+        self._data = held_out(trained, table, part, self.hparams["min_rating"], self.hparams["threshold"])
         return True
 
     @property
@@ -422,13 +399,23 @@ class RatingsDataModule(pl.LightningDataModule):
         source = self._frame(name) if given == FRAME else Path(given).expanduser()
         return read_attributes(source, ids, what, column)
 
+    def _merged(self, table: RatingTable) -> RatingTable:
+        """The table with one row for each pair of a part, and with predefined parts, one row for each pair."""
+        how: Duplicates = self.hparams["duplicates"] or ("count" if table.implicit else "last")
+        parts = [canonical.one_row_a_pair(part, how) for part in table.parts]
+        if self._paths:
+            named = [part.assign(part=name) for part, name in zip(parts, self._paths, strict=True)]
+            whole = table._replace(parts=named).ratings
+            # A rating that is to be predicted must not be trained on.
+            earlier = whole.duplicated(["user", "item"], keep="last")
+            if count := int(earlier.sum()):
+                log.warning("repeated (user, item) pairs: %s rows; the part that comes last has them", f"{count:,}")
+            parts = [whole[~earlier].reset_index(drop=True)]
+        return table._replace(parts=parts, counted=how == "count")
+
     def _build(self, table: RatingTable) -> Snapshot:
         ratings, origin = table.ratings, table.origin
-        if self._paths:
-            ratings["part"] = np.repeat(list(self._paths), [len(part) for part in table.parts])
         with Console(stderr=True).status(f"numbering and splitting {len(ratings):,} ratings"):
-            how: Duplicates = self.hparams["duplicates"] or ("count" if table.implicit else "last")
-            ratings = canonical.one_row_a_pair(ratings, how)
             # Users and items are numbered before ratings are filtered, so --data.min_rating changes no index.
             users, items = Vocabulary(ratings["user"]), Vocabulary(ratings["item"])
             for what, vocabulary in (("user", users), ("item", items)):
@@ -441,7 +428,7 @@ class RatingsDataModule(pl.LightningDataModule):
             columns: dict[str, Any] = {"user": users.encode(ratings["user"]), "item": items.encode(ratings["item"])}
             columns["rating"] = ratings["rating"].to_numpy(dtype=np.float32)
             found = kinds.kind_of(columns["rating"])
-            holds: Kind = self.hparams["kind"] or ("counts" if how == "count" and found != "pairs" else found)
+            holds: Kind = self.hparams["kind"] or ("counts" if table.counted and found != "pairs" else found)
             if holds == "pairs":
                 columns["rating"] = np.ones_like(columns["rating"])
             if "timestamp" in ratings:

@@ -59,6 +59,7 @@ class RatingTable(NamedTuple):
     items: pd.DataFrame | None = None  # item and, where the source has them, title and genres (separated by |)
     origin: str = ""  # where it was read from, for people
     implicit: bool = False  # whether there are no ratings in it
+    counted: bool = False  # whether the ratings are numbers of rows
 
     @property
     def ratings(self) -> pd.DataFrame:

@@ -102,7 +102,7 @@ class Liked(Channel):
 
 @dataclass(frozen=True)
 class Counts(Channel):
-    """The confidence in a pair that was chosen n times, 1 + α ln(1 + n / m), with m the median of the training counts:
+    """The confidence in a pair that was chosen n times, 1 + α ln(1 + n / m), with m the median training count above 0:
     Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, section 4. Departure:
     their ε is m, so that the unit of the counts does not matter.
 
@@ -124,7 +124,10 @@ class Counts(Channel):
             raise InputError(f"'weight' of Counts must be 0 or more (got {self.weight})")
 
     def fit(self, graph: RatingGraph) -> float:
-        return float(graph.rating.median()) if len(graph) else 1.0
+        if len(graph) and graph.rating.min() < 0:
+            raise InputError(f"the channel Counts needs counts of 0 or more (the least is {graph.rating.min():g})")
+        positive = graph.rating[graph.rating > 0]
+        return float(positive.median()) if len(positive) else 1.0
 
     def value(self, graph: RatingGraph, statistics: float) -> Tensor:
         return 1 + self.weight * (graph.rating / statistics).log1p()

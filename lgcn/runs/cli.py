@@ -272,7 +272,8 @@ class LgcnCLI(internals.OneCommandCLI):
         endless = given["max_steps"] < 0 and given["max_epochs"] is given["max_time"] is None
         if fitting and self.model.objective.trains and endless:
             kwargs["max_epochs"] = EPOCHS
-            if not any(isinstance(callback, EarlyStopping) for callback in callbacks):
+            stops = any(isinstance(one, EarlyStopping) for one in callbacks)
+            if given["limit_val_batches"] != 0 and not stops:
                 callbacks.append(EarlyStopping(self.model.monitor[0], mode=self.model.monitor[1], patience=PATIENCE))
             log.info(
                 "no end is given: it ends after %s validations, or after %s without a better %s (--trainer.max_steps)",
@@ -374,16 +375,19 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     options = settings.options(rest)
     recipe: recipes.Recipe | None = None
-    start = given.init_from or said.get("init_from")
-    start, anew = None if start == "null" else start, args[0] == "fit" and wanted in (None, "null")
-    if start is not None and not anew:
-        raise InputError(f"--init_from {start} starts a new run of lgcn fit; it goes without --ckpt_path")
+    anew = args[0] == "fit" and wanted in (None, "null")
+    if given.init_from not in (None, "null") and not anew:
+        raise InputError(f"--init_from {given.init_from} starts a new run of lgcn fit; it goes without --ckpt_path")
+    start = given.init_from or (said.get("init_from") if anew else None)
+    start = None if start == "null" else start
     if anew and start is None and (adapts or not settings.names_a_model(contents, options)):
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
         contents = [{"why": recipe.why}, *settings.load(recipe.name), *contents]
         said = {"stem": recipe.name} | said
         for line in recipe.why:
             log.info(line)
+    elif anew and start is None and not given.config:
+        log.info("the model has settings, so no recipe is taken: the others are the notebook's (try --config ratings)")
     texts = [*map(settings.dumped, contents), *rest]
     checkpoints.import_modules(settings.modules_here(texts))
     files = [settings.dumped(settings.with_full_names(content)) for content in contents]
@@ -402,6 +406,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
         own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *texts])
+        own = recipes.for_source(own, [], options)
         base = [settings.dumped({key: value for key, value in own.items() if key not in NOT_KEPT})]
         name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
         if run is not None and not given.runs_dir:
@@ -417,7 +422,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         own = settings.of_checkpoint(
             checkpoints.read_checkpoint(checkpoint), checkpoint, trusted=[*given.imports, *texts]
         )
-        base = [settings.dumped(settings.shorter({key: value for key, value in own.items() if key not in NOT_KEPT}))]
+        own = recipes.for_source(settings.shorter(own), contents, options)
+        base = [settings.dumped({key: value for key, value in own.items() if key not in NOT_KEPT})]
         name, resumed = name or own.get("run_name"), [f"--init_from={checkpoint}"]
         say(f"starting from {checkpoint}, with its settings where nothing else is said")
     name = str(name or "lgcn")

@@ -88,7 +88,7 @@ def _options(data: RatingsDataModule) -> list[str]:
             f"threshold: {threshold:g}  # from which number on an item was liked (this follows from the data)"
         )
     usual = "last" if data.columns.rating is not None else "count"
-    options.append(f"duplicates: {usual}  # or first, mean, max, sum, count, last: what becomes of repeated pairs")
+    options.append(f"duplicates: {usual}  # what becomes of repeated pairs: last, first, mean, max, sum or count")
     if data.hparams["items_path"] is None:
         options.append("items_path: items.csv  # titles, categories and anything else that is known of the items")
     return options

@@ -1,15 +1,15 @@
 """Recipes: the configuration that suits a table, where nobody says anything of the model."""
 
-import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 from pandas import DataFrame
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.runs.settings import Settings, load
+from lgcn.data.sources import unread
+from lgcn.runs.settings import Settings, dumped, load
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +29,56 @@ class Recipe(NamedTuple):
     data: RatingsDataModule | None = None  # which was read to find out
 
 
-def data_settings(contents: Iterable[Settings], options: Settings) -> Settings:
-    """What configurations, and the options of a command line, say of the data.
+def data_settings(contents: Iterable[Settings], options: Settings) -> Settings | None:
+    """What configurations, and the options of a command line, say of the data, read as the command reads it.
 
-    >>> data_settings([{"data": {"source": "ratings.csv"}}], {"data.rating_column": "null"})
-    {'source': 'ratings.csv', 'rating_column': None}
+    None where it cannot be read; the command says why.
+
+    >>> data_settings([{"data": {"source": "ratings.csv"}}], {"data.val_fraction": "2e-1"})
+    {'source': 'ratings.csv', 'val_fraction': 0.2}
     """
     data: Settings = {}
     for content in contents:
         data |= content.get("data") or {}
-    own = {name.removeprefix("data."): text for name, text in options.items() if name.startswith("data.")}
-    return data | {name: yaml.safe_load(text) for name, text in own.items()}
+    own = {name: text for name, text in options.items() if name == "data" or name.startswith("data.")}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(RatingsDataModule, "data")
+    try:
+        read = parser.parse_args([f"--config={dumped({'data': data})}", *(f"--{name}={own[name]}" for name in own)])
+    except (ArgumentError, ValueError, TypeError, OSError):
+        return None
+    defaults = parser.get_defaults().data
+    return {name: value for name, value in vars(read.data).items() if value != getattr(defaults, name)}
 
 
-def choose(data: Settings, frames: Mapping[str, DataFrame]) -> Recipe:
+def for_source(own: Settings, contents: Iterable[Settings], options: Settings) -> Settings:
+    """A checkpoint's settings, without those that another source would not look at.
+
+    Args:
+        own: the checkpoint's.
+        contents, options: what may name another source.
+
+    >>> own = {"data": {"source": "r.csv", "user_column": "who", "seed": 2}}
+    >>> for_source(own, [], {"data.source": "sample"})
+    {'data': {'source': 'r.csv', 'seed': 2}}
+    """
+    named = [options.get("data.source"), *((content.get("data") or {}).get("source") for content in contents)]
+    data = own.get("data") or {}
+    source = next((str(one) for one in named if one is not None), None)
+    if source in (None, data.get("source")):
+        return own
+    dropped = {*unread(source, data.get("format") or "table")[0]}
+    if data.get("split") == "files":
+        dropped |= {"split", "train_path", "val_path", "test_path"}
+    return {**own, "data": {name: value for name, value in data.items() if name not in dropped}}
+
+
+def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
     """Read the data, and choose the recipe for what they hold.
 
     Args:
-        data: the settings of the data.
+        data: the settings of the data; None if they cannot be read, which the command will say.
         frames: DataFrames that stand for files, by the setting's name.
 
     Raises:
@@ -55,12 +87,9 @@ def choose(data: Settings, frames: Mapping[str, DataFrame]) -> Recipe:
     >>> choose({"source": "sample"}, {}).name
     'ratings'
     """
-    if set(data) - set(inspect.signature(RatingsDataModule).parameters):
-        return Recipe("ratings", [])  # the parser names what is misspelt
-    try:
-        module = RatingsDataModule(**{**data, **frames})
-    except TypeError:
-        return Recipe("ratings", [])  # likewise
+    if data is None:
+        return Recipe("ratings", [])
+    module = RatingsDataModule(**{**data, **frames})
     name, does = RECIPES[module.kind]
     others = ", ".join(other for other, _ in RECIPES.values() if other != name)
     why = [

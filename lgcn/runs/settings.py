@@ -339,21 +339,25 @@ def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) ->
 
 
 def shorter(own: Settings) -> Settings:
-    """The settings of a run that starts from a trained model: a third of its steps, and of a schedule that ends there.
+    """The settings of a run that starts from a trained model: a third of its steps and epochs, and of its schedule's.
+
+    Those of a model that started so itself stay.
 
     >>> shorter({"trainer": {"max_steps": 400}, "data": {"steps_per_epoch": 20}})["trainer"]["max_steps"]
     133
     """
-    trainer, epoch = dict(own.get("trainer", {})), own.get("data", {}).get("steps_per_epoch", 1)
-    if (steps := trainer.get("max_steps", -1)) < 0:
+    if own.get("init_from") is not None:
         return own
-    trainer["max_steps"] = min(steps, max(steps // 3, epoch))
-    schedule = own.get("lr_scheduler") or {}
+    trainer, epoch = dict(own.get("trainer") or {}), (own.get("data") or {}).get("steps_per_epoch", 1)
+    schedule = dict(own.get("lr_scheduler") or {})
     arguments = dict(schedule.get("init_args") or {})
-    if arguments.get("T_max") == steps:
-        schedule = {**schedule, "init_args": arguments | {"T_max": trainer["max_steps"]}}
-        own = {**own, "lr_scheduler": schedule}
-    return {**own, "trainer": trainer}
+    for name, least in (("max_steps", epoch), ("max_epochs", 1)):
+        whole = trainer.get(name)
+        if whole is not None and whole > 0:
+            trainer[name] = min(whole, max(whole // 3, least))
+            # A schedule that falls to this end falls to the new one.
+            arguments |= {key: trainer[name] for key in ("T_max", "total_steps") if arguments.get(key) == whole}
+    return {**own, "trainer": trainer} | ({"lr_scheduler": schedule | {"init_args": arguments}} if schedule else {})
 
 
 def _names(nest: Any, key: str = "") -> Iterator[str]:

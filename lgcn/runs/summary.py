@@ -90,7 +90,7 @@ class RunSummary(Callback):
                 logger.log_hyperparams(given, metrics, step=best.best_step)
         say("")
         if unbeaten := results.unbeaten(name, score, best.mode):
-            say(f"the model is no better than {' and '.join(unbeaten)}: try the recipe, or more steps", "note")
+            say(f"the model is no better than {' and '.join(unbeaten)}: try lgcn tune, or more ratings", "note")
         say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
         for stopping in trainer.early_stopping_callbacks:
             if stopping.stopped_epoch:

@@ -55,6 +55,7 @@ class WarmStart(Callback):
             log.info(
                 "%s: %s start from the checkpoint, %s are new%s", what, f"{known:,}", f"{len(ours) - known:,}", gone
             )
+        module.keep_embeddings()
         _warn_of_known_answers(trained, data)
 
 

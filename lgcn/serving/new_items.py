@@ -46,8 +46,18 @@ def with_new_items(
     >>> len(with_new_items(module.model, module.hparams, data.snapshot, new)[1].items) - data.num_items
     1
     """
+    for name in ("user", "item") if snapshot.implicit else ("user", "item", "rating"):
+        if name not in ratings:
+            raise InputError(f"ratings of new items need a column '{name}' (got {', '.join(map(str, ratings))})")
     user, raw = snapshot.users.encode(ratings["user"]), as_ids(pd.Series(ratings["item"]).reset_index(drop=True))
-    new = (user >= 0) & (snapshot.items.encode(raw) < 0) & raw.notna().to_numpy()
+    given = np.ones(len(raw))
+    if not snapshot.implicit:
+        given = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64)
+        low, high = float(snapshot.train.rating.min()), float(snapshot.train.rating.max())
+        outside = snapshot.kind == "ratings" and ((given < low) | (given > high)).any()
+        if outside or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
+            raise InputError(f"ratings of new items must be numbers on the scale of the data, {low:g} to {high:g}")
+    new = (user >= 0) & (snapshot.items.encode(raw) < 0) & raw.notna().to_numpy() & np.isfinite(given)
     if not new.any():
         raise InputError("no rating is of a user that the model knows and an item that it does not know")
     ids = [*snapshot.items, *raw[new]]
@@ -58,8 +68,7 @@ def with_new_items(
     kind: dict[str, Any] = {name: getattr(snapshot.train, name) for name in KIND}
     kind |= {"num_users": model.num_users, "num_items": len(items)}
 
-    given = np.ones(len(raw)) if snapshot.implicit else ratings["rating"].to_numpy(dtype=np.float64)
-    rows = pd.DataFrame({"user": user, "item": items.encode(raw), "rating": given})[new & np.isfinite(given)]
+    rows = pd.DataFrame({"user": user, "item": items.encode(raw), "rating": given})[new]
     rows = rows.drop_duplicates(["user", "item"], keep="last")
     added = [torch.tensor(rows[name].to_numpy()) for name in ("user", "item", "rating")]
     graphs = {}

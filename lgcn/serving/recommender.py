@@ -158,11 +158,12 @@ class Recommender:
                 model = LightGCN.of_settings({**settings, "init": None})
             parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
             model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
-            if new_items is not None:
-                model, snapshot = with_new_items(model, settings, snapshot, new_items)
-            return cls(TrainedModel(model, settings, snapshot.train), snapshot)
+            if new_items is None:
+                return cls(TrainedModel(model, settings, snapshot.train), snapshot)
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
+        model, snapshot = with_new_items(model, settings, snapshot, new_items)
+        return cls(TrainedModel(model, settings, snapshot.train), snapshot)
 
     @classmethod
     def from_module(cls, module: Any, data: Any) -> "Recommender":

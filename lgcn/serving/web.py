@@ -64,6 +64,7 @@ Reasons = Annotated[int, Query(ge=0, le=MOST_REASONS)]
 Least = Annotated[int, Query(ge=0)]
 Unlike = Annotated[float, Query(ge=0, le=1)]  # of lgcn.serving.diversity
 Words = Annotated[str, Query(max_length=200)]
+Ids = Annotated[list[str], Query(max_length=MOST)]
 Condition = Annotated[str | None, Query(max_length=LONGEST)]  # of lgcn.serving.filters
 
 
@@ -83,6 +84,8 @@ class Question(BaseModel):
     min_ratings: Annotated[int, Field(ge=0)] = MIN_RATINGS
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     where: Annotated[str | None, Field(max_length=LONGEST)] = None
+    allow: Annotated[list[Id] | None, Field(max_length=MOST)] = None
+    block: Annotated[list[Id], Field(max_length=MOST)] = []
 
 
 class Recommended(BaseModel):
@@ -207,11 +210,13 @@ class Api:
         diversity: Unlike = 0.0,
         exclude: Exclude = "rated",
         where: Condition = None,
+        allow: Ids = [],  # noqa: B006  # never changed
+        block: Ids = [],  # noqa: B006
     ) -> "Json":
-        """The best items for a user of the data."""
+        """The best items for a user of the data, of all items or of those that are allowed."""
         raw = self.recommender.user_ids[self._place("user", user)]
         how: Any = {"exclude": exclude, "min_ratings": min_ratings, "where": where}
-        how |= {"diversity": diversity, "because": because}
+        how |= {"diversity": diversity, "because": because, "allow": allow or None, "block": block}
         ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
         return self._answer(ones, user=raw)
 

@@ -181,6 +181,10 @@ class LightGCNModule(pl.LightningModule):
                 self._matrices[part] = self.propagation.matrices(data.graphs[part].to(device))
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
+    def keep_embeddings(self) -> None:
+        """Say that the embeddings have their values: a fit does not start them anew."""
+        self._restored = True
+
     def on_fit_start(self) -> None:
         """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
         if not self.model.init.fits or self._restored:

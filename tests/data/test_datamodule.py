@@ -682,22 +682,22 @@ def test_the_command_line_takes_text_for_a_source() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"source": "sample", "user_column": "userId"}, "user_column userId says nothing of 'sample'"),
-        ({"source": "sample", "mirror": "http://x"}, "mirror http://x says nothing of 'sample'"),
-        ({"source": "ml-1m", "separator": ";"}, "separator ; says nothing of 'ml-1m'"),
-        ({"source": "gowalla", "rating_column": None}, "rating_column None says nothing of 'gowalla'"),
-        ({"source": "folder", "timestamp_column": "t"}, "timestamp_column t says nothing of 'folder'"),
-        ({"source": "x.zip", "format": "adjacency"}, "format adjacency says nothing of 'x.zip'"),
-        ({"source": "r.csv", "root": "data"}, "root data says nothing of a table of your own"),
-        ({"source": "r.txt", "format": "adjacency", "item_column": 1}, "item_column 1 says nothing of --data.format"),
+        ({"source": "sample", "user_column": "userId"}, "user_column userId has no effect for 'sample'"),
+        ({"source": "sample", "mirror": "http://x"}, "mirror http://x has no effect for 'sample'"),
+        ({"source": "ml-1m", "separator": ";"}, "separator ; has no effect for 'ml-1m'"),
+        ({"source": "gowalla", "rating_column": None}, "rating_column None has no effect for 'gowalla'"),
+        ({"source": "folder", "timestamp_column": "t"}, "timestamp_column t has no effect for 'folder'"),
+        ({"source": "x.zip", "format": "adjacency"}, "format adjacency has no effect for 'x.zip'"),
+        ({"source": "r.csv", "root": "data"}, "root data has no effect for a table of your own"),
+        ({"source": "r.txt", "format": "adjacency", "item_column": 1}, "item_column 1 has no effect for --data.format"),
         (
             {"source": "r.csv", "split": "leave_last_out", "val_fraction": 0.2},
-            "val_fraction 0.2 says nothing of --data",
+            "val_fraction 0.2 has no effect for --data",
         ),
-        ({"source": "r.csv", "val_path": "v.csv"}, "val_path v.csv says nothing of --data.split random"),
+        ({"source": "r.csv", "val_path": "v.csv"}, "val_path v.csv has no effect for --data.split random"),
         (
             {"split": "files", "train_path": "a", "test_path": "b", "val_path": "c", "val_fraction": 0.2},
-            "val_fraction 0.2 says nothing of --data.split files",
+            "val_fraction 0.2 has no effect for --data.split files",
         ),
     ],
 )

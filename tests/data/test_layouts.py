@@ -75,7 +75,7 @@ def adjacency(tmp_path: Path, content: str | bytes, name: str = "r.txt") -> Any:
 def test_one_table_from_adjacency_lists(packed: bool, text: str, tmp_path: Path) -> None:
     name, content = ("r.txt.gz", gzip.compress(text.encode())) if packed else ("r.txt", text.encode())
     (tmp_path / name).write_bytes(content)
-    (ratings,), items, origin, implicit = load(str(tmp_path / name), tmp_path, AdjacencyLists())
+    (ratings,), items, origin, implicit, *_ = load(str(tmp_path / name), tmp_path, AdjacencyLists())
     expected = pd.DataFrame({"user": [7, 7, 7, 5], "item": [10, 11, 12, 11], "rating": [1.0] * 4})
     assert_frame_equal(ratings, expected)
     assert items is None

@@ -40,7 +40,7 @@ def test_an_edition_in_the_root_is_read(
         write_folder({f"{edition}/{Path(name).name}": content for name, content in files.items()}, tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
-    (ratings,), items, origin, implicit = load(edition, tmp_path)
+    (ratings,), items, origin, implicit, *_ = load(edition, tmp_path)
 
     assert_frame_equal(ratings, movielens_ratings)
     assert items is not None
@@ -75,7 +75,7 @@ def test_home_is_understood(
 
 def test_predefined_parts(tmp_path: Path, movielens_files: Files, movielens_ratings: pd.DataFrame) -> None:
     write_zip(movielens_files("ml-100k"), tmp_path / "ml-100k.zip")
-    (train, test), items, origin, implicit = load("ml-100k", tmp_path, None, ["u1.base", "u1.test"])
+    (train, test), items, origin, implicit, *_ = load("ml-100k", tmp_path, None, ["u1.base", "u1.test"])
     assert_frame_equal(train, movielens_ratings[:-5])
     assert_frame_equal(test, movielens_ratings[-5:].reset_index(drop=True))
     assert items is not None
@@ -200,7 +200,7 @@ def test_a_data_set_of_the_paper(kept: str, tmp_path: Path) -> None:
         write_folder({f"gowalla/{name}": content for name, content in PAPERS.items()}, tmp_path)
     source = {"named": "gowalla", "folder": str(tmp_path / "gowalla"), "zip": str(tmp_path / "mine.zip")}[kept]
     # Columns are for tables of one's own.
-    (train, test), items, origin, implicit = load(source, tmp_path, Table(), ["train.txt", "test.txt"])
+    (train, test), items, origin, implicit, *_ = load(source, tmp_path, Table(), ["train.txt", "test.txt"])
     assert train.to_dict("list") == {"user": [0, 0, 0, 1, 2, 2], "item": [5, 6, 7, 5, 6, 7], "rating": [1.0] * 6}
     assert test.to_dict("list") == {"user": [0, 2, 2], "item": [8, 5, 8], "rating": [1.0] * 3}
     assert items is None
@@ -243,10 +243,10 @@ def test_a_table_without_ratings(columns: Columns, packed: bool, tmp_path: Path)
     text = "5,ann,good\n6,bob,\n" if columns.user == 1 else "item,user,rating\n5,ann,good\n6,bob,\n"
     path = tmp_path / ("r.csv.gz" if packed else "r.csv")
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    (ratings,), _, _, implicit = load(str(path), tmp_path, Table(columns))
+    (ratings,), _, _, implicit, *_ = load(str(path), tmp_path, Table(columns))
     assert ratings.to_dict("list") == {"user": ["ann", "bob"], "item": [5, 6], "rating": [1.0, 1.0]}
     assert implicit
-    parts, _, _, implicit = load(None, tmp_path, Table(columns), [str(path), str(path)])
+    parts, _, _, implicit, *_ = load(None, tmp_path, Table(columns), [str(path), str(path)])
     for table in parts:
         assert_frame_equal(table, ratings)
     assert implicit

@@ -223,7 +223,7 @@ def test_a_model_that_is_no_better_than_its_baselines_is_said_to_be_first(
     written = json.loads((run / "fit_metrics.json").read_text())
     assert written["best"]["value"] > written["baselines"][BIASES]["val/rmse"]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert lines[0] == f"note      the model is no better than {BIASES}: try the recipe, or more steps"
+    assert lines[0] == f"note      the model is no better than {BIASES}: try lgcn tune, or more ratings"
     assert lines[1].startswith("run ")
     # Everybody likes every second item, half of them the even ones: biases know nothing of that.
     user, item = np.divmod(np.random.default_rng(0).permutation(600)[:400], 20)

@@ -567,3 +567,17 @@ def test_only_an_address_of_this_machine_is_local(
         torch.set_num_threads(threads)
     assert asked == [local]
     assert ("can be reached from other machines" in caplog.text) != local
+
+
+def test_only_allowed_items_and_no_blocked_ones(client: TestClient, recommender: Recommender) -> None:
+    user, (first, second, third) = recommender.user_ids[0], recommender.recommend([recommender.user_ids[0]], 3)["item"]
+    path = f"/api/users/{user}/recommendations"
+    found = client.get(path, params={"allow": [second, third], "k": 5}).json()["recommendations"]
+    assert [one["item"] for one in found] == [second, third]
+    found = client.get(path, params={"block": [first, third], "k": 1}).json()["recommendations"]
+    assert [one["item"] for one in found] == [second]
+    question: dict[str, Any] = {"ratings": [{"item": first, "rating": 4}], "allow": [second], "k": 5}
+    found = client.post("/api/recommendations", json=question).json()["recommendations"]
+    assert [one["item"] for one in found] == [second]
+    question |= {"block": [second]}
+    assert client.post("/api/recommendations", json=question).status_code == 422
