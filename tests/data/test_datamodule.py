@@ -736,3 +736,32 @@ def test_the_threshold_follows_from_the_training_ratings_alone(tmp_path: Path) -
     paths = {"train_path": write(tmp_path / "a.csv", train), "test_path": write(tmp_path / "b.csv", test)}
     data = RatingsDataModule(None, split="files", **cast(Any, paths))
     assert data.graphs["train"].threshold == 4
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "sum", "count", "last", "first"])
+def test_no_rating_of_a_held_out_pair_reaches_training(how: Any, tmp_path: Path) -> None:
+    """Whatever the order of their times: a pair in several files is of the last one, with that file's ratings alone."""
+    rows = [(user, item, 1.0 + (user * item) % 5, 100 - user - item) for user in range(8) for item in range(8)]
+    train, again, test = rows[:50], [(*rows[0][:2], 5.0, 5)], [(*rows[0][:2], 2.0, 1), *rows[50:]]
+    header = "user,item,rating,time"
+    files: dict[str, Any] = {
+        "train_path": write(tmp_path / "a.csv", [*train, *again], header),
+        "test_path": write(tmp_path / "b.csv", test, header),
+    }
+    data = RatingsDataModule(None, split="files", duplicates=how, timestamp_column="time", kind="ratings", **files)
+    expected = [(user, item, 1.0 if how == "count" else rating) for user, item, rating, _ in test]
+    assert triples(data, "test") == sorted(expected)
+    of_training = triples(data, "train", "val")
+    assert rows[0][:2] not in {pair[:2] for pair in of_training}
+    assert len(of_training) == 49
+
+
+def test_files_without_ratings_stay_pairs(tmp_path: Path) -> None:
+    """A pair that is in two files is not one that was chosen twice."""
+    rows = [(user, item) for user in range(8) for item in range(8)]
+    paths: dict[str, Any] = {
+        "train_path": write(tmp_path / "a.csv", rows[:50], "user,item"),
+        "test_path": write(tmp_path / "b.csv", [rows[0], *rows[50:]], "user,item"),
+    }
+    data = RatingsDataModule(None, split="files", rating_column=None, **paths)
+    assert data.kind == "pairs"

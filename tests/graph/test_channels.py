@@ -1,6 +1,7 @@
 """Channels: matrices and models against dense float64 products, edge values by hand and by a slow fit."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
+from lgcn.errors import InputError
+from lgcn.graph.channels import Counts
 from lgcn.graph.ratings import Normalisation, RatingGraph
 from lgcn.model.lightgcn import LayerWeights
 from tests.made import EDGES, ITEMS, USERS, channel_matrices, edge_value, in_engine, light_gcn, made_graph
@@ -284,3 +287,17 @@ def test_channels_are_added_up(
         for preds in (ours, theirs)
     ]
     torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-5)
+
+
+def test_counts_of_0_say_least_and_negative_ones_are_none() -> None:
+    counts = RatingGraph.from_edges(torch.arange(4), torch.arange(4), torch.tensor([0.0, 0.0, 2.0, 6.0]), 4, 4)
+    # The median above 0 is 2: torch takes the lower one of two.
+    assert Counts().fit(counts) == 2.0
+    expected = 1 + torch.log1p(counts.rating / 2)
+    assert torch.equal(Counts().value(counts, 2.0), expected)
+    assert Counts().value(counts, 2.0)[0] == 1
+    negative = replace(counts, rating=counts.rating - 1)
+    with pytest.raises(InputError, match="needs counts of 0 or more"):
+        Counts().fit(negative)
+    with pytest.raises(InputError, match="'weight' of Counts must be 0 or more"):
+        Counts(weight=-1)

@@ -108,3 +108,20 @@ def test_ids_of_another_kind(tmp_path: Path) -> None:
     after = Recommender.from_checkpoint(fitted.checkpoint, new_items=new)
     assert after.predict([0], [5]) == pytest.approx(after.predict([0], ["5"]))
     assert "x1" in after.item_ids
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"rating": [50.0, 3.0]}, "numbers on the scale of the data, 1 to 10"),
+        ({"rating": ["good", 3]}, "numbers on the scale of the data"),
+        ({"rating": [None, float("nan")]}, "no rating is of a user that the model knows"),
+        ({}, "need a column 'rating'"),
+    ],
+)
+def test_ratings_that_cannot_be(
+    columns: dict[str, Any], words: str, trained: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    new = pd.DataFrame({"user": [0, 1], "item": ["x", "x"], **columns})
+    with pytest.raises(InputError, match=words):
+        Recommender.from_checkpoint(trained[0], new_items=new)

@@ -580,4 +580,4 @@ def test_only_allowed_items_and_no_blocked_ones(client: TestClient, recommender:
     found = client.post("/api/recommendations", json=question).json()["recommendations"]
     assert [one["item"] for one in found] == [second]
     question |= {"block": [second]}
-    assert client.post("/api/recommendations", json=question).status_code == 422
+    assert client.post("/api/recommendations", json=question).status_code == 400
