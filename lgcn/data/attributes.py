@@ -85,7 +85,7 @@ def read_attributes(
     ``label``, or else the first one of texts that are nearly all different. What was found is logged.
 
     Args:
-        source: a DataFrame, or a CSV, TSV or Parquet file.
+        source: a DataFrame, or a CSV, TSV or Parquet file. Lists become texts, separated by |.
         ids: the raw ids of the data.
         what: whose they are.
         column: the name or position of the ids in the ratings.
@@ -101,6 +101,7 @@ def read_attributes(
     table = source.reset_index(drop=True) if isinstance(source, pd.DataFrame) else read_texts(source)
     columns = [str(name) for name in table.columns]
     check_columns(called, columns, columns)
+    table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, list | tuple | set) else value)
     table.columns = pd.Index(columns)
     key = _key(table, ids, (str(column), what, f"{what}Id", f"{what}_id", "id"), called)
     raw, rest = as_ids(table[key]), table.drop(columns=key)

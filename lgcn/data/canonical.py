@@ -104,7 +104,9 @@ def as_ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
     try:
         text = pa.array(column, type=pa.string(), from_pandas=True)
     except (pa.ArrowTypeError, pa.ArrowInvalid):  # UUIDs, decimals, mixtures: as they are written
-        text = pa.array([None if pd.isna(raw) else str(raw) for raw in column], type=pa.string())
+        text = pa.array(
+            [None if pd.api.types.is_scalar(raw) and pd.isna(raw) else str(raw) for raw in column], type=pa.string()
+        )
     if not _all_match(text, INTEGER):
         text = pc.utf8_trim_whitespace(text)
         text = pc.if_else(pc.equal(text, ""), None, text)

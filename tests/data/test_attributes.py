@@ -158,3 +158,11 @@ def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
     known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
     assert Attributes.unpacked(known.packed()) == known
     pd.testing.assert_frame_equal(TABLE, before)
+
+
+def test_lists_are_texts() -> None:
+    """As MovieLens writes genres, so filters find their words."""
+    table = pd.DataFrame({"item": ["a", "b"], "title": ["A", "B"], "tags": [["x", "y"], []], "pair": [(1, 2), None]})
+    found = read_attributes(table, Vocabulary(["a", "b"]), "item", "item").columns
+    assert found["tags"] == ["x|y", ""]
+    assert found["pair"] == ["1|2", None]
