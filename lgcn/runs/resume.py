@@ -4,7 +4,7 @@ Lightning restores the numbers of an optimiser or schedule together with its sta
 would have no effect. Here the settings of the checkpoint are compared with those of now:
 
 - The optimiser gets the settings of now. Another optimiser starts without the moments of the old one.
-- A schedule with other numbers, or of another learning rate, makes the steps that the old one has made. It is then
+- A schedule with other numbers, or of an optimiser with other ones, makes the steps that the old one has made. It is then
   where it would be if it had been there from the start: half of the old rate becomes half of the new one.
   ReduceLROnPlateau depends on what it has seen, so it goes on with the new numbers.
 - Another schedule starts from its beginning.
@@ -49,7 +49,7 @@ class ChangedSettings:
             checkpoint["optimizer_states"] = []
         if self.new_schedule:
             log.warning("the learning-rate schedule has changed: it starts from its beginning")
-        elif (self.schedule or "lr" in self.optimizer) and not self._follows_a_metric(trainer):
+        elif (self.schedule or self.optimizer or self.new_optimizer) and not self._follows_a_metric(trainer):
             reached = [state.get("last_epoch", 0) for state in checkpoint["lr_schedulers"]]
             self._steps_of_schedule = max(reached, default=0)
         else:

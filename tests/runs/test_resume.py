@@ -201,6 +201,14 @@ def test_a_changed_learning_rate_keeps_its_place_in_the_schedule(halving: Path, 
     assert content["lr_schedulers"][0]["base_lrs"] == [0.8]
 
 
+@pytest.mark.parametrize(
+    "changed", [["--optimizer.weight_decay=0.1"], ["--optimizer=SGD", "--optimizer.lr=0.08"]], ids=["decay", "SGD"]
+)
+def test_another_optimiser_keeps_its_place_in_the_schedule(changed: list[str], halving: Path, tmp_path: Path) -> None:
+    content = resumed(copied(halving, tmp_path), *changed)
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.08 / 8)
+
+
 CHANGED_SCHEDULES = {
     "ExponentialLR": (["gamma=0.5"], ["gamma=0.1"]),
     "MultiStepLR": (["milestones=[1]", "gamma=0.5"], ["milestones=[1, 2]"]),
