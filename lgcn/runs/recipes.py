@@ -1,4 +1,4 @@
-"""Recipes: the configuration that suits a table, where nobody says anything of the model."""
+"""Recipes: the configuration that suits a table, where no configuration says anything of the model."""
 
 import logging
 from collections.abc import Iterable, Mapping

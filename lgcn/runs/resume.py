@@ -4,8 +4,8 @@ Lightning restores the numbers of an optimiser or schedule together with its sta
 would have no effect. Here the settings of the checkpoint are compared with those of now:
 
 - The optimiser gets the settings of now. Another optimiser starts without the moments of the old one.
-- A schedule with other numbers, or of an optimiser with other ones, makes the steps that the old one has made. It is then
-  where it would be if it had been there from the start: half of the old rate becomes half of the new one.
+- A schedule with other numbers, or of an optimiser with other ones, makes the steps that the old one has made. It is
+  then where it would be if it had been there from the start: half of the old rate becomes half of the new one.
   ReduceLROnPlateau depends on what it has seen, so it goes on with the new numbers.
 - Another schedule starts from its beginning.
 """

@@ -32,10 +32,10 @@ def written(rows: list[Any], names: list[str] | None, path: Path, separator: str
 )
 @pytest.mark.parametrize("form", ["t.csv", "t.tsv", "semicolons.csv", "t.parquet"])
 def test_columns(names: list[str] | None, columns: Columns, form: str, tmp_path: Path) -> None:
+    form = "t.csv" if names is None and form == "t.parquet" else form  # a Parquet file has names
     path = tmp_path / form
     if form == "t.parquet":
-        if names is None:
-            pytest.skip("a Parquet file has names")
+        assert names is not None
         pd.DataFrame(STARS, columns=pd.Index(names)).to_parquet(path)
     else:
         separator = {"t.tsv": "\t", "semicolons.csv": ";"}.get(form, ",")

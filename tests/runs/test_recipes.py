@@ -127,7 +127,8 @@ def test_a_training_of_which_no_end_is_said_has_one(
 ) -> None:
     """Early stopping looks at the metric of the best checkpoint."""
     made_ratings().to_csv(tmp_path / "r.csv", index=False)
-    options = ["fit", "--data.source", str(tmp_path / "r.csv"), "--runs_dir", str(tmp_path), "--report=false"]
+    options = ["fit", "--config={}", "--data.source", str(tmp_path / "r.csv"), "--report=false"]
+    options += ["--runs_dir", str(tmp_path)]
     options += ["--model.head=DotHead", f"--model.objective={'Softmax' if ranks else 'SquaredError'}"]
     options += ["--data.steps_per_epoch=1", "--trainer.log_every_n_steps=1", "--optimizer=SGD", "--optimizer.lr=1e-12"]
     undrawn([*options, "--run_name=endless"])
@@ -139,3 +140,19 @@ def test_a_training_of_which_no_end_is_said_has_one(
     caplog.clear()
     undrawn([*options, "--run_name=given", "--trainer.max_epochs=2"])
     assert "no end is given" not in caplog.text
+
+
+def test_options_change_the_recipe_and_a_configuration_is_whole(tmp_path: Path) -> None:
+    """Of the notebook's model nobody thinks who asks for more columns."""
+    made_ratings().to_csv(tmp_path / "r.csv", index=False)
+    base = ["fit", "--data.source", str(tmp_path / "r.csv"), *FAST, "--runs_dir", str(tmp_path)]
+    base += ["--trainer.max_steps=4", "--model.embedding_dim=8"]
+    undrawn([*base, "--run_name=options"])
+    undrawn([*base, "--run_name=whole", "--config", "{}"])
+    used = [
+        yaml.safe_load((tmp_path / name / "version_0" / "config.yaml").read_text())["model"]
+        for name in ("options", "whole")
+    ]
+    assert [model["embedding_dim"] for model in used] == [8, 8]
+    assert [model["masking"] is not None for model in used] == [True, False]
+    assert [model["head"]["class_path"].rpartition(".")[2] for model in used] == ["DotHead", "LinearHead"]
