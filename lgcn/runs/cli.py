@@ -380,8 +380,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"--init_from {given.init_from} starts a new run of lgcn fit; it goes without --ckpt_path")
     start = given.init_from or (said.get("init_from") if anew else None)
     start = None if start == "null" else start
-    # Without a configuration, options change the recipe; a configuration that says something of the model is whole.
-    if anew and start is None and (adapts or not given.config or not settings.names_a_model(contents, options)):
+    # Options change a recipe. A configuration that says something of the model is whole.
+    if anew and start is None and (adapts or not settings.names_a_model(contents)):
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
         contents = [{"why": recipe.why}, *settings.load(recipe.name), *contents]
         said = {"stem": recipe.name} | said

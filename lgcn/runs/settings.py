@@ -124,14 +124,13 @@ def dumped(content: Settings) -> str:
     return yaml.dump(content, Dumper=_Quoting, sort_keys=False)
 
 
-def names_a_model(contents: Iterable[Settings], given: Settings) -> bool:
-    """Whether configurations, or the options of a command line, say something of the model or how it is trained.
+def names_a_model(contents: Iterable[Settings]) -> bool:
+    """Whether configurations say something of the model or how it is trained.
 
-    >>> names_a_model([{"data": {"source": "ratings.csv"}}], {"model.k": "5"})
-    True
+    >>> names_a_model([{"data": {"source": "ratings.csv"}}]), names_a_model([{"model": {"k": 5}}])
+    (False, True)
     """
-    names = chain(given, *contents)
-    return any(name.partition(".")[0] in ("model", "optimizer", "lr_scheduler") for name in names)
+    return any(name in ("model", "optimizer", "lr_scheduler") for name in chain(*contents))
 
 
 class _Once(yaml.SafeLoader):

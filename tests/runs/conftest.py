@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     source = movielens_like(folder / "ml-tiny")
     for name, settings in {"rated": RATINGS, "ranked": RANKING}.items():
         where = ["--run_name", name, "--runs_dir", str(folder)]
-        main(["fit", "--config={}", "--data.source", str(source), *BRIEF, *settings, *where])
+        main(["fit", "--config={model: {}}", "--data.source", str(source), *BRIEF, *settings, *where])
     found = {name: folder / name / "version_0" for name in ("rated", "ranked")}
     found["tested"] = folder / "tested" / "version_0"
     shutil.copytree(found["rated"], found["tested"])

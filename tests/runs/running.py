@@ -15,7 +15,7 @@ from lgcn.__main__ import main
 FAST = ["--report=false", "--data.steps_per_epoch=4", "--trainer.log_every_n_steps=1"]
 FAST += ["--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 DOT = ["--model.head=DotHead", "--model.head.biases=true", "--model.embedding_dim=4", "--model.num_layers=1"]
-DOT += ["--config={}"]  # so nothing of a recipe is added
+DOT += ["--config={model: {}}"]  # so nothing of a recipe is added
 MASKED = ["--model.masking=EdgeMasking", "--model.masking.share=0.4", "--model.ego_layer=false"]
 MASKED += ["--model.propagation.channels=[Binary, Residual]", "--model.propagation.degree_exponents=[1,0.25]"]
 MASKED += ["--model.l2.per=rating", "--model.l2.embeddings=0.1"]

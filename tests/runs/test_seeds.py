@@ -112,7 +112,10 @@ def test_a_seed_that_fails_keeps_those_before_it(
         (["--seed_everything=3"], ["--seed_everything", "--seeds"]),
         (["--ckpt_path", "last"], ["--ckpt_path", "from the start"]),
         (["--model.k=0"], ["'k'", "at least 1", "got 0"]),
-        (["--trainer.limit_val_batches=0", "--config={}"], ["seed 0", "no best val/rmse", "limit_val_batches"]),
+        (
+            ["--trainer.limit_val_batches=0", "--config={model: {}}"],
+            ["seed 0", "no best val/rmse", "limit_val_batches"],
+        ),
         (["--trainer.fast_dev_run=true"], ["seed 0", "fast_dev_run"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
