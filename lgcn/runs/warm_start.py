@@ -45,7 +45,7 @@ class WarmStart(Callback):
         ids = ((trained.users, data.users), (trained.items, data.items))
         places = [torch.from_numpy(theirs.encode(list(ours))).to(module.device) for theirs, ours in ids]
         take_over(module.model, old, places)
-        _move(old.head, module.model.head)
+        _move(old, module.model)
         for side in (1, 0):  # new items first: known users have rated them
             if not module.objective.ranks:
                 fold_in(module.model, module._matrices["train"], module.training_ratings, places[side] < 0, side == 1)
@@ -60,14 +60,16 @@ class WarmStart(Callback):
 
 
 @torch.no_grad()
-def _move(old: object, new: object) -> None:
-    """Move biases from the old mean and unit of the ratings to the new ones, so that predictions stay."""
-    if not (isinstance(old, DotHead) and isinstance(new, DotHead) and new.user_bias is not None):
+def _move(old: LightGCN, new: LightGCN) -> None:
+    """Move biases and embeddings from the old mean and unit of the ratings to the new ones: predictions stay."""
+    was, head = old.head, new.head
+    if not (isinstance(was, DotHead) and isinstance(head, DotHead)):
         return
-    assert new.item_bias is not None
-    units = [float(head.unit) if head.standardised else 1.0 for head in (old, new)]
-    new.item_bias.mul_(units[0] / units[1])
-    new.user_bias.mul_(units[0] / units[1]).add_((float(old.offset) - float(new.offset)) / units[1])
+    units = [float(one.unit) if one.standardised else 1.0 for one in (was, head)]
+    new.embedding.weight.mul_((units[0] / units[1]) ** 0.5)  # a score is a product of two
+    if head.user_bias is not None and head.item_bias is not None:
+        head.item_bias.mul_(units[0] / units[1])
+        head.user_bias.mul_(units[0] / units[1]).add_((float(was.offset) - float(head.offset)) / units[1])
 
 
 def _warn_of_known_answers(trained: Snapshot, data: RatingsDataModule) -> None:
