@@ -16,6 +16,7 @@ class Edges(NamedTuple):
     user: Tensor  # [B] int64
     item: Tensor  # [B] int64
     rating: Tensor | None  # [B] float32
+    time: Tensor | None = None  # [B] float64, seconds since 1970; None where they are not known
 
 
 class EdgeChunks:
@@ -32,10 +33,11 @@ class EdgeChunks:
         return -(-len(self.edges.user) // self.size)
 
     def __iter__(self) -> Iterator[Edges]:
-        user, item, rating = self.edges
+        user, item, rating, time = self.edges
         for start in range(0, len(user), self.size):
             chunk = slice(start, start + self.size)
-            yield Edges(user[chunk].long(), item[chunk].long(), None if rating is None else rating[chunk])
+            known = (None if column is None else column[chunk] for column in (rating, time))
+            yield Edges(user[chunk].long(), item[chunk].long(), *known)
 
 
 class UserChunks:

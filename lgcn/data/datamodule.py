@@ -31,6 +31,7 @@ from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError, did_you_mean
 from lgcn.graph.budget import users_at_a_time
+from lgcn.graph.features import Features
 from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
@@ -227,6 +228,11 @@ class RatingsDataModule(pl.LightningDataModule):
     def item_attributes(self) -> Attributes:
         """Titles and genres by index, where the source has them."""
         return self._data.item_attributes
+
+    @property
+    def features(self) -> list[Features | None]:
+        """Of users, and of items, from their attributes (:mod:`lgcn.data.features`); None where nothing is known."""
+        return self._data.features
 
     @property
     def implicit(self) -> bool:
@@ -492,7 +498,8 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> EdgeChunks:
         user, item = map(torch.from_numpy, self.predict_indices)
-        return EdgeChunks(Edges(user, item, None), self.hparams["eval_batch_size"])
+        time = self.graphs["test"].time if self.hparams["predict_path"] is None else None
+        return EdgeChunks(Edges(user, item, None, time), self.hparams["eval_batch_size"])
 
     def _chunks(self, part: Part) -> EdgeChunks | UserChunks:
         """This process's share of a part's ratings, or of the users who have some."""
@@ -502,7 +509,8 @@ class RatingsDataModule(pl.LightningDataModule):
             users = graph.user_degree.nonzero()[:, 0]
             return UserChunks(users[rank::processes], users_at_a_time(self.num_items))
         first, last = (len(graph) * process // processes for process in (rank, rank + 1))
-        edges = Edges(graph.user[first:last], graph.item[first:last], graph.rating[first:last])
+        time = None if graph.time is None else graph.time[first:last]
+        edges = Edges(graph.user[first:last], graph.item[first:last], graph.rating[first:last], time)
         return EdgeChunks(edges, self.hparams["eval_batch_size"])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from lgcn.data.attributes import Attributes
+from lgcn.data.features import features_of
 from lgcn.data.kinds import Kind
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
+from lgcn.graph.features import Features
 from lgcn.graph.ops import row_starts
 from lgcn.graph.ratings import RatingGraph
 
@@ -62,6 +64,12 @@ class Snapshot:
     def titles(self) -> list[Any] | None:
         """[I]; None where the source has none."""
         return self.item_attributes.columns.get("title")
+
+    @cached_property
+    def features(self) -> list[Features | None]:
+        """Of users, and of items; None where nothing is known."""
+        attributes = (self.user_attributes, len(self.users)), (self.item_attributes, len(self.items))
+        return [features_of(*one) for one in attributes]
 
     @property
     def implicit(self) -> bool:

@@ -88,8 +88,8 @@ class RatingJudge(Judge):
         self.sums: Sums | None = None  # after a test: of all processes
 
     def update(self, factors: Factors, batch: Any) -> Tensor:
-        """Take in rated pairs: indices ``user`` and ``item`` [B] and ``rating`` [B]. Returns their loss."""
-        preds = self.scale.clamped(factors.predict(batch.user, batch.item))
+        """Take in rated pairs: ``user`` and ``item`` by index, ``rating``, and ``time`` or None. Returns their loss."""
+        preds = self.scale.clamped(factors.predict(batch.user, batch.item, batch.time))
         self.metrics.update(preds=preds, target=batch.rating, user=batch.user, item=batch.item)
         if self.errors is not None:
             self.errors.update(preds, batch.rating, batch.user, batch.item)

@@ -83,6 +83,7 @@ class RatingGraph:
     threshold: float = 3.5  # from which rating on a pair is positive
     implicit: bool = False  # whether there are pairs only; every rating is 1 then, and every pair positive
     time: Tensor | None = None  # [E] float64, seconds since 1970; None where they are not known
+    session: Tensor | None = None  # [E, W] int32, the numbers of each rating's sessions, where they were asked for
 
     @classmethod
     def from_edges(
@@ -132,11 +133,6 @@ class RatingGraph:
         return len(self.user)
 
     @property
-    def mean_degree(self) -> float:
-        """How many ratings a user or an item has in the mean."""
-        return 2 * len(self) / self.num_nodes
-
-    @property
     def num_nodes(self) -> int:
         """N = U + I."""
         return self.num_users + self.num_items
@@ -155,8 +151,15 @@ class RatingGraph:
 
     def _with_edges(self, change: Callable[[Tensor], Tensor]) -> "RatingGraph":
         """The graph with ``change`` applied to each of its tensors [E]."""
-        time = None if self.time is None else change(self.time)
-        return replace(self, user=change(self.user), item=change(self.item), rating=change(self.rating), time=time)
+        time, session = (None if column is None else change(column) for column in (self.time, self.session))
+        user, item, rating = change(self.user), change(self.item), change(self.rating)
+        return replace(self, user=user, item=item, rating=rating, time=time, session=session)
+
+    def with_sessions(self, session: Tensor) -> "RatingGraph":
+        """The same ratings with their sessions, [E, W] (:mod:`lgcn.graph.sessions`)."""
+        made = replace(self, session=session)
+        vars(made)["pattern"] = self.pattern
+        return made
 
     @cached_property
     def user_degree(self) -> Tensor:

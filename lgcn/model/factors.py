@@ -13,6 +13,27 @@ from torch import Tensor
 
 from lgcn.graph.ops import EdgePattern, edge_scores
 from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.sessions import Sessions
+
+
+class Moments(NamedTuple):
+    """What a user's sessions add to predicted ratings (:mod:`lgcn.model.sessions`)."""
+
+    effect: Tensor  # [n + 1], of each session, and 0
+    sessions: Sessions
+
+    def of_edges(self, graph: RatingGraph) -> Tensor | None:
+        """What is added to each of a graph's edges, [E]; None where the times are not known."""
+        if graph.session is not None:
+            return self._added(graph.session)
+        return None if graph.time is None else self._added(self.sessions.find(graph.user, graph.time))
+
+    def of_pairs(self, user: Tensor, time: Tensor) -> Tensor:
+        """What is added to pairs of user [B] at a time [B], in seconds since 1970; [B]."""
+        return self._added(self.sessions.find(user, time))
+
+    def _added(self, session: Tensor) -> Tensor:
+        return self.effect.index_select(0, session.flatten()).view(session.shape).sum(dim=1)
 
 
 class Factors(NamedTuple):
@@ -28,13 +49,14 @@ class Factors(NamedTuple):
     user_bias: Tensor | None  # [U]
     item_bias: Tensor | None  # [I]
     offset: Tensor  # []
+    moments: Moments | None = None  # what is added at a known time; user_bias is that of any other time
 
     # -- parts of the tables -------------------------------------------------------------------------------
 
     def without_last(self) -> "Factors":
         """Without the last rows, which :meth:`lgcn.model.lightgcn.LightGCN.completed` adds for anybody else."""
         user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
-        return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
+        return self._replace(user=self.user[:-1], item=self.item[:-1], user_bias=user_bias, item_bias=item_bias)
 
     def of_items(self, count: int) -> "Factors":
         """All users and the first ``count`` items. In completed factors these are the items of the catalogue."""
@@ -48,22 +70,27 @@ class Factors(NamedTuple):
 
     # -- scores --------------------------------------------------------------------------------------------
 
-    def predict(self, user: Tensor, item: Tensor) -> Tensor:
+    def predict(self, user: Tensor, item: Tensor, time: Tensor | None = None) -> Tensor:
         """Scores of pairs given as two index tensors [B]; [B]. Copies two rows a pair.
 
-        Index -1 is for completed factors only: a user or item that is not in the data.
+        Index -1 is for completed factors only: a user or item that is not in the data. ``time``, [B] in seconds since
+        1970, is when the pairs are rated; None is no time that training knows, such as now.
         """
         scores = (self.user[user] * self.item[item]).sum(dim=1) + self.offset
         for bias, index in ((self.user_bias, user), (self.item_bias, item)):
             if bias is not None:
                 scores = scores + bias[index]
+        if self.moments is not None and time is not None:
+            scores = scores + self.moments.of_pairs(user, time)
         return scores
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
-        """Scores of all of a graph's edges, [E], without a copy of a row per edge."""
+        """Scores of all of a graph's edges, [E], at their times, without a copy of a row per edge."""
         # U additions of the offset instead of E.
         bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
-        return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
+        scores = edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
+        added = None if self.moments is None else self.moments.of_edges(graph)
+        return scores if added is None else scores + added
 
     def scores(self, users: Tensor) -> Tensor:
         """Scores [B, I] of all items for some users [B], to rank by. What is the same for all items is left out."""

@@ -33,6 +33,11 @@ class Head(nn.Module, ABC):
     #: Whether a user's bias is made of propagated columns, and not learned for each user.
     propagates_biases: ClassVar[bool] = False
 
+    @property
+    def unit_of_ratings(self) -> Tensor | float:
+        """How many units of the ratings a bias of 1 is."""
+        return 1.0
+
     def build(self, num_users: int, num_items: int, embedding_dim: int) -> None:
         """Make the parameters, once it is known how many users, items and embedding columns there are."""
 
@@ -159,6 +164,10 @@ class DotHead(Head):
         self.register_buffer("offset", torch.zeros(()))
         if self.standardised:
             self.register_buffer("unit", torch.ones(()))
+
+    @property
+    def unit_of_ratings(self) -> Tensor | float:
+        return self.unit if self.standardised else 1.0
 
     def forward(self, user: Tensor, item: Tensor) -> Factors:
         factors = Factors(user, item, self.user_bias, self.item_bias, self.offset)

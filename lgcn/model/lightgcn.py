@@ -17,7 +17,7 @@ C propagated columns, F factor columns.
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -28,9 +28,11 @@ from lgcn.choices import check_returned, made
 from lgcn.errors import InputError
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
+from lgcn.model.content import Content, ContentMap, Sides
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
+from lgcn.model.sessions import SessionBias, SessionBiases
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
@@ -51,6 +53,9 @@ class LightGCN(nn.Module):
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
         head: see :mod:`lgcn.model.heads`; None is LinearHead. The model keeps a copy.
         init: the embeddings' first values; None is Normal.
+        sessions: biases of a user's days and hours (:mod:`lgcn.model.sessions`); None is without.
+        content: what is known of users and items has a part in their factors (:mod:`lgcn.model.content`); None is
+            without. Both need :meth:`prepare`.
 
     Raises:
         InputError: an argument is out of its range, with its name and value.
@@ -73,6 +78,8 @@ class LightGCN(nn.Module):
         head: Head | None = None,
         init: Initialisation | None = None,
         num_channels: int = 1,
+        sessions: SessionBias | None = None,
+        content: Content | None = None,
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
@@ -103,12 +110,29 @@ class LightGCN(nn.Module):
         self.fixed_layer_weights = fixed
         self.head: Head = copy.deepcopy(made(Head, LinearHead() if head is None else head, "head"))
         self.head.build(num_users, num_items, embedding_dim)
+        biases, known = SessionBias.of(sessions), Content.of(content)
+        self.sessions = None if biases is None else SessionBiases(biases)
+        self.content = None if known is None else ContentMap(known, embedding_dim)
 
     @classmethod
     def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
         """The model that a :class:`lgcn.training.module.LightGCNModule` of these hyper-parameters trains."""
         names = inspect.signature(cls).parameters.keys() - {"num_channels"}
         return cls(**{name: given[name] for name in names}, num_channels=len(given["propagation"]["channels"]))
+
+    def prepare(self, train: RatingGraph, features: Callable[[], Sides]) -> RatingGraph:
+        """Make the parameters that depend on what the data hold.
+
+        Args:
+            train: the training ratings.
+            features: gives the features of users and items, if they are asked for.
+
+        Returns:
+            The training ratings, with the sessions that they are in.
+        """
+        if self.content is not None:
+            self.content.prepare(features())
+        return train if self.sessions is None else self.sessions.prepare(train)
 
     @property
     def layer_weights(self) -> Tensor | list[float]:
@@ -148,16 +172,26 @@ class LightGCN(nn.Module):
         if not isinstance(weights, Tensor):
             factors = self.head.shortcut(matrices, self.tables(), weights)
             if factors is not None:
-                return factors
+                return self.complemented(factors)
         propagated = (self.propagate(*channel) for channel in zip(matrices, self.projected(), strict=True))
         combined = reduce(torch.add, propagated)
-        user, item = torch.split(combined, [self.num_users, self.num_items])
+        return self.scored(*torch.split(combined, [self.num_users, self.num_items]))
+
+    def scored(self, user: Tensor, item: Tensor) -> Factors:
+        """Factors of all users and items, from their propagated columns [U, C] and [I, C]."""
         scored: Factors = self.head(user, item)
         wanted = f"Factors of {len(user):,} users and {len(item):,} items"
         check_returned(self.head, "forward", isinstance(scored, Factors), wanted, scored)
         for rows, given in ((scored.user, user), (scored.item, item)):
             check_returned(self.head, "forward", len(rows) == len(given), wanted, rows)
-        return scored
+        return self.complemented(scored)
+
+    def complemented(self, factors: Factors) -> Factors:
+        """The head's factors, with what content and sessions add."""
+        unit = self.head.unit_of_ratings
+        for part in (self.content, self.sessions):
+            factors = factors if part is None else part(factors, unit)
+        return factors
 
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors that predict any pair: index -1 is a user or item that is not in the data.
@@ -172,13 +206,34 @@ class LightGCN(nn.Module):
             return completed if replace_items else torch.cat([rows, completed[-1:]])
 
         user_bias, item_bias = factors.user_bias, factors.item_bias
-        return Factors(
-            self.head.completed(factors.user, users),
-            of_items(factors.item),
-            None if user_bias is None else self.head.completed(user_bias, users),
-            None if item_bias is None else of_items(item_bias),
+        completed = factors._replace(
+            user=self.head.completed(factors.user, users),
+            item=of_items(factors.item),
+            user_bias=None if user_bias is None else self.head.completed(user_bias, users),
+            item_bias=None if item_bias is None else of_items(item_bias),
+        )
+        return completed if self.content is None else self._with_content(completed, users, items, replace_items)
+
+    def _with_content(self, factors: Factors, users: Tensor, items: Tensor, replace_items: bool) -> Factors:
+        """Completed factors, where what is known counts for those without a rating, too."""
+        assert self.content is not None
+        unit, none = self.head.unit_of_ratings, torch.zeros_like
+        bare = Factors(
+            none(factors.user[:-1]),
+            none(factors.item[:-1]),
+            none(users, dtype=factors.user.dtype),
+            none(items, dtype=factors.item.dtype),
             factors.offset,
         )
+        added = self.content(bare, unit)
+        for name, rated, replaced in (("user", users, True), ("item", items, replace_items)):
+            for part in (name, f"{name}_bias") if replaced else ():
+                rows, more = getattr(factors, part), getattr(added, part)
+                if rows is not None:
+                    unrated = ~rated.view(-1, *[1] * (more.dim() - 1))
+                    changed: dict[str, Any] = {part: torch.cat([rows[:-1] + more * unrated, rows[-1:]])}
+                    factors = factors._replace(**changed)
+        return factors
 
 
 def _check(name: str, value: object, holds: bool, needed: str) -> None:

@@ -88,7 +88,7 @@ class Scorer(nn.Module):
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
-        for name, part in factors._asdict().items():
+        for name, part in factors._replace(moments=None)._asdict().items():
             self.register_buffer(name, None if part is None else part.clone())
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _write_tensors(path: Path, known: Factors) -> None:
     from safetensors.torch import save_file
 
     names = ("user_embeddings", "item_embeddings", "user_biases", "item_biases", "offset")
-    parts = {name: part for name, part in zip(names, known, strict=True) if part is not None}
+    parts = {name: part for name, part in zip(names, known[:5], strict=True) if part is not None}
     save_file({name: part.contiguous().clone() for name, part in parts.items()}, path)
 
 

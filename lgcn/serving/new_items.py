@@ -84,6 +84,7 @@ def with_new_items(
     grown = replace(snapshot, items=items, graphs=graphs, item_attributes=Attributes(known))
 
     larger = LightGCN.of_settings({**settings, "num_items": len(items), "init": None})
+    larger.prepare(graphs["train"], lambda: grown.features)
     larger.load_state_dict(dict(model.named_buffers()), strict=False)  # such as the mean of the ratings
     take_over(larger, model, places)
     propagation = Propagation(**{**settings["propagation"], "engine": "csr"})

@@ -150,20 +150,21 @@ class Recommender:
             InputError: there is no such file, it is no such checkpoint, or a class that it names is not imported.
         """
         checkpoint = read_checkpoint(Path(path))
-        snapshot = snapshot or snapshot_of(checkpoint)
+        data = snapshot or snapshot_of(checkpoint)
         try:
             # The embeddings are replaced at once, so the way they start, perhaps a class of the user's, is not needed.
             settings = dict(checkpoint["hyper_parameters"])
             with torch.random.fork_rng(devices=[]):
                 model = LightGCN.of_settings({**settings, "init": None})
+                model.prepare(data.train, lambda: data.features)
             parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
             model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
             if new_items is None:
-                return cls(TrainedModel(model, settings, snapshot.train), snapshot)
+                return cls(TrainedModel(model, settings, data.train), data)
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
-        model, snapshot = with_new_items(model, settings, snapshot, new_items)
-        return cls(TrainedModel(model, settings, snapshot.train), snapshot)
+        model, data = with_new_items(model, settings, data, new_items)
+        return cls(TrainedModel(model, settings, data.train), data)
 
     @classmethod
     def from_module(cls, module: Any, data: Any) -> "Recommender":
@@ -181,6 +182,7 @@ class Recommender:
             words = [f"{users:,} users and {items:,} items" for users, items in (sizes, found)]
             raise InputError(f"the model is of {words[0]}, and the data has {words[1]}")
         model = copy.deepcopy(module.model).cpu().float()
+        model.prepare(data.graphs["train"], lambda: data.features)
         return cls(TrainedModel(model, dict(module.hparams), data.graphs["train"]), data.snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class TrainedModel:
             weights.append(matrix.by_user.values())
         user, item = combined[:num_users], combined[num_users:]
         #: Of pairs; index -1 is a user or item that is not in the data.
-        self.factors = model.completed(model.head(user, item), graph, replace_items=not self.ranks)
+        self.factors = model.completed(model.scored(user, item), graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
         self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
@@ -135,7 +135,8 @@ class TrainedModel:
         if bias is not None:
             of_anybody = torch.zeros(1) if their_bias is None else their_bias
             bias = torch.cat([bias.where(rated, of_anybody), of_anybody])
-        factors = known._replace(user=torch.cat([rows.where(rated[:, None], anybody), anybody]), user_bias=bias)
+        rows = torch.cat([rows.where(rated[:, None], anybody), anybody])
+        factors = known._replace(user=rows, user_bias=bias, moments=None)
         return Population(factors, columns, fitted, graph, weights, corrections)
 
     def _trust(self, degree: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ class TrainedModel:
         """[F + 1, F + 1], diagonal: on d, and on b. The latter is training's, if that had one on each user's bias."""
         factors, l2 = self.known.factors, self.settings["l2"]
         of_d = RIDGE * factors.item[self.graph.item.long()].square().sum(dim=1).mean()
-        ratings = {"node": len(self.graph), "degree": 1 / self.graph.mean_degree}.get(l2["per"])
+        ratings = {"node": len(self.graph), "total": 1.0}.get(l2["per"])
         penalised = self.known.bias is not None and l2["biases"] and ratings
         of_b = l2["biases"] / 2 * ratings if penalised else BiasBaseline.user_reg
         return torch.diag(torch.cat([of_d.expand(factors.item.shape[1]), torch.tensor([of_b])]))

@@ -21,10 +21,12 @@ from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
+from lgcn.model.content import Content
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
 from lgcn.model.lightgcn import LightGCN
+from lgcn.model.sessions import SessionBias
 from lgcn.training.masking import Masking
 from lgcn.training.objectives import Objective, SquaredError
 from lgcn.training.penalty import L2, with_penalties
@@ -58,6 +60,9 @@ class LightGCNModule(pl.LightningModule):
             recommendations the metrics look at. Of several numbers the first tells the best checkpoint.
         clamp: whether predicted ratings outside training are kept within the training ratings' scale.
         metrics: torchmetrics' Metrics of your own, beside ours (docs/extending.md).
+        sessions: biases of a user's days and hours, where the data have times. Null is without.
+        content: what is known of users and items has a part in their factors, where the data have attributes. Null is
+            without.
 
     Raises:
         InputError: an argument is out of its range, or two exclude each other.
@@ -85,6 +90,8 @@ class LightGCNModule(pl.LightningModule):
         k: int | list[int] = [20, 10, 50],  # noqa: B006  # never changed, and what --help shows
         clamp: bool = False,
         metrics: list[Metric] | None = None,
+        sessions: SessionBias | None = None,
+        content: Content | None = None,
     ) -> None:
         super().__init__()
         self.objective: Objective = made(Objective, SquaredError() if objective is None else objective, "objective")
@@ -103,6 +110,11 @@ class LightGCNModule(pl.LightningModule):
         settings |= {"init": init, "head": head, "propagation": vars(self.propagation), "objective": self.objective}
         settings |= {"masking": self.masking, "l2": vars(self.l2), "k": self.ks, "clamp": clamp}
         settings |= {"metrics": self.own_metrics, "ranks": ranks}
+        self.sessions, self.content = SessionBias.of(sessions), Content.of(content)
+        settings |= {
+            name: None if one is None else vars(one)
+            for name, one in (("sessions", self.sessions), ("content", self.content))
+        }
         # Plain values: a checkpoint holds numbers and names of classes, whoever made this module.
         self.save_hyperparameters(plain(settings))
         self.model = LightGCN.of_settings(settings)
@@ -126,7 +138,7 @@ class LightGCNModule(pl.LightningModule):
             )
         if self.l2.per == "batch" and not self.objective.draws:
             raise InputError(
-                f"'l2.per' must be 'node', 'degree' or 'rating' for {name}, which draws no batch (got 'batch')"
+                f"'l2.per' must be 'node', 'total' or 'rating' for {name}, which draws no batch (got 'batch')"
             )
         if not (self.objective.trains or (init.fits and self.masking is None and self.l2 == L2(per=self.l2.per))):
             raise InputError(
@@ -150,7 +162,8 @@ class LightGCNModule(pl.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is None or not hasattr(data, "graphs"):
             raise InputError("LightGCNModule needs its graphs: give the Trainer datamodule=RatingsDataModule(...)")
-        data.ask(by_users=self.objective.ranks, times=self.propagation.uses_times)
+        times = self.propagation.uses_times or self.sessions is not None
+        data.ask(by_users=self.objective.ranks, times=times)
         if (found := (data.num_users, data.num_items)) != (self.model.num_users, self.model.num_items):
             raise InputError(
                 f"the data has {found[0]:,} users and {found[1]:,} items, and the model was made for "
@@ -159,7 +172,7 @@ class LightGCNModule(pl.LightningModule):
         device = self.trainer.strategy.root_device
         judged: list[Part] = [] if stage == "predict" else ["test"] if stage == "test" else ["val"]
         graphs: dict[str, RatingGraph] = {part: data.graphs[part].to(device) for part in ("train", "val", *judged)}
-        self.training_ratings = train = graphs["train"]
+        self.training_ratings = train = self.model.prepare(graphs["train"], lambda: data.features)
         self.propagation.check(train)
         self.train_graph = self.propagation.ratings(train)  # those that embeddings travel over
         self.objective.prepare(train, self.train_graph)
@@ -270,7 +283,7 @@ class LightGCNModule(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Predicted ratings of pairs, or the scores that items are ranked by; [B]."""
         assert self._factors is not None
-        return self.scale.clamped(self._factors.predict(batch.user, batch.item))
+        return self.scale.clamped(self._factors.predict(batch.user, batch.item, batch.time))
 
     def on_validation_epoch_end(self) -> None:
         self._log("val")

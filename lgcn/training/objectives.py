@@ -116,7 +116,8 @@ class SquaredError(RatingObjective):
 
     def step(self, factors: Factors, predicted: RatingGraph, generator: torch.Generator | None) -> Step:
         user, item = factors.user_bias, factors.item_bias
-        if factors.user.shape[1] == 0 and user is not None and item is not None:
+        additive = factors.user.shape[1] == 0 and factors.moments is None
+        if additive and user is not None and item is not None:
             return Step(self._relative(additive_mse(predicted, user, item, factors.offset)))
         return super().step(factors, predicted, generator)
 

@@ -27,9 +27,8 @@ class L2:
     Args:
         embeddings: λ of the embeddings, 0 or more.
         biases: λ of the biases of users and items, 0 or more, where the head learns some.
-        per: ``node`` (every user and item alike), ``degree`` (likewise, with λ divided by the number of ratings, as in
-            ridge regression, and by the mean number of ratings of a user or an item, so that it fits data of any size
-            and density), ``rating`` (each rating penalises its user and its item, and the mean over ratings counts) or
+        per: ``node`` (every user and item alike), ``total`` (likewise, with λ divided by the number of ratings: beside the
+            mean squared error it is then a ridge of λ / 2 ratings, whatever the size of the data), ``rating`` (each rating penalises its user and its item, and the mean over ratings counts) or
             ``batch`` (the paper's: so does each positive and negative of a step, for the objectives that draw them).
 
     >>> L2(embeddings=2e-5).per
@@ -38,19 +37,23 @@ class L2:
 
     embeddings: float = 0.0
     biases: float = 0.0
-    per: Literal["node", "degree", "rating", "batch"] = "node"
+    per: Literal["node", "total", "rating", "batch"] = "node"
 
     def __post_init__(self) -> None:
         for name in ("embeddings", "biases"):
             if not (strength := getattr(self, name)) >= 0:
                 raise InputError(f"'l2.{name}' must be 0 or more (got {strength})")
-        if self.per not in ("node", "degree", "rating", "batch"):
-            raise InputError(f"'l2.per' must be 'node', 'degree', 'rating' or 'batch' (got {self.per!r})")
+        if self.per not in ("node", "total", "rating", "batch"):
+            raise InputError(f"'l2.per' must be 'node', 'total', 'rating' or 'batch' (got {self.per!r})")
 
     def of(self, model: LightGCN, graph: RatingGraph, step: Step | None = None) -> list[Penalised]:
-        """The penalised parameters of a model whose embeddings travel over ``graph``; per ``batch``, in a ``step``."""
+        """The penalised parameters of a model whose embeddings travel over ``graph``; per ``batch``, in a ``step``.
+
+        Those of sessions and content have strengths of their own.
+        """
+        own = _own(model, len(graph))
         if not (self.embeddings or self.biases):
-            return []
+            return own
         if self.per != "batch":
             users, items = graph.user_degree / len(graph), graph.item_degree / len(graph)
         elif step is None or step.users is None or step.items is None:
@@ -58,18 +61,29 @@ class L2:
         else:
             users = torch.bincount(step.users, minlength=graph.num_users) / len(step.users)
             items = torch.bincount(step.items, minlength=graph.num_items) / len(step.users)
-        total = len(graph) * graph.mean_degree if self.per == "degree" else 1
+        total = len(graph) if self.per == "total" else 1
         nodes, table, head = torch.cat([users, items]), model.embedding.weight, model.head
         candidates: list[tuple[Any, float, Tensor]] = [
             (table, self.embeddings, nodes.repeat(len(table) // len(nodes))[:, None]),
             (getattr(head, "user_bias", None), self.biases, users),
             (getattr(head, "item_bias", None), self.biases, items),
         ]
-        return [
-            Penalised(parameter, strength / total if self.per in ("node", "degree") else strength * share)
+        return own + [
+            Penalised(parameter, strength / total if self.per in ("node", "total") else strength * share)
             for parameter, strength, share in candidates
             if strength and isinstance(parameter, Tensor) and parameter.requires_grad
         ]
+
+
+def _own(model: LightGCN, num_ratings: int) -> list[Penalised]:
+    """The parameters of sessions and content."""
+    found = []
+    if model.sessions is not None:
+        found.append(Penalised(model.sessions.effect, model.sessions.strength(num_ratings)))
+    if model.content is not None:
+        strengths = model.content.strengths(num_ratings)
+        found += [Penalised(table, strengths) for table in (model.content.user, model.content.item)]
+    return [one for one in found if len(one.parameter)]
 
 
 class _WithPenalties(torch.autograd.Function):

@@ -306,7 +306,7 @@ def test_two_processes_train_and_rank_what_one_would(
         (["--model.objective=Bpr", "--data.eval_graph=split"], ["--data.eval_graph split", "use train"]),
         (
             ["--model.l2.per=batch"],
-            ["'l2.per' must be 'node', 'degree' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
+            ["'l2.per' must be 'node', 'total' or 'rating' for SquaredError, which draws no batch (got 'batch')"],
         ),
         (["--model.objective.batch_size=5"], ["--model.objective: there is no setting 'batch_size'", "--help"]),
         (["--checkpoint.mode=max"], ["--checkpoint.mode max needs --checkpoint.monitor"]),

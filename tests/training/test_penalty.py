@@ -104,16 +104,11 @@ def test_what_is_not_penalised_passes_unchanged() -> None:
 # -- how often each counts -----------------------------------------------------------------------------------------
 
 
-def mean_degree(graph: RatingGraph) -> float:
-    """Each rating is one of its user's and one of its item's."""
-    return 2 * len(graph) / (graph.num_users + graph.num_items)
-
-
 def slow_shares(graph: RatingGraph, per: str, step: Step) -> tuple[list[float], list[float]]:
     """How often each user and each item counts, one after the other."""
     users, items = [0.0] * graph.num_users, [0.0] * graph.num_items
-    if per in ("node", "degree"):
-        one = 1.0 if per == "node" else 1 / (len(graph) * mean_degree(graph))
+    if per in ("node", "total"):
+        one = 1.0 if per == "node" else 1 / len(graph)
         return [one] * graph.num_users, [one] * graph.num_items
     if per == "rating":
         for user, item in zip(graph.user.tolist(), graph.item.tolist(), strict=True):
@@ -129,7 +124,7 @@ def slow_shares(graph: RatingGraph, per: str, step: Step) -> tuple[list[float], 
     return users, items
 
 
-@pytest.mark.parametrize("per", ["node", "degree", "rating", "batch"])
+@pytest.mark.parametrize("per", ["node", "total", "rating", "batch"])
 @pytest.mark.parametrize("channel_embeddings", ["own", "shared"])
 @pytest.mark.parametrize("biases", [False, True])
 def test_strengths_against_a_loop(per: Any, channel_embeddings: str, biases: bool) -> None:
@@ -188,7 +183,7 @@ def test_a_step_must_say_what_it_drew() -> None:
         with pytest.raises(InputError, match=r"'l2\.per' batch needs an objective that returns what it drew"):
             L2(embeddings=1.0, per="batch").of(model, graph, step)
     with pytest.raises(
-        InputError, match=r"'l2.per' must be 'node', 'degree' or 'rating' for SquaredError, which draws no batch"
+        InputError, match=r"'l2.per' must be 'node', 'total' or 'rating' for SquaredError, which draws no batch"
     ):
         LightGCNModule(2, 3, l2=L2(1.0, per="batch"))
 
@@ -196,7 +191,7 @@ def test_a_step_must_say_what_it_drew() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"per": "user"}, r"'l2.per' must be 'node', 'degree', 'rating' or 'batch' \(got 'user'\)"),
+        ({"per": "user"}, r"'l2.per' must be 'node', 'total', 'rating' or 'batch' \(got 'user'\)"),
         ({"embeddings": -1.0}, r"'l2.embeddings' must be 0 or more \(got -1.0\)"),
         ({"biases": float("nan")}, r"'l2.biases' must be 0 or more \(got nan\)"),
     ],
@@ -217,7 +212,7 @@ def with_drawn_biases(model: Any) -> None:
     torch.nn.init.normal_(model.head.item_bias)
 
 
-@pytest.mark.parametrize("l2_per", ["node", "degree", "rating"])
+@pytest.mark.parametrize("l2_per", ["node", "total", "rating"])
 @pytest.mark.parametrize("channel_embeddings", ["own", "shared"])
 @pytest.mark.parametrize("head", ["linear", "dot"])
 def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings: str, head: str) -> None:
@@ -234,7 +229,7 @@ def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings
     model.head.fit_ratings(graph)
     objective = mse_loss(model(*channel_matrices(graph, kinds)).predict_edges(graph), graph.rating)
     user, item = graph.user.long(), graph.item.long()
-    penalty, total = torch.zeros(()), len(graph) * (mean_degree(graph) if l2_per == "degree" else 1)
+    penalty, total = torch.zeros(()), len(graph) if l2_per == "total" else 1
     for table in model.embedding.weight.split(USERS + ITEMS):
         rows = torch.cat([table[user], table[USERS + item]]) if l2_per == "rating" else table
         penalty = penalty + 0.3 / 2 * rows.square().sum() / (1 if l2_per == "node" else total)
