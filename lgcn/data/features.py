@@ -60,7 +60,7 @@ def _groups(values: Sequence[Any]) -> list[list[str]]:
         return [[] for _ in values]
     lowest = np.unique(known)
     if len(lowest) > GROUPS:
-        lowest = np.unique(np.quantile(known, np.arange(GROUPS) / GROUPS, method="lower"))
+        lowest = np.unique(np.sort(known)[np.arange(GROUPS) * len(known) // GROUPS])
     place = [
         None if value is None or value != value else np.searchsorted(lowest, value, side="right") - 1
         for value in values

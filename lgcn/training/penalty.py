@@ -27,9 +27,10 @@ class L2:
     Args:
         embeddings: λ of the embeddings, 0 or more.
         biases: λ of the biases of users and items, 0 or more, where the head learns some.
-        per: ``node`` (every user and item alike), ``total`` (likewise, with λ divided by the number of ratings: beside the
-            mean squared error it is then a ridge of λ / 2 ratings, whatever the size of the data), ``rating`` (each rating penalises its user and its item, and the mean over ratings counts) or
-            ``batch`` (the paper's: so does each positive and negative of a step, for the objectives that draw them).
+        per: ``node`` (every user and item alike), ``total`` (likewise, with λ divided by the number of ratings: beside
+            the mean squared error, a ridge of λ / 2 ratings whatever the size of the data), ``rating`` (each rating
+            penalises its user and its item, and the mean over ratings counts) or ``batch`` (the paper's: so does each
+            positive and negative of a step, for the objectives that draw them).
 
     >>> L2(embeddings=2e-5).per
     'node'

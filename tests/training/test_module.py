@@ -363,6 +363,8 @@ def test_what_hyper_parameters_say() -> None:
         "clamp": False,
         "metrics": [described("tests.training.own.LastHit", power=2.0)],
         "ranks": True,
+        "sessions": None,
+        "content": None,
     }
 
 

@@ -229,7 +229,7 @@ def test_a_step_descends_the_penalised_objective(l2_per: str, channel_embeddings
     model.head.fit_ratings(graph)
     objective = mse_loss(model(*channel_matrices(graph, kinds)).predict_edges(graph), graph.rating)
     user, item = graph.user.long(), graph.item.long()
-    penalty, total = torch.zeros(()), len(graph) if l2_per == "total" else 1
+    penalty, total = torch.zeros(()), len(graph)
     for table in model.embedding.weight.split(USERS + ITEMS):
         rows = torch.cat([table[user], table[USERS + item]]) if l2_per == "rating" else table
         penalty = penalty + 0.3 / 2 * rows.square().sum() / (1 if l2_per == "node" else total)
