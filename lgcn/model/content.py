@@ -78,27 +78,24 @@ class ContentMap(nn.Module):
                 # The optimiser of the command line has this parameter already, so it stays the same object.
                 table.data = table.new_zeros(count, table.shape[1])
 
-    def rows(self, side: int) -> tuple[Tensor, Tensor] | None:
-        """What features add to the factors [n, D] and biases [n] of users (0) or items (1)."""
-        features = self.sides[side]
-        if features is None:
-            return None
-        sums = features.sums((self.user, self.item)[side])
-        return sums[:, :-1], sums[:, -1]
+    def added(self, factors: Factors, unit: Tensor | float) -> dict[str, Tensor]:
+        """What the features add to tables of the factors, by name; ``unit`` is that of biases and users' factors."""
+        found = {}
+        for name, features, table in zip(("user", "item"), self.sides, (self.user, self.item), strict=True):
+            if features is not None:
+                sums = features.sums(table)
+                found[f"{name}_bias"] = sums[:, -1] * unit
+                if getattr(factors, name).shape[1]:
+                    found[name] = sums[:, :-1] * unit if name == "user" else sums[:, :-1]
+        return found
 
     def forward(self, factors: Factors, unit: Tensor | float) -> Factors:
-        """Factors with what the features add; ``unit`` is that of the biases and of the users' factors."""
-        for side, (name, bias) in enumerate((("user", "user_bias"), ("item", "item_bias"))):
-            if (added := self.rows(side)) is None:
-                continue
-            rows, own = getattr(factors, name), getattr(factors, bias)
-            more = added[0] if side else added[0] * unit
-            shift = added[1] * unit
-            changed: dict[str, Any] = {bias: shift if own is None else own + shift}
-            if rows.shape[1]:
-                changed[name] = rows + more
-            factors = factors._replace(**changed)
-        return factors
+        """Factors with what the features add."""
+        tables: dict[str, Any] = self.added(factors, unit)
+        for name, more in tables.items():
+            rows = getattr(factors, name)
+            tables[name] = more if rows is None else rows + more
+        return factors._replace(**tables)
 
     def strengths(self, num_ratings: int) -> Tensor:
         """[D + 1] λ of the L2 penalty λ / 2 |x|² on each column, beside the mean of the squared errors."""

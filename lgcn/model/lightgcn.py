@@ -199,41 +199,22 @@ class LightGCN(nn.Module):
         The head decides what these rows are, and those of users and items without a rating in ``graph``. Without
         ``replace_items`` such items keep their rows.
         """
-        users, items = graph.user_degree > 0, graph.item_degree > 0
-
-        def of_items(rows: Tensor) -> Tensor:
-            completed = self.head.completed(rows, items)
-            return completed if replace_items else torch.cat([rows, completed[-1:]])
-
-        user_bias, item_bias = factors.user_bias, factors.item_bias
-        completed = factors._replace(
-            user=self.head.completed(factors.user, users),
-            item=of_items(factors.item),
-            user_bias=None if user_bias is None else self.head.completed(user_bias, users),
-            item_bias=None if item_bias is None else of_items(item_bias),
-        )
-        return completed if self.content is None else self._with_content(completed, users, items, replace_items)
-
-    def _with_content(self, factors: Factors, users: Tensor, items: Tensor, replace_items: bool) -> Factors:
-        """Completed factors, where what is known counts for those without a rating, too."""
-        assert self.content is not None
-        unit, none = self.head.unit_of_ratings, torch.zeros_like
-        bare = Factors(
-            none(factors.user[:-1]),
-            none(factors.item[:-1]),
-            none(users, dtype=factors.user.dtype),
-            none(items, dtype=factors.item.dtype),
-            factors.offset,
-        )
-        added = self.content(bare, unit)
-        for name, rated, replaced in (("user", users, True), ("item", items, replace_items)):
-            for part in (name, f"{name}_bias") if replaced else ():
-                rows, more = getattr(factors, part), getattr(added, part)
-                if rows is not None:
-                    unrated = ~rated.view(-1, *[1] * (more.dim() - 1))
-                    changed: dict[str, Any] = {part: torch.cat([rows[:-1] + more * unrated, rows[-1:]])}
-                    factors = factors._replace(**changed)
-        return factors
+        known = {"user": graph.user_degree > 0, "item": graph.item_degree > 0}
+        added = {} if self.content is None else self.content.added(factors, self.head.unit_of_ratings)
+        tables: dict[str, Any] = {}
+        for name, rated in known.items():
+            for table in (name, f"{name}_bias"):
+                rows = getattr(factors, table)
+                if rows is None:
+                    continue
+                # What is known counts for those without a rating, too. Of anybody else nothing is known.
+                more = added.get(table)
+                bare = rows if more is None else rows - more
+                completed = self.head.completed(bare, rated)
+                whole = completed[:-1] if more is None else completed[:-1] + more
+                kept = rows if name == "item" and not replace_items else whole
+                tables[table] = torch.cat([kept, completed[-1:]])
+        return factors._replace(**tables)
 
 
 def _check(name: str, value: object, holds: bool, needed: str) -> None:

@@ -36,6 +36,7 @@ class Edges(NamedTuple):
     user: Tensor
     item: Tensor
     rating: Tensor
+    time: Tensor | None = None
 
 
 def batches(graph: RatingGraph, size: int, seed: int = 0) -> list[Edges]:

@@ -62,7 +62,7 @@ def test_factors_are_those_of_the_ratings_and_of_the_features(head: dict[str, bo
                 + unit * (mine[-1] + its[-1])
                 + float(bare.offset)
             )
-            assert float(whole.predict(torch.tensor([user]), torch.tensor([item]))) == pytest.approx(wanted, abs=1e-4)
+            assert whole.predict(torch.tensor([user]), torch.tensor([item])).item() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_items_without_ratings_are_told_apart_by_what_is_known() -> None:

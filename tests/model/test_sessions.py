@@ -49,7 +49,7 @@ def test_a_prediction_is_that_without_sessions_and_what_they_add(head: dict[str,
     numbers = sessions.prepare(graph).session
     assert numbers is not None
     for key, number in zip(keys, numbers.flatten().tolist(), strict=True):
-        names[key] = float(sessions.effect[number])
+        names[key] = sessions.effect[number].item()
     added = [sum(names[key] for key in keys[2 * edge : 2 * edge + 2]) for edge in range(len(graph))]
     users = graph.user.tolist()
     mean = {user: sum(a for a, u in zip(added, users, strict=True) if u == user) / users.count(user) for user in users}
