@@ -27,9 +27,9 @@ class Features(NamedTuple):
     weight: Tensor  # [Z] float32
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[str]]) -> "Features":
-        """From the names of each row's features; each counts alike."""
-        names = tuple(sorted({name for row in rows for name in row}))
+    def of(cls, rows: Sequence[Sequence[str]], names: Sequence[str] | None = None) -> "Features":
+        """From the names of each row's features; each counts alike. ``names`` are all; None is those of the rows."""
+        names = tuple(sorted({name for row in rows for name in row})) if names is None else tuple(names)
         place = {name: number for number, name in enumerate(names)}
         lengths = torch.tensor([len(row) for row in rows])
         feature = torch.tensor([place[name] for row in rows for name in row], dtype=torch.int64)

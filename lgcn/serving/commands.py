@@ -97,6 +97,8 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     add = parser.add_argument
     unknown = "ratings, by users that the model knows, of items that it does not know: these are recommended, too"
     add("--new_items", type=_file, metavar="FILE", help=unknown)
+    known = "a table of items: those that the model does not know are recommended, too, by their attributes"
+    add("--items", type=_file, metavar="FILE", help=known)
     add("--k", type=int, default=10, help="how many items (default: 10)")
     left_out = "leave out all that the user has rated, what is in the training part, or nothing (default: rated)"
     add("--exclude", choices=list(EXCLUDED), default="rated", help=left_out)
@@ -124,8 +126,9 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
     recommender, path = _recommender(given)
     new = given.new_items or given.ratings
     table = None if new is None else new_ratings(new, recommender, given)
-    if table is not None and (given.new_items or _has_new_items(table, recommender)):
-        recommender = Recommender.from_checkpoint(path, new_items=table)
+    further = table if table is not None and (given.new_items or _has_new_items(table, recommender)) else None
+    if further is not None or given.items is not None:
+        recommender = Recommender.from_checkpoint(path, new_items=further, items=given.items)
     snapshot = recommender.snapshot
     users, ratings = None if given.users is None else [*dict.fromkeys(given.users)], None
     if given.users_file is not None:

@@ -1,8 +1,11 @@
-"""New items: a trained model takes in items that it has never seen, from ratings by users that it knows."""
+"""New items: a trained model takes in items that it has never seen, from ratings by users that it knows, or from what
+is known of the items.
+"""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lgcn.data.attributes import Attributes
+from lgcn.data.attributes import Attributes, read_attributes
 from lgcn.data.canonical import as_ids
+from lgcn.data.features import features_of
 from lgcn.data.snapshot import KIND, Snapshot
+from lgcn.data.tables import read_texts
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.graph.propagation import Propagation
@@ -25,7 +30,11 @@ log = logging.getLogger(__name__)
 
 
 def with_new_items(
-    model: LightGCN, settings: Mapping[str, Any], snapshot: Snapshot, ratings: pd.DataFrame
+    model: LightGCN,
+    settings: Mapping[str, Any],
+    snapshot: Snapshot,
+    ratings: pd.DataFrame | None = None,
+    items: pd.DataFrame | Path | None = None,
 ) -> tuple[LightGCN, Snapshot]:
     """A model and its data with further items, without training (:mod:`lgcn.model.fold_in`).
 
@@ -35,9 +44,11 @@ def with_new_items(
         snapshot: its data.
         ratings: columns user, item and, where the data has ratings, rating. Those of known users and unknown items
             count. Of a pair that is there twice the last counts.
+        items: what is known of items, as for --data.items_path. An unknown one without ratings has a place by this
+            alone, if the model was trained with content (:mod:`lgcn.model.content`).
 
     Raises:
-        InputError: no rating is of a known user and an unknown item.
+        InputError: nothing is new, or a table cannot be used.
 
     >>> from lgcn import LightGCNModule, RatingsDataModule
     >>> data = RatingsDataModule("sample")
@@ -46,6 +57,43 @@ def with_new_items(
     >>> len(with_new_items(module.model, module.hparams, data.snapshot, new)[1].items) - data.num_items
     1
     """
+    rated = None if ratings is None else _unknown(ratings, snapshot)
+    raw: list[Any] = [] if rated is None else [*rated["item"]]
+    if items is not None:
+        if settings.get("content") is None:
+            raise InputError(
+                "the model was trained without content (--model.content), so attributes give no item a place"
+            )
+        raw += _unknown_ids(items, snapshot)
+    if not raw:
+        raise InputError("the table describes no item that the model does not know")
+    ids = [*snapshot.items, *raw]
+    grown_items = Vocabulary(ids if len({*map(type, ids)}) == 1 else map(str, ids))
+    places = [torch.arange(model.num_users), torch.from_numpy(snapshot.items.encode(list(grown_items)))]
+    grown = _grown(snapshot, grown_items, places[1], rated)
+    if items is not None:
+        grown = replace(grown, item_attributes=_described(grown, items, places[1]))
+
+    larger = LightGCN.of_settings({**settings, "num_items": len(grown_items), "init": None})
+    of_items = None if model.content is None else model.content.sides[1]
+    names = None if of_items is None else of_items.names  # learned; others would say nothing
+    larger.prepare(
+        grown.train, lambda: [grown.features[0], features_of(grown.item_attributes, len(grown_items), names)]
+    )
+    larger.load_state_dict(dict(model.named_buffers()), strict=False)  # such as the mean of the ratings
+    take_over(larger, model, places)
+    propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
+    if not settings["ranks"]:
+        matrices = propagation.matrices(propagation.ratings(grown.train))
+        rated_now = (places[1] < 0) & (grown.train.item_degree > 0)
+        fold_in(larger, matrices, grown.train, rated_now, of_items=True)
+    added = len(grown.train) - len(snapshot.train)
+    log.info("%s taken in, with %s", counted(len(grown_items) - model.num_items, "new item"), counted(added, "rating"))
+    return larger, grown
+
+
+def _unknown(ratings: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
+    """The ratings of unknown items by known users, a row a pair: the user's index, the raw item, and the rating."""
     for name in ("user", "item") if snapshot.implicit else ("user", "item", "rating"):
         if name not in ratings:
             raise InputError(f"ratings of new items need a column '{name}' (got {', '.join(map(str, ratings))})")
@@ -60,40 +108,54 @@ def with_new_items(
     new = (user >= 0) & (snapshot.items.encode(raw) < 0) & raw.notna().to_numpy() & np.isfinite(given)
     if not new.any():
         raise InputError("no rating is of a user that the model knows and an item that it does not know")
-    ids = [*snapshot.items, *raw[new]]
-    items = Vocabulary(ids if len({*map(type, ids)}) == 1 else map(str, ids))
-    places = [torch.arange(model.num_users), torch.from_numpy(snapshot.items.encode(list(items)))]
-    place_of = torch.empty(model.num_items, dtype=torch.long)
-    place_of[places[1][places[1] >= 0]] = (places[1] >= 0).nonzero()[:, 0]
-    kind: dict[str, Any] = {name: getattr(snapshot.train, name) for name in KIND}
-    kind |= {"num_users": model.num_users, "num_items": len(items)}
+    rows = pd.DataFrame({"user": user, "item": raw, "rating": given})[new]
+    return rows.drop_duplicates(["user", "item"], keep="last")
 
-    rows = pd.DataFrame({"user": user, "item": items.encode(raw), "rating": given})[new]
-    rows = rows.drop_duplicates(["user", "item"], keep="last")
-    added = [torch.tensor(rows[name].to_numpy()) for name in ("user", "item", "rating")]
+
+def _grown(snapshot: Snapshot, items: Vocabulary, places: Tensor, rated: pd.DataFrame | None) -> Snapshot:
+    """The data with further items; ``places`` [I] are those of the items in the old data, -1 for new ones."""
+    place_of = torch.empty(len(snapshot.items), dtype=torch.long)
+    place_of[places[places >= 0]] = (places >= 0).nonzero()[:, 0]
+    kind: dict[str, Any] = {name: getattr(snapshot.train, name) for name in KIND}
+    kind |= {"num_users": len(snapshot.users), "num_items": len(items)}
     graphs = {}
     for name, graph in snapshot.graphs.items():
-        user_of, item_of, values, time = graph.user.long(), place_of[graph.item.long()], graph.rating, graph.time
-        if name == "train":
-            old = zip((user_of, item_of, values), added, strict=True)
-            user_of, item_of, values = (torch.cat([one, more.to(one.dtype)]) for one, more in old)
-        if time is not None and name == "train":  # as given at the latest time
-            time = torch.cat([time, time.max().expand(len(rows))])
-        graphs[name] = RatingGraph.from_edges(user_of, item_of, values, time=time, **kind)
-    known = {name: _at(column, places[1]) for name, column in snapshot.item_attributes.columns.items()}
-    grown = replace(snapshot, items=items, graphs=graphs, item_attributes=Attributes(known))
+        columns, time = (graph.user.long(), place_of[graph.item.long()], graph.rating), graph.time
+        if rated is not None and name == "train":
+            more = [rated["user"].to_numpy(), items.encode(rated["item"]), rated["rating"].to_numpy()]
+            old = zip(columns, map(torch.tensor, more), strict=True)
+            columns = tuple(torch.cat([one, other.to(one.dtype)]) for one, other in old)  # type: ignore[assignment]
+            if time is not None:  # as given at the latest time
+                time = torch.cat([time, time.max().expand(len(rated))])
+        graphs[name] = RatingGraph.from_edges(*columns, time=time, **kind)
+    known = {name: _at(column, places) for name, column in snapshot.item_attributes.columns.items()}
+    return replace(snapshot, items=items, graphs=graphs, item_attributes=Attributes(known))
 
-    larger = LightGCN.of_settings({**settings, "num_items": len(items), "init": None})
-    larger.prepare(graphs["train"], lambda: grown.features)
-    larger.load_state_dict(dict(model.named_buffers()), strict=False)  # such as the mean of the ratings
-    take_over(larger, model, places)
-    propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
-    if not settings["ranks"]:
-        travelling = propagation.ratings(graphs["train"])
-        fold_in(larger, propagation.matrices(travelling), graphs["train"], places[1] < 0, of_items=True)
-    counts = counted(len(items) - model.num_items, "new item"), counted(len(rows), "rating")
-    log.info("%s taken in, from %s by known users", *counts)
-    return larger, grown
+
+def _unknown_ids(items: pd.DataFrame | Path, snapshot: Snapshot) -> list[Any]:
+    """The raw ids of a table of items that are not in the data."""
+    table = items if isinstance(items, pd.DataFrame) else read_texts(items)
+    names = [str(snapshot.columns[1]), "item", "itemId", "item_id", "id", "movieId"]
+    key = next((name for name in names if name in table), None)
+    if key is None:
+        raise InputError(f"the table of items needs a column of ids, {names[0]!r} (got {', '.join(map(str, table))})")
+    raw = as_ids(table[key].reset_index(drop=True)).dropna()
+    return [*dict.fromkeys(raw[snapshot.items.encode(raw) < 0])]
+
+
+def _described(grown: Snapshot, items: pd.DataFrame | Path, places: Tensor) -> Attributes:
+    """What is known of old items, and of the new ones by a table. Columns that the model does not know say nothing."""
+    found = read_attributes(items, grown.items, "item", grown.columns[1]).columns
+    new, columns = (places < 0).tolist(), grown.item_attributes.columns
+    return Attributes(
+        {
+            name: [
+                found[name][at] if name in found and is_new else value
+                for at, (value, is_new) in enumerate(zip(column, new, strict=True))
+            ]
+            for name, column in columns.items()
+        }
+    )
 
 
 def _at(column: list[Any], places: Tensor) -> list[Any]:

@@ -134,7 +134,11 @@ class Recommender:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, snapshot: Snapshot | None = None, new_items: pd.DataFrame | None = None
+        cls,
+        path: str | Path,
+        snapshot: Snapshot | None = None,
+        new_items: pd.DataFrame | None = None,
+        items: pd.DataFrame | Path | None = None,
     ) -> "Recommender":
         """The model of a checkpoint, which ``lgcn fit`` or a Trainer of your own wrote. Nothing else is needed.
 
@@ -145,6 +149,8 @@ class Recommender:
             snapshot: the model's data, where they are at hand already.
             new_items: ratings of items that the model has never seen, by users that it knows; they are taken in without
                 training (:mod:`lgcn.serving.new_items`).
+            items: a table of items, as for --data.items_path; those that the model has never seen get a place by what
+                is known of them.
 
         Raises:
             InputError: there is no such file, it is no such checkpoint, or a class that it names is not imported.
@@ -159,11 +165,11 @@ class Recommender:
                 model.prepare(data.train, lambda: data.features)
             parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
             model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
-            if new_items is None:
+            if new_items is None and items is None:
                 return cls(TrainedModel(model, settings, data.train), data)
         except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
-        model, data = with_new_items(model, settings, data, new_items)
+        model, data = with_new_items(model, settings, data, new_items, items)
         return cls(TrainedModel(model, settings, data.train), data)
 
     @classmethod

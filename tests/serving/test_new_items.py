@@ -125,3 +125,43 @@ def test_ratings_that_cannot_be(
     new = pd.DataFrame({"user": [0, 1], "item": ["x", "x"], **columns})
     with pytest.raises(InputError, match=words):
         Recommender.from_checkpoint(trained[0], new_items=new)
+
+
+def test_items_that_nobody_has_rated_have_a_place_by_what_is_known_of_them(
+    trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their ratings, which the model never saw, are predicted better than without."""
+    checkpoint, ratings, _ = trained
+    described = made_items(4000)
+    before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, items=described)
+    assert set(after.item_ids) - set(before.item_ids) == set(ratings["item"])
+    pairs, asked = (ratings["user"], ratings["item"]), ratings["rating"]
+    errors = [float(np.sqrt(((one.predict(*pairs) - asked) ** 2).mean())) for one in (before, after)]
+    assert errors[1] < 0.99 * errors[0]
+    known = set(before.item_ids)
+    others = [[user, item] for user in before.user_ids[:3] for item in list(known)[:5]]
+    of_known = pd.DataFrame(others, columns=["user", "item"])
+    assert after.predict(of_known["user"], of_known["item"]) == pytest.approx(
+        before.predict(of_known["user"], of_known["item"]), abs=1e-4
+    )
+    file = tmp_path / "items.csv"
+    described.to_csv(file, index=False)
+    run(["recommend", f"--ckpt_path={checkpoint}", f"--items={file}", "--users", str(before.user_ids[0]), "--k=116"])
+    shown = capsys.readouterr().out
+    titles = described.set_index("item")["title"]
+    assert all(titles[item] in shown for item in set(ratings["item"]))
+
+
+def test_attributes_need_content(trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+    checkpoint, _, table = trained
+    described = made_items(4000)
+    known = described[described["item"].isin(Recommender.from_checkpoint(checkpoint).item_ids)]
+    with pytest.raises(InputError, match="describes no item that the model does not know"):
+        Recommender.from_checkpoint(checkpoint, items=known)
+    with pytest.raises(InputError, match=r"needs a column of ids, 'item' \(got what\)"):
+        Recommender.from_checkpoint(checkpoint, items=pd.DataFrame({"what": [1]}))
+    plain = lgcn.fit(
+        table, runs_dir=tmp_path, report=False, model={"content": None}, trainer={**QUIET, "max_steps": 20}
+    )
+    with pytest.raises(InputError, match="trained without content"):
+        Recommender.from_checkpoint(plain.checkpoint, items=made_items(4000))
