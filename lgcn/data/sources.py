@@ -80,8 +80,17 @@ def default_root() -> Path:
 
 def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
     """Download a MovieLens edition that is not there yet. For any other source, do nothing."""
-    if source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file():
+    if source is not None and is_missing(source, root):
         download_archive(f"{mirror.rstrip('/')}/{source}.zip", root / f"{source}.zip", EDITIONS[source].md5)
+
+
+def is_missing(source: str | None, root: Path) -> bool:
+    """Whether a source is a MovieLens edition that would have to be downloaded.
+
+    >>> is_missing("ml-1m", Path("no folder")), is_missing("sample", Path())
+    (True, False)
+    """
+    return source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file()
 
 
 def load(source: str | None, root: Path, own: Layout | None = None, paths: Sequence[str] = ()) -> RatingTable:

@@ -17,6 +17,7 @@ from lgcn.files import duplicate, replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.runs.lightning_internals import settle_progress
 from lgcn.runs.resume import ChangedSettings
+from lgcn.runs.settings import read_yaml
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class RunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         path = Path(trainer.log_dir or "") / self.config_filename
-        kept = yaml.safe_load(path.read_text()) if trainer.is_global_zero and path.is_file() else None
+        kept = read_yaml(path.read_text(), str(path)) if trainer.is_global_zero and path.is_file() else None
         if kept not in (None, yaml.safe_load(self.text)):
             number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
             path.replace(path.with_name(f"config.before_{number}.yaml"))
@@ -195,3 +196,9 @@ class RunConfig(SaveConfigCallback):
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
                 callback.wait_count = 0
+
+
+def settings_of(trainer: pl.Trainer) -> dict[str, Any]:
+    """The settings that a run's checkpoints keep; none of a Trainer of the user's own."""
+    kept = [one.text for one in trainer.callbacks if isinstance(one, RunConfig)]  # type: ignore[attr-defined]
+    return dict(yaml.safe_load(kept[0])) if kept else {}
