@@ -6,6 +6,7 @@ They are read from a table with any columns. One of them holds the raw ids, and 
 import json
 import logging
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,16 @@ class Attributes:
 
     @classmethod
     def unpacked(cls, content: str) -> "Attributes":
-        """What :meth:`packed` was made from."""
-        return cls(json.loads(content))
+        """What :meth:`packed` was made from. A ValueError says that it was made from nothing of the kind."""
+        columns = json.loads(content)
+        if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
+            raise ValueError("the attributes are no columns")
+        for value in chain(columns, *columns.values()):
+            if isinstance(value, str):
+                value.encode()  # half of a surrogate pair could be written nowhere
+            elif not (value is None or isinstance(value, bool | float) or -(2**63) <= value < 2**63):
+                raise ValueError("an attribute is neither a number nor a text")
+        return cls(columns)
 
 
 def read_attributes(

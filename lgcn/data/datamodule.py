@@ -314,9 +314,9 @@ class RatingsDataModule(pl.LightningDataModule):
             return None
         try:
             data = Snapshot.unpacked(content["data"])
-            if data.digest == content["digest"]:
+            if data.digest == content["digest"] and data.graphs.keys() == {*PARTS, "left_out"}:
                 return self._with_threshold(data)  # which is no part of an entry's name
-        except ValueError:
+        except (LookupError, TypeError, ValueError):
             pass
         log.warning("the cache entry is damaged; the source is read instead")
         return None

@@ -37,10 +37,7 @@ class WarmStart(Callback):
         module, content, data = pl_module, read_checkpoint(self.path), trainer.datamodule  # type: ignore[attr-defined]
         if not module.objective.trains:
             raise InputError(f"--init_from {self.path}: a closed form is fitted anew each time; leave it out")
-        old = LightGCN.of_settings({**content["hyper_parameters"], "init": None})
-        state = {name: value for name, value in content["state_dict"].items() if name.startswith("model.")}
-        old.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-        old.to(module.device)
+        old = LightGCN.of_checkpoint(content).to(module.device)
         trained = snapshot_of(content)
         ids = ((trained.users, data.users), (trained.items, data.items))
         places = [torch.from_numpy(theirs.encode(list(ours))).to(module.device) for theirs, ours in ids]

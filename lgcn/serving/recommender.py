@@ -150,19 +150,10 @@ class Recommender:
             InputError: there is no such file, it is no such checkpoint, or a class that it names is not imported.
         """
         checkpoint = read_checkpoint(Path(path))
+        model, settings = LightGCN.of_checkpoint(checkpoint), dict(checkpoint["hyper_parameters"])
         snapshot = snapshot or snapshot_of(checkpoint)
-        try:
-            # The embeddings are replaced at once, so the way they start, perhaps a class of the user's, is not needed.
-            settings = dict(checkpoint["hyper_parameters"])
-            with torch.random.fork_rng(devices=[]):
-                model = LightGCN.of_settings({**settings, "init": None})
-            parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
-            model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
-            if new_items is None:
-                return cls(TrainedModel(model, settings, snapshot.train), snapshot)
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
-        model, snapshot = with_new_items(model, settings, snapshot, new_items)
+        if new_items is not None:
+            model, snapshot = with_new_items(model, settings, snapshot, new_items)
         return cls(TrainedModel(model, settings, snapshot.train), snapshot)
 
     @classmethod
