@@ -135,6 +135,35 @@ def check(value: Any, wanted: Any, name: str = "it") -> None:
         raise ValueError(f"{name} must be {CALLED.get(wanted, wanted)} (got {_shown(value)})")
 
 
+def check_form(value: Any, like: Any, name: str) -> None:
+    """Raise a ValueError if a value is of another form than one that a program of now has in its place.
+
+    Numbers stand for numbers, and tensors for those of their shape. An empty list says nothing of what is in it. Keys
+    may be missing, and others may be there.
+
+    >>> check_form({"lr": "0.1"}, {"lr": 0.1, "betas": [0.9, 0.99]}, "the optimiser")
+    Traceback (most recent call last):
+    ValueError: the optimiser has lr str where float belongs
+    """
+    if isinstance(like, dict) and isinstance(value, dict):
+        for key, one in value.items():
+            if key in like:
+                check_form(one, like[key], f"{name} has {key}")
+    elif isinstance(like, list | tuple) and isinstance(value, list | tuple):
+        for one in value if like else ():
+            check_form(one, like[0], name)
+    elif isinstance(like, Tensor) and isinstance(value, Tensor):
+        if value.shape != like.shape:
+            raise ValueError(f"{name} of shape {[*value.shape]} where {[*like.shape]} belongs")
+    elif not (
+        isinstance(value, type(like))
+        or (isinstance(like, int | float) and isinstance(value, int | float))
+        or (isinstance(like, int | float | None) and isinstance(value, Tensor) and value.numel() == 1)
+        or ((value is None or like is None) and isinstance(value, bool | int | float | str | None))
+    ):
+        raise ValueError(f"{name} {type(value).__name__} where {type(like).__name__} belongs")
+
+
 def _wrong(value: Any, wanted: Any, name: str) -> str | None:
     try:
         check(value, wanted, name)

@@ -16,7 +16,7 @@ from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.runs.lightning_internals import settle_progress
-from lgcn.runs.resume import ChangedSettings
+from lgcn.runs.resume import ChangedSettings, check_progress, check_states
 from lgcn.runs.settings import read_yaml
 from lgcn.training.module import LightGCNModule
 
@@ -170,6 +170,7 @@ class RunConfig(SaveConfigCallback):
     ) -> None:
         if trainer.state.fn != "fit":
             return
+        check_progress(trainer, checkpoint)
         settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
         step = checkpoint["global_step"]
         if not pl_module.objective.trains:  # type: ignore[union-attr]
@@ -180,19 +181,21 @@ class RunConfig(SaveConfigCallback):
                 "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
                 f"{step:,}",
             )
+        self._restored = checkpoint
         if "config" in checkpoint:  # of a Trainer of the user's own there is none
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
-            self._restored = checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
             self.changed.before_restoring(trainer, self._restored)
+        if self._restored:
+            check_states(trainer, self._restored)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restored = {}
         if self.changed is None:
             return
         self.changed.after_restoring(trainer)
-        self._restored = {}
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
                 callback.wait_count = 0

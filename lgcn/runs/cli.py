@@ -41,6 +41,7 @@ from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
+from lgcn.runs.resume import in_restoring
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
 from lgcn.runs.trust import Said, of_checkpoint
@@ -456,5 +457,7 @@ def main(args: list[str]) -> None:
             sys.exit(143)  # Lightning's own status would be that of success
         except Exception as error:
             if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
+                raise found from error
+            if args[0] == "fit" and "ckpt_path" in " ".join(args) and (found := in_restoring(error)):
                 raise found from error
             raise
