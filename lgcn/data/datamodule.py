@@ -171,6 +171,9 @@ class RatingsDataModule(pl.LightningDataModule):
         self.save_hyperparameters()
         # A checkpoint holds no numbers of numpy and no paths.
         self.hparams.update({name: plain(value, f"data.{name}") for name, value in self.hparams.items()})
+        for name, parameter in inspect.signature(RatingsDataModule).parameters.items():
+            if self.hparams[name] is None and type(None) not in get_args(parameter.annotation):
+                raise InputError(f"--data.{name} must not be null")
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
         given = self.columns.given
         if len(set(map(str, given))) < len(given):

@@ -125,6 +125,9 @@ def check_progress(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     """
     with _of_a_run():
         check(checkpoint, RESUMED)
+        trains = trainer.lightning_module.objective.trains  # type: ignore[union-attr]
+        if trains and len(checkpoint["optimizer_states"]) != 1:
+            raise ValueError("it has no optimiser")
         check_form(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "the loop")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = checkpoint.get("callbacks", {}).get(callback.state_key, {})
@@ -143,6 +146,8 @@ def check_states(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     with _of_a_run():
         for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=False):
             check_form(state["param_groups"], optimizer.state_dict()["param_groups"], "the optimiser")
+            if "betas" in optimizer.defaults and len({frozenset(one) for one in state["state"].values()}) != 1:
+                raise ValueError("the optimiser lacks moments")
             parameters = [one for group in optimizer.param_groups for one in group["params"]]
             for place, values in state["state"].items():
                 check(place, range(len(parameters)), "a parameter of the optimiser")

@@ -25,6 +25,7 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.sources import default_root, is_missing
 from lgcn.errors import InputError
 from lgcn.runs.settings import CHOICES, SECTIONS, Settings, read_yaml
+from lgcn.training.module import SHAPE
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def of_checkpoint(
         raise InputError(f"{path} is damaged: its configuration holds no settings (got {str(own)[:60]!r})")
     taken: Settings = {}
     for name, value in _leaves(own):
-        if name in LEFT_OUT:
+        if name in LEFT_OUT or (name in SECTIONS and value is None):
             continue
         if _is_taken(name, value, said):
             *above, last = name.split(".")
@@ -123,6 +124,10 @@ def of_checkpoint(
         own_class = next((f" (a class of your own: --import {one})" for one in _modules(value)), "")
         raise InputError(f"{why}; if you want it, say it again on the command line or in --config{own_class}")
     _check_is_there(taken.get("data") or {}, path, said)
+    model, trained = taken.get("model") or {}, content.get("hyper_parameters", {})
+    for name in SHAPE:
+        if name in model and model[name] != trained.get(name, model[name]):
+            raise InputError(f"{path} is damaged: its model has {name} {trained[name]}, and its configuration another")
     return taken
 
 
@@ -154,7 +159,9 @@ def _leaves(own: Mapping[Any, Any], start: str = "") -> Iterator[tuple[str, Any]
 def _is_taken(name: str, value: Any, said: Said) -> bool:
     """Whether a setting may have a value because a checkpoint says so."""
     section, _, key = name.rpartition(".")
-    if not all(part.isidentifier() and part not in ("class_path", "init_args") for part in name.split(".")):
+    if name in SECTIONS or not all(
+        part.isidentifier() and part not in ("class_path", "init_args") for part in name.split(".")
+    ):
         return False
     if name in CHOICES or name in OTHERS or name == "model.metrics":
         chosen = value if isinstance(value, list) else [value]
