@@ -56,7 +56,7 @@ def check_content(content: Any, size: int) -> None:
     if table is None or not 1 <= channels <= 100 or tuple(table.shape) not in fitting:
         raise ValueError("the embeddings do not fit the numbers of users, items, channels and columns")
     for name, values in state.items():
-        if values.is_floating_point() and not bool(values.isfinite().all()):
+        if values.is_floating_point() and len(values.view(-1)) and not all(map(torch.isfinite, values.aminmax())):
             raise ValueError(f"{name} has values that are no numbers, or infinite")
 
 
