@@ -132,7 +132,8 @@ def read_attributes(
 
 def _key(table: pd.DataFrame, ids: Vocabulary, names: tuple[str, ...], called: str) -> str:
     """The column with the raw ids."""
-    shares = {str(name): float((ids.encode(as_ids(table[name])) >= 0).mean()) for name in table}
+    found = {str(name): int((ids.encode(as_ids(table[name])) >= 0).sum()) for name in table}
+    shares = {name: count / max(len(table), 1) for name, count in found.items()}
     named = [name for usual in names for name in shares if name.lower() == usual.lower() and shares[name] > 0]
     best = named[0] if named else max(shares, key=lambda name: shares[name], default="")
     if not shares or not shares[best]:

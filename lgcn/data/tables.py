@@ -77,13 +77,13 @@ def read_texts(path: Place) -> pd.DataFrame:
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
                 # What pandas has written beside the columns is not needed.
-                table: pd.DataFrame = _parquet_file(path, file).read().to_pandas(ignore_metadata=True)
-                return table
+                found: pd.DataFrame = _parquet_file(path, file).read().to_pandas(ignore_metadata=True)
+                return found
         try:
             with byte_stream(path) as stream:
                 given: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig"}
                 given |= {"keep_default_na": False, "na_values": [""]}  # an id or a title may be NA
-                table = pd.read_csv(stream, sep=_separator(path, None), **given)
+                table: pd.DataFrame = pd.read_csv(stream, sep=_separator(path, None), **given)
                 return table
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
