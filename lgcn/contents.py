@@ -6,6 +6,7 @@ they are unpacked (:mod:`lgcn.data.snapshot`), because not every reader needs th
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ CONTENT = {
     "optimizer_states?": [{"state": {"...": {"...": object}}, "param_groups": [{"...": object}]}],
     **{"lr_schedulers?": [dict], "datamodule_hyper_parameters?": dict},
 }
+VERSION = re.compile(r"\d{1,4}(\.\d{1,9}){1,3}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z\d]{1,40})?", re.ASCII)
 #: How the kinds of values are called in a message.
 CALLED = {bool: "true or false", str: "a text", dict: "a dictionary", float: "a finite number", Tensor: "a tensor"}
 
@@ -49,6 +51,8 @@ def check_content(content: Any, size: int) -> None:
     """
     _check_values(content, size)
     check(content, CONTENT)
+    if not VERSION.fullmatch(version := content.get("pytorch-lightning_version", "2.6")):
+        raise ValueError(f"its version of Lightning is {version[:40]!r}")
     settings, state = content["hyper_parameters"], content["state_dict"]
     table, nodes = state.get("model.embedding.weight"), settings["num_users"] + settings["num_items"]
     channels = len(settings["propagation"]["channels"])

@@ -458,6 +458,7 @@ def main(args: list[str]) -> None:
         except Exception as error:
             if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
                 raise found from error
-            if args[0] == "fit" and "ckpt_path" in " ".join(args) and (found := in_restoring(error)):
+            restores = args[:1] != ["fit"] or "ckpt_path" in " ".join(args)
+            if restores and (found := in_restoring(error)):
                 raise found from error
             raise

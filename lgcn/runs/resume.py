@@ -162,7 +162,7 @@ def check_states(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def in_restoring(error: BaseException) -> InputError | None:
-    """An error that was raised by what a resumed run took from its checkpoint, in one line. None if it was not."""
+    """An error that was raised by what Lightning took from a checkpoint, in one line. None if it was not."""
     names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, InputError) or not any(name.startswith(RESTORING) for name in names):
         return None
