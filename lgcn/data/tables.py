@@ -77,7 +77,7 @@ def read_texts(path: Place) -> pd.DataFrame:
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
                 # What pandas has written beside the columns is not needed.
-                found: pd.DataFrame = _parquet_file(path, file).read().to_pandas(ignore_metadata=True)
+                found: pd.DataFrame = _parquet_file(path, file).read().replace_schema_metadata(None).to_pandas()
                 return found
         try:
             with byte_stream(path) as stream:

