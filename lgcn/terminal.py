@@ -31,6 +31,9 @@ USING = {
     "serve": "start a page and a JSON API on this machine",
 }
 
+#: Control characters but tab and line end, marks that change the direction of text, and surrogates.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 OVERVIEW = """\
 usage: lgcn COMMAND [options]
 
@@ -55,14 +58,34 @@ def unknown_command(name: str) -> InputError:
     return InputError(f"there is no command {name!r}{did_you_mean(name, [*TRAINING, *USING], '; see lgcn --help')}")
 
 
+def printable(text: str) -> str:
+    r"""A text without what would move the cursor, change colours or hide other text, such as an id may have in it.
+
+    Lines and tabs stay. Half of a surrogate pair, which no terminal can show, is written as Python does.
+
+    >>> print(printable("red \x1b[31m, \u202e and back"))
+    red \x1b[31m, \u202e and back
+    """
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Print messages on stderr as they are, a line each, without time, level or place."""
+    """Print messages on stderr, a line each, without time, level or place."""
     logging.basicConfig(format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(_Formatter("%(message)s"))
     logging.getLogger("lgcn").setLevel(level)
 
 
 def say(text: str, label: str = "") -> None:
     """Print a line as it is: brackets mean nothing, and it is not broken. A ``label`` before it is bold."""
+    text = printable(text)
     shown = Text.assemble((f"{label:<9} ", "bold"), text) if label else Text(text)
     Console(highlight=False).print(shown, soft_wrap=True)
 
@@ -101,7 +124,7 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        sys.stderr.write(f"lgcn: error: {' '.join(str(error).splitlines())}\n")
+        sys.stderr.write(f"lgcn: error: {printable(' '.join(str(error).splitlines()))}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")

@@ -6,6 +6,7 @@ They are read from a table with any columns. One of them holds the raw ids, and 
 import json
 import logging
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,16 @@ class Attributes:
 
     @classmethod
     def unpacked(cls, content: str) -> "Attributes":
-        """What :meth:`packed` was made from."""
-        return cls(json.loads(content))
+        """What :meth:`packed` was made from. A ValueError says that it was made from nothing of the kind."""
+        columns = json.loads(content)
+        if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
+            raise ValueError("the attributes are no columns")
+        for value in chain(columns, *columns.values()):
+            if isinstance(value, str):
+                value.encode()  # half of a surrogate pair could be written nowhere
+            elif not (value is None or isinstance(value, bool | float) or -(2**63) <= value < 2**63):
+                raise ValueError("an attribute is neither a number nor a text")
+        return cls(columns)
 
 
 def read_attributes(
@@ -123,7 +132,8 @@ def read_attributes(
 
 def _key(table: pd.DataFrame, ids: Vocabulary, names: tuple[str, ...], called: str) -> str:
     """The column with the raw ids."""
-    shares = {str(name): float((ids.encode(as_ids(table[name])) >= 0).mean()) for name in table}
+    found = {str(name): int((ids.encode(as_ids(table[name])) >= 0).sum()) for name in table}
+    shares = {name: count / max(len(table), 1) for name, count in found.items()}
     named = [name for usual in names for name in shares if name.lower() == usual.lower() and shares[name] > 0]
     best = named[0] if named else max(shares, key=lambda name: shares[name], default="")
     if not shares or not shares[best]:

@@ -6,6 +6,7 @@ timestamp    float64, seconds since 1970 with their fractions; only where the ta
 """
 
 import logging
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -113,7 +114,8 @@ def as_ids(column: "pd.Series[Any]") -> "pd.Series[Any]":
         if _all_match(text, NUMBER):
             text = pc.replace_substring_regex(text, r"\.0+$", "")
     if not text.null_count and _all_match(text, INTEGER):
-        return pd.Series(pc.cast(text, pa.int64()).to_pandas())
+        with suppress(pa.ArrowInvalid):  # too large ones stay texts
+            return pd.Series(pc.cast(text, pa.int64()).to_pandas())
     return pd.Series(text.to_pandas())
 
 

@@ -172,6 +172,9 @@ class RatingsDataModule(pl.LightningDataModule):
         self.save_hyperparameters()
         # A checkpoint holds no numbers of numpy and no paths.
         self.hparams.update({name: plain(value, f"data.{name}") for name, value in self.hparams.items()})
+        for name, parameter in inspect.signature(RatingsDataModule).parameters.items():
+            if self.hparams[name] is None and type(None) not in get_args(parameter.annotation):
+                raise InputError(f"--data.{name} must not be null")
         self.columns = Columns(user_column, item_column, rating_column, timestamp_column)
         given = self.columns.given
         if len(set(map(str, given))) < len(given):
@@ -320,9 +323,9 @@ class RatingsDataModule(pl.LightningDataModule):
             return None
         try:
             data = Snapshot.unpacked(content["data"])
-            if data.digest == content["digest"]:
+            if data.digest == content["digest"] and data.graphs.keys() == {*PARTS, "left_out"}:
                 return self._with_threshold(data)  # which is no part of an entry's name
-        except ValueError:
+        except (LookupError, TypeError, ValueError):
             pass
         log.warning("the cache entry is damaged; the source is read instead")
         return None

@@ -8,6 +8,7 @@ import io
 import re
 from itertools import compress
 
+import numpy as np
 import pandas as pd
 
 from lgcn.data.canonical import Columns, read_frame, read_table
@@ -71,14 +72,15 @@ class MovieLensDat(Layout):
     columns, separator, item_separator = Columns(0, 1, 2, 3), "::", "::"
 
     def read_items(self, path: Place) -> pd.DataFrame:
-        content = path.read_bytes()
+        with readable(path), byte_stream(path) as stream:
+            content = stream.read()
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:  # the editions before 2010 are Latin-1
             text = content.decode("latin-1")
         try:
-            movies = [(int(row[0]), row[1], row[2]) for row in self.movies(text)]
-        except (ValueError, IndexError, csv.Error) as error:
+            movies = [(np.int64(int(row[0])), row[1], row[2]) for row in self.movies(text)]
+        except (ValueError, IndexError, OverflowError, csv.Error) as error:
             raise InputError(f"{path} is not a list of movies as MovieLens has them ({error})") from error
         return pd.DataFrame(movies, columns=["item", "title", "genres"])
 

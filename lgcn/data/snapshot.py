@@ -10,11 +10,13 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lgcn.contents import check
 from lgcn.data.attributes import Attributes
 from lgcn.data.features import features_of
 from lgcn.data.kinds import Kind
@@ -25,6 +27,14 @@ from lgcn.graph.ops import row_starts
 from lgcn.graph.ratings import RatingGraph
 
 Packed = dict[str, Any]
+
+#: What :meth:`Snapshot.packed` gives.
+DESCRIPTION = {
+    **{"users": (str, Tensor), "items": (str, Tensor), "item_attributes": str, "user_attributes": str},
+    "graphs": {"...": {"user_starts": Tensor, "item": Tensor, "rating": Tensor, "time?": Tensor}},
+    "kind": {"add_self_loops": bool, "threshold": float, "implicit": bool},
+    **{"min_rating": (None, float), "origin": str, "columns": [(None, int, str)], "holds": str},
+}
 
 #: What graphs are told besides their edges.
 KIND = ("add_self_loops", "threshold", "implicit")
@@ -107,11 +117,22 @@ class Snapshot:
 
     @classmethod
     def unpacked(cls, content: Packed) -> "Snapshot":
-        """The snapshot that :meth:`packed` was made from."""
-        users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
-        sizes, kind = (len(users), len(items)), {name: content["kind"][name] for name in KIND}
-        graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
-        of_items, of_users = (Attributes.unpacked(content[f"{what}_attributes"]) for what in ("item", "user"))
+        """The snapshot that :meth:`packed` was made from.
+
+        Raises:
+            ValueError: it was made from none, or is damaged.
+        """
+        try:
+            check(content, DESCRIPTION)
+            users, items = _unpacked_ids(content["users"]), _unpacked_ids(content["items"])
+            sizes, kind = (len(users), len(items)), {name: content["kind"][name] for name in KIND}
+            graphs = {name: _unpacked_graph(packed, *sizes, kind) for name, packed in content["graphs"].items()}
+            of_items, of_users = (Attributes.unpacked(content[f"{what}_attributes"]) for what in ("item", "user"))
+        except (TypeError, RecursionError) as error:  # ids that cannot be compared, JSON that is too deep
+            raise ValueError(str(error)) from error
+        for what, attributes, size in (("item", of_items, len(items)), ("user", of_users, len(users))):
+            if any(len(column) != size for column in attributes.columns.values()):
+                raise ValueError(f"what is known of {what}s does not fit their number")
         origin, columns = content["origin"], content["columns"]
         return cls(users, items, of_items, graphs, content["min_rating"], origin, columns, of_users, content["holds"])
 
@@ -128,9 +149,15 @@ def snapshot_of(checkpoint: dict[str, Any]) -> Snapshot:
     if state is None:
         raise InputError("the checkpoint keeps no data: it was trained without a RatingsDataModule")
     try:
-        return Snapshot.unpacked(state["snapshot"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        snapshot = Snapshot.unpacked(state["snapshot"])
+        if missing := {"train", "others"} - snapshot.graphs.keys():
+            raise ValueError(f"there are no {missing.pop()} ratings")
+        for name, found in (("num_users", len(snapshot.users)), ("num_items", len(snapshot.items))):
+            if (wanted := checkpoint.get("hyper_parameters", {}).get(name, found)) != found:
+                raise ValueError(f"{name} is {wanted:,}, and there are {found:,}")
+    except ValueError as error:
         raise InputError(f"the data in the checkpoint cannot be read, it is damaged ({error})") from error
+    return snapshot
 
 
 def _packed_ids(vocabulary: Vocabulary) -> Tensor | str:
@@ -140,7 +167,20 @@ def _packed_ids(vocabulary: Vocabulary) -> Tensor | str:
 
 
 def _unpacked_ids(packed: Tensor | str) -> Vocabulary:
-    return Vocabulary(json.loads(packed) if isinstance(packed, str) else packed.numpy())
+    """The ids, which must be all of one type, sorted, and each there once: else their places would be others."""
+    if isinstance(packed, str):
+        ids = json.loads(packed)
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise ValueError("an id is of a wrong type")
+        "".join(ids).encode()  # half of a surrogate pair could be written nowhere
+        ascending = all(left < right for left, right in pairwise(ids))
+    else:
+        if packed.dtype != torch.int64 or packed.ndim != 1:
+            raise ValueError("the ids are of a wrong type")
+        ids, ascending = packed.numpy(), bool((packed[1:] > packed[:-1]).all())
+    if not len(ids) or not ascending:
+        raise ValueError("the ids are not sorted")
+    return Vocabulary(ids)
 
 
 def _packed_graph(graph: RatingGraph) -> dict[str, Tensor]:
@@ -165,11 +205,18 @@ def _unpacked_graph(packed: dict[str, Tensor], num_users: int, num_items: int, k
 
 def _check(packed: dict[str, Tensor], num_users: int, num_items: int) -> None:
     """Raise a ValueError if the numbers of a graph do not fit. Products with such a graph would read foreign memory."""
-    starts, item, rating = packed["user_starts"], packed["item"], packed["rating"]
+    starts, item, rating, time = packed["user_starts"], packed["item"], packed["rating"], packed.get("time")
     sizes = {len(column) for name, column in packed.items() if name != "user_starts"}
-    if starts.dtype != torch.int32 or item.dtype != torch.int32 or not rating.is_floating_point():
+    types = starts.dtype == item.dtype == torch.int32 and rating.dtype in (torch.float16, torch.float32)
+    if not types or not (time is None or time.dtype == torch.float64) or any(one.ndim != 1 for one in packed.values()):
         raise ValueError("a column is of a wrong type")
     if len(starts) != num_users + 1 or starts[0] != 0 or sizes != {int(starts[-1])} or bool((starts.diff() < 0).any()):
         raise ValueError("the number of ratings does not fit")
     if not bool(((item >= 0) & (item < num_items)).all() and rating.isfinite().all()):
         raise ValueError("an item or a rating is out of range")
+    if time is not None and not bool(time.isfinite().all()):
+        raise ValueError("a time is out of range")
+    first = torch.zeros(len(item) + 1, dtype=torch.bool)
+    first[starts.long()] = True  # of a user's ratings
+    if not bool((first[1:-1] | (item.diff() > 0)).all()):
+        raise ValueError("a user's items are not sorted")

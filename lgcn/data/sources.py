@@ -6,6 +6,7 @@ Data sets are read where they are, from a folder or straight from the zip.
 import difflib
 import logging
 import os
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pandas as pd
 from lgcn.data.canonical import Columns, read_frame
 from lgcn.data.download import download_archive
 from lgcn.data.layouts import LAYOUTS, Layout, Table
-from lgcn.data.tables import DAMAGED, Place, nearest_file, some
+from lgcn.data.tables import DAMAGED, Place, check_archive, nearest_file, some
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,17 @@ def default_root() -> Path:
 
 def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
     """Download a MovieLens edition that is not there yet. For any other source, do nothing."""
-    if source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file():
+    if source is not None and is_missing(source, root):
         download_archive(f"{mirror.rstrip('/')}/{source}.zip", root / f"{source}.zip", EDITIONS[source].md5)
+
+
+def is_missing(source: str | None, root: Path) -> bool:
+    """Whether a source is a MovieLens edition that would have to be downloaded.
+
+    >>> is_missing("ml-1m", Path("no folder")), is_missing("sample", Path())
+    (True, False)
+    """
+    return source in EDITIONS and not (root / source).is_dir() and not (root / f"{source}.zip").is_file()
 
 
 def load(source: str | None, root: Path, own: Layout | None = None, paths: Sequence[str] = ()) -> RatingTable:
@@ -121,7 +131,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
             if not (folder / name).exists():
                 raise InputError(f"{path} has no file {name}; it has {some(sorted(x.name for x in folder.iterdir()))}")
         tables = [layout.read_ratings(folder / name) for name in paths or [layout.ratings]]
-        items = layout.read_items(folder / layout.items) if layout.items and (folder / layout.items).exists() else None
+        items = layout.read_items(folder / layout.items) if layout.items and (folder / layout.items).is_file() else None
         if not paths and (advice := layout.advice(folder)):
             log.warning("%s: %s", path, advice)
     expected = EDITIONS[source].num_ratings if source in EDITIONS and not paths else None
@@ -178,8 +188,10 @@ def _locate(source: str, root: Path) -> Path:
             way_out = f"put the folder {source} of the paper's code ({PAPER_CODE}), with train.txt and test.txt, there"
         raise InputError(f"{source} is not in {root}; {way_out}")
     path = Path(source).expanduser()
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return path
+    if path.exists():  # a device or a pipe, which may never end
+        raise InputError(f"--data.source {source} is neither a file nor a folder")
     if path.suffix or path.parent != Path():
         raise InputError(f"there is no file {source}" + nearest_file(path))
     names = [SAMPLE, *EDITIONS, *PAPER]
@@ -198,7 +210,7 @@ def _opened(path: Path) -> Iterator[Place]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, struct.error) as error:
         if path.suffix != ".zip":
             raise InputError(f"{path} is neither a folder nor a zip; --data.source must be one here") from error
         raise InputError(
@@ -206,9 +218,10 @@ def _opened(path: Path) -> Iterator[Place]:
             "or get it again by hand"
         ) from error
     with archive:
+        check_archive(archive, path)
         try:
             yield zipfile.Path(archive)
-        except DAMAGED as error:
+        except (*DAMAGED, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
 
 

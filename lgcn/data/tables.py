@@ -7,7 +7,9 @@ import csv
 import difflib
 import gzip
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,8 +28,14 @@ from lgcn.errors import InputError
 
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
 
-#: What reading a member of a broken zip, or a broken .gz, raises.
-DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+#: What reading a member of a broken zip, or a broken .gz, raises. A broken .bz2 raises an OSError.
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, MemoryError)
+
+#: How Python can read a member of a zip.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+#: What is compressed further than a hundred times, and large then, is no table of ratings.
+RATIO, SUSPECT = 100, 20_000_000  # and bytes
 
 #: A file or folder, on disk or inside a zip.
 Place = Path | zipfile.Path
@@ -68,7 +76,9 @@ def read_texts(path: Place) -> pd.DataFrame:
     with readable(path):
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
-                return pd.read_parquet(file)
+                # What pandas has written beside the columns is not needed.
+                found: pd.DataFrame = _parquet_file(path, file).read().replace_schema_metadata(None).to_pandas()
+                return found
         try:
             with byte_stream(path) as stream:
                 given: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig"}
@@ -84,7 +94,7 @@ def column_names(path: Place, separator: str | None = None) -> list[str]:
     with readable(path):
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
-                return list(parquet.ParquetFile(file).schema_arrow.names)
+                return list(_parquet_file(path, file).schema_arrow.names)
         return _first_row(path, _separator(path, separator))[1]
 
 
@@ -97,7 +107,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
     with readable(path):
         if path.name.endswith((".parquet", ".pq")):
             with path.open("rb") as file:
-                table = next(parquet.ParquetFile(file).iter_batches(most), None)
+                table = next(_parquet_file(path, file).iter_batches(most), None)
                 columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
                 return [column_names(path), *map(list, zip(*columns, strict=True))]
         return [row for _, (_, row) in zip(range(most), _rows(path, _separator(path, separator)), strict=False)]
@@ -110,23 +120,75 @@ def readable(path: Place) -> Iterator[None]:
         raise InputError(f"there is no file {path}" + nearest_file(path))
     if path.is_dir():
         raise InputError(f"{path} is a folder; a file is needed")
+    if not path.is_file():  # a device or a pipe, which may never end
+        raise InputError(f"{path} is no file")
     try:
         yield
     except DAMAGED as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
-def byte_stream(path: Place) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed, with a progress bar if there are many."""
+def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed, with a progress bar if there are many and it is to be ``shown``."""
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
-        if size >= SHOW_PROGRESS_FROM:
+        if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
-        yield gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file  # type: ignore[misc]
+        yield _Gzip(file, size, path) if path.name.endswith(".gz") else file  # type: ignore[misc]
+
+
+class _Gzip(gzip.GzipFile):
+    """A .gz, which must not become a hundred times as large. How large it becomes stands nowhere."""
+
+    def __init__(self, file: IO[bytes], size: int, path: Place) -> None:
+        super().__init__(fileobj=file)
+        self._most, self._path = max(SUSPECT, RATIO * size), path
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        return self._checked(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._checked(super().read1(size))
+
+    def _checked(self, content: bytes) -> bytes:
+        if self.tell() > self._most:
+            raise InputError(f"{self._path} grows more than {RATIO} times when it is decompressed, as no ratings do")
+        return content
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise an InputError if a zip has files that cannot be read, or that nobody wants to read."""
+    for member in archive.infolist():
+        name, wrong = member.filename, None
+        if member.flag_bits & 0x1:
+            wrong = "is encrypted; encrypt nothing, or give the file itself"
+        elif member.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+            zipfile.ZIP_BZIP2,
+            zipfile.ZIP_LZMA,
+        ):
+            wrong = "is compressed in a way that Python does not know; use the usual one"
+        elif member.file_size > max(SUSPECT, RATIO * member.compress_size):
+            wrong = f"grows more than {RATIO} times when it is decompressed, as no ratings do"
+        elif name.startswith("/") or "//" in name or ".." in name.split("/"):
+            wrong = "has no name that a file can have"
+        if wrong:
+            raise InputError(f"{path}: {name[:100]!r} in it {wrong}")
+
+
+def _parquet_file(path: Place, file: IO[bytes]) -> parquet.ParquetFile:
+    """A Parquet file, which must not stand for far more rows than it has bytes."""
+    size, source = file.seek(0, io.SEEK_END), parquet.ParquetFile(file)
+    if source.metadata.num_rows > max(SUSPECT, RATIO * size):
+        raise InputError(f"{path} has {source.metadata.num_rows:,} rows in {size:,} bytes, as no ratings have")
+    return source
 
 
 def nearest_file(path: Place) -> str:
@@ -164,7 +226,7 @@ def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any])
 
 def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
     with path.open("rb") as file:
-        source = parquet.ParquetFile(file)
+        source = _parquet_file(path, file)
         names = source.schema_arrow.names
         if positions := [column for column in wanted if not isinstance(column, str) and str(column) not in names]:
             raise InputError(f"{path} has column names; give one instead of the position {positions[0]}")
@@ -266,8 +328,7 @@ def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
 
 def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that is not empty. Slow: for first rows and for explaining errors."""
-    with path.open("rb") as raw:
-        binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+    with byte_stream(path, shown=False) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="backslashreplace", newline="")
         try:
             if len(separator) > 1:

@@ -60,6 +60,22 @@ class Sessions:
         """[n] the user of each session."""
         return self.keys // self.slots % self.num_users
 
+    def numbers_in(self, other: "Sessions", users: Tensor) -> Tensor:
+        """[n] the number of each session among those of other ratings with the same windows; -1 where it is not there.
+
+        ``users`` [U] are the users' places there, -1 for those who are not.
+        """
+        if not len(other):
+            return torch.full_like(self.keys, -1)
+        window, owner = self.keys // (self.slots * self.num_users), users[self.owner]
+        # Windows are counted from the epoch, so that they are the same in all data.
+        count = self.keys % self.slots + self.first.to(self.keys.device)[window]
+        slot = (count - other.first.to(self.keys.device)[window]).long()
+        keys = (window * other.num_users + owner) * other.slots + slot
+        place = torch.searchsorted(other.keys, keys).clamp_(max=len(other) - 1)
+        same = (other.keys[place] == keys) & (owner >= 0) & (slot > 0) & (slot < other.slots)
+        return place.where(same, -1)
+
     def find(self, user: Tensor, time: Tensor) -> Tensor:
         """The sessions of pairs, [B, W] int32; n where there is none. A time that is not a number has none."""
         keys = self._keys(user, time)

@@ -29,8 +29,7 @@ def take_over(new: LightGCN, old: LightGCN, places: Sequence[Tensor]) -> None:
 
     Args:
         new, old: models of the same settings, prepared for their data. Of the head, parameters whose names begin with
-            user_ or item_ have a row for each user or item. Sessions start anew: a user's bias becomes that of any
-            other time.
+            user_ or item_ have a row for each user or item.
         places: of each of the new model's users [U], and items [I], the row in the old one; -1 for new ones.
 
     Raises:
@@ -49,7 +48,7 @@ def take_over(new: LightGCN, old: LightGCN, places: Sequence[Tensor]) -> None:
         started.append(torch.where((place < 0)[:, None], fresh, side[:, place.clamp(min=0)]))
     values = {name: value.detach() for name, value in old.named_parameters()}
     values["embedding.weight"] = torch.cat(started, dim=1).flatten(0, 1)
-    values |= _of_data(new, old, values.get("head.user_bias"))
+    values |= _of_data(new, old, places[0])
     for place, what in zip(places, ("user", "item"), strict=True):
         for name in [name for name in values if name.startswith(f"head.{what}_")]:
             kept = values[name][place.clamp(min=0)]
@@ -63,13 +62,13 @@ def take_over(new: LightGCN, old: LightGCN, places: Sequence[Tensor]) -> None:
         parameters[name].copy_(value)
 
 
-def _of_data(new: LightGCN, old: LightGCN, user_bias: Tensor | None) -> dict[str, Tensor]:
-    """The parameters that depend on what the data hold: features keep theirs by name."""
+def _of_data(new: LightGCN, old: LightGCN, users: Tensor) -> dict[str, Tensor]:
+    """The parameters that depend on what the data hold: sessions and features keep theirs."""
     values = {}
     if old.sessions is not None and new.sessions is not None:
-        values["sessions.effect"] = torch.zeros_like(new.sessions.effect)
-        if user_bias is not None and len(old.sessions.effect):
-            values["head.user_bias"] = user_bias - old.sessions.mean()
+        place = new.sessions.numbered.numbers_in(old.sessions.numbered, users)
+        known = torch.cat([old.sessions.effect.detach(), old.sessions.effect.new_zeros(1)])
+        values["sessions.effect"] = known[place]  # -1 is the last
     if old.content is not None and new.content is not None:
         for name, theirs, ours in zip(("user", "item"), old.content.sides, new.content.sides, strict=True):
             kept = getattr(new.content, name).detach().clone()

@@ -85,7 +85,7 @@ class LightGCN(nn.Module):
         _check("num_users", num_users, num_users >= 1, "at least 1")
         _check("num_items", num_items, num_items >= 1, "at least 1")
         _check("embedding_dim", embedding_dim, embedding_dim >= 1, "at least 1")
-        _check("num_layers", num_layers, num_layers >= 0, "0 or more")
+        _check("num_layers", num_layers, 0 <= num_layers <= 100, "0 to 100")
         _check("ego_layer", ego_layer, ego_layer or num_layers >= 1, "true with num_layers 0: nothing else is left")
         _check("num_channels", num_channels, num_channels >= 1, "at least 1")
         _check("channel_embeddings", channel_embeddings, channel_embeddings in ("own", "shared"), "'own' or 'shared'")
@@ -133,6 +133,30 @@ class LightGCN(nn.Module):
         if self.content is not None:
             self.content.prepare(features())
         return train if self.sessions is None else self.sessions.prepare(train)
+
+    @classmethod
+    def of_checkpoint(
+        cls, checkpoint: Mapping[str, Any], train: RatingGraph, features: Callable[[], Sides]
+    ) -> "LightGCN":
+        """The model in a checkpoint's content, prepared for its data, on the CPU.
+
+        The global generators stay as they are. ``train`` and ``features`` are those of :meth:`prepare`.
+
+        Raises:
+            InputError: its parameters do not fit its settings, or a class that it names is not imported.
+        """
+        try:
+            # The embeddings are replaced at once, so the way they start, perhaps a class of the user's, is not needed.
+            with torch.random.fork_rng(devices=[]):
+                model = cls.of_settings({**checkpoint["hyper_parameters"], "init": None})
+            model.prepare(train, features)
+            parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
+            model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
+        except InputError:
+            raise
+        except (LookupError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"the checkpoint cannot be used, it is damaged ({error}); train anew") from error
+        return model
 
     @property
     def layer_weights(self) -> Tensor | list[float]:

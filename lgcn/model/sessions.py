@@ -19,6 +19,8 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.sessions import Sessions
 from lgcn.model.factors import Factors, Moments
 
+MOST_WINDOWS = 16  # each is 4 bytes a rating
+
 
 @dataclass(frozen=True)
 class SessionBias:
@@ -39,8 +41,11 @@ class SessionBias:
     damping: float = 20.0
 
     def __post_init__(self) -> None:
-        if not self.windows or not all(isinstance(window, int | float) and window > 0 for window in self.windows):
-            raise InputError(f"'windows' must be one or more lengths in seconds, above 0 (got {self.windows!r})")
+        lengths = [window for window in self.windows if isinstance(window, int | float) and window > 0]
+        if not 1 <= len(self.windows) == len(lengths) <= MOST_WINDOWS:
+            raise InputError(
+                f"'windows' must be 1 to {MOST_WINDOWS} lengths in seconds, above 0 (got {str(self.windows)[:80]})"
+            )
         if not self.damping > 0:
             raise InputError(f"'damping' must be above 0 (got {self.damping})")
         object.__setattr__(self, "windows", tuple(map(float, self.windows)))
@@ -80,7 +85,7 @@ class SessionBiases(nn.Module):
 
     def mean(self) -> Tensor:
         """[U] the mean over each user's training ratings, all windows together."""
-        sessions = self._prepared
+        sessions = self.numbered
         mean = self.effect.new_zeros(sessions.num_users)
         return mean.index_add(0, sessions.owner, self.effect * sessions.share.to(self.effect.dtype))
 
@@ -90,7 +95,7 @@ class SessionBiases(nn.Module):
             return factors
         mean, effect = -unit * self.mean(), unit * self.effect
         bias = mean if factors.user_bias is None else factors.user_bias + mean
-        moments = Moments(torch.cat([effect, effect.new_zeros(1)]), self._prepared)
+        moments = Moments(torch.cat([effect, effect.new_zeros(1)]), self.numbered)
         return factors._replace(user_bias=bias, moments=moments)
 
     def strength(self, num_ratings: int) -> float:
@@ -98,7 +103,8 @@ class SessionBiases(nn.Module):
         return 2 * self.settings.damping / num_ratings
 
     @property
-    def _prepared(self) -> Sessions:
+    def numbered(self) -> Sessions:
+        """The sessions, once :meth:`prepare` has found them."""
         if self.sessions is None:
             raise RuntimeError("prepare() tells the model its training ratings first")
         return self.sessions

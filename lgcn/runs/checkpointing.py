@@ -16,7 +16,8 @@ from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.runs.lightning_internals import settle_progress
-from lgcn.runs.resume import ChangedSettings
+from lgcn.runs.resume import ChangedSettings, check_progress, check_states
+from lgcn.runs.settings import read_yaml
 from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class RunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         path = Path(trainer.log_dir or "") / self.config_filename
-        kept = yaml.safe_load(path.read_text()) if trainer.is_global_zero and path.is_file() else None
+        kept = read_yaml(path.read_text(), str(path)) if trainer.is_global_zero and path.is_file() else None
         if kept not in (None, yaml.safe_load(self.text)):
             number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
             path.replace(path.with_name(f"config.before_{number}.yaml"))
@@ -169,6 +170,7 @@ class RunConfig(SaveConfigCallback):
     ) -> None:
         if trainer.state.fn != "fit":
             return
+        check_progress(trainer, checkpoint)
         settle_progress(checkpoint, trainer.datamodule.hparams["steps_per_epoch"])  # type: ignore[attr-defined]
         step = checkpoint["global_step"]
         if not pl_module.objective.trains:  # type: ignore[union-attr]
@@ -179,19 +181,27 @@ class RunConfig(SaveConfigCallback):
                 "the checkpoint is at step %s already: there is nothing to train; give more --trainer.max_steps",
                 f"{step:,}",
             )
+        self._restored = checkpoint
         if "config" in checkpoint:  # of a Trainer of the user's own there is none
             self.changed = ChangedSettings(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.text))
-            self._restored = checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
             self.changed.before_restoring(trainer, self._restored)
+        if self._restored:
+            check_states(trainer, self._restored)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restored = {}
         if self.changed is None:
             return
         self.changed.after_restoring(trainer)
-        self._restored = {}
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:  # it ended the run, which is now asked to go on
                 callback.wait_count = 0
+
+
+def settings_of(trainer: pl.Trainer) -> dict[str, Any]:
+    """The settings that a run's checkpoints keep; none of a Trainer of the user's own."""
+    kept = [one.text for one in trainer.callbacks if isinstance(one, RunConfig)]  # type: ignore[attr-defined]
+    return dict(yaml.safe_load(kept[0])) if kept else {}

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,8 +41,10 @@ from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
+from lgcn.runs.resume import in_restoring
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.summary import RunSummary
+from lgcn.runs.trust import Said, of_checkpoint
 from lgcn.runs.warm_start import WarmStart
 from lgcn.terminal import TRAINING, OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
@@ -53,9 +56,6 @@ PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
 
 #: When a training ends of which nobody says it: after so many validations, or so many without a better result.
 EPOCHS, PATIENCE = 100, 10
-
-#: Settings of a checkpoint that say where its own run was.
-NOT_KEPT = ("ckpt_path", "weights_only", "runs_dir", "init_from", "why")
 
 #: Choices that null stands for, by setting.
 DEFAULTS = {
@@ -400,13 +400,15 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
     run, step, resumed, trained = None, 0, [], None
+    values = reduce(dict.__or__, map(settings.by_name, contents), settings.Settings()) | options
+    user = Said(given.imports, texts, values)
     prints = any(arg.startswith("--print_config") for arg in rest)
     if wanted not in (None, "null") and not prints:
         checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
         content = checkpoints.read_checkpoint(checkpoint)
-        own = settings.of_checkpoint(content, checkpoint, trusted=[*given.imports, *texts])
+        own = of_checkpoint(content, checkpoint, user, judges=args[0] != "fit")
         own = recipes.for_source(own, [], options)
-        base = [settings.dumped({key: value for key, value in own.items() if key not in NOT_KEPT})]
+        base = [settings.dumped(own | {"init_from": None})]
         name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
         if run is not None and not given.runs_dir:
             runs_dir = run.parent.parent
@@ -418,11 +420,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         say(f"checkpoint {checkpoint} (step {step:,})")
     elif start is not None and not prints:
         checkpoint = checkpoints.find_checkpoint(start, runs_dir, name, "--init_from")
-        own = settings.of_checkpoint(
-            checkpoints.read_checkpoint(checkpoint), checkpoint, trusted=[*given.imports, *texts]
-        )
+        own = of_checkpoint(checkpoints.read_checkpoint(checkpoint), checkpoint, user)
         own = recipes.for_source(settings.shorter(own), contents, options)
-        base = [settings.dumped({key: value for key, value in own.items() if key not in NOT_KEPT})]
+        base = [settings.dumped(own | {"init_from": None})]
         name, resumed = name or own.get("run_name"), [f"--init_from={checkpoint}"]
         say(f"starting from {checkpoint}, with its settings where nothing else is said")
     name = str(name or "lgcn")
@@ -457,5 +457,8 @@ def main(args: list[str]) -> None:
             sys.exit(143)  # Lightning's own status would be that of success
         except Exception as error:
             if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
+                raise found from error
+            restores = args[:1] != ["fit"] or "ckpt_path" in " ".join(args)
+            if restores and (found := in_restoring(error)):
                 raise found from error
             raise

@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lgcn.contents import check
+from lgcn.errors import InputError
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.training.module import LightGCNModule
 
@@ -39,6 +42,10 @@ class Plots(Callback):
         return {"curve": self.curve}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        try:
+            check(state_dict, {"curve": [{"step": int, "...": Real}]})  # a metric may be nan
+        except ValueError as error:
+            raise InputError(f"the curves in the checkpoint are damaged ({error})") from error
         self.curve = state_dict["curve"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

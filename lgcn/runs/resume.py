@@ -11,17 +11,42 @@ would have no effect. Here the settings of the checkpoint are compared with thos
 """
 
 import logging
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lgcn.contents import check, check_form
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
+
+#: How far one of Lightning's loops has come.
+COUNTS = {"...": int}
+PROGRESS = {"current": COUNTS, "total": COUNTS}
+#: What a run goes on from, beside the model.
+RESUMED = {
+    "loops": {
+        "fit_loop": {
+            **{"epoch_progress": PROGRESS, "epoch_loop.batch_progress": PROGRESS | {"is_last_batch": bool}},
+            "state_dict": {"combined_loader?": [dict]},
+        }
+    },
+    "optimizer_states": [dict],
+    "lr_schedulers": [{"last_epoch?": int}],
+}
+#: Where Lightning and torch take it up.
+RESTORING = (
+    *("torch.optim.", "lightning.pytorch.trainer.connectors.checkpoint_connector", "lightning.pytorch.loops.progress"),
+    "lightning.pytorch.utilities.migration",
+)
 
 
 class ChangedSettings:
@@ -82,6 +107,67 @@ class ChangedSettings:
     @staticmethod
     def _follows_a_metric(trainer: pl.Trainer) -> bool:
         return any(isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs)
+
+
+@contextmanager
+def _of_a_run() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"the checkpoint is damaged, or no run can go on from it ({error}); train anew") from error
+
+
+def check_progress(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Check that the loops and callbacks of now can take what a checkpoint has for them.
+
+    Raises:
+        InputError: they cannot.
+    """
+    with _of_a_run():
+        check(checkpoint, RESUMED)
+        trains = trainer.lightning_module.objective.trains  # type: ignore[union-attr]
+        if trains and len(checkpoint["optimizer_states"]) != 1:
+            raise ValueError("it has no optimiser")
+        check_form(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "the loop")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = checkpoint.get("callbacks", {}).get(callback.state_key, {})
+            if type(callback).__module__.startswith(("lgcn.", "lightning.")):
+                check_form(state, callback.state_dict(), type(callback).__name__)
+
+
+def check_states(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Check that the optimiser and the schedule of now can take what a checkpoint has for them.
+
+    A state of another size would make a fused optimiser read foreign memory.
+
+    Raises:
+        InputError: they cannot.
+    """
+    with _of_a_run():
+        for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=False):
+            check_form(state["param_groups"], optimizer.state_dict()["param_groups"], "the optimiser")
+            if "betas" in optimizer.defaults and len({frozenset(one) for one in state["state"].values()}) != 1:
+                raise ValueError("the optimiser lacks moments")
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            for place, values in state["state"].items():
+                check(place, range(len(parameters)), "a parameter of the optimiser")
+                if "fused" in optimizer.defaults:
+                    forms = dict.fromkeys(values, parameters[place].detach()) | {"step": torch.zeros(())}
+                    check_form(values, forms, "the optimiser")
+        for config, state in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
+            ours = config.scheduler.state_dict()
+            check_form(state, ours, "the schedule")
+            if unknown := state.keys() - ours.keys():  # it could take the place of a method
+                raise ValueError(f"the schedule has no {str(unknown.pop())[:60]!r}")
+
+
+def in_restoring(error: BaseException) -> InputError | None:
+    """An error that was raised by what Lightning took from a checkpoint, in one line. None if it was not."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, InputError) or not any(name.startswith(RESTORING) for name in names):
+        return None
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return InputError(f"the checkpoint is damaged, or no run can go on from it ({said}); train anew")
 
 
 def _changes(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:

@@ -26,7 +26,7 @@ from lgcn.errors import InputError
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.folders import is_rehearsal, write_json
 from lgcn.runs.summary import RunSummary
-from lgcn.terminal import OneLineParser, say
+from lgcn.terminal import OneLineParser, printable, say
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _show(path: Path, rows: list[Row], baselines: Baselines) -> None:
         table.add_column(name.replace("/", "\n").replace("@", "\n@"), footer=footer, justify="right")
     for row in rows:
         values = [f"{row[name]:{DIGITS.get(name, '.4f')}}" for name in spread]
-        table.add_row(str(row["seed"]), Text(Path(row["run"]).name), *values)
+        table.add_row(str(row["seed"]), Text(printable(Path(row["run"]).name)), *values)
     say("")
     say(str(path.parent), "seeds")
     Console(highlight=False).print(table)

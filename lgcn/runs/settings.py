@@ -6,7 +6,7 @@ it, or a shipped one. Shipped ones are found by name from any folder (``--config
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import chain, pairwise
 from pathlib import Path
@@ -124,6 +124,18 @@ def dumped(content: Settings) -> str:
     return yaml.dump(content, Dumper=_Quoting, sort_keys=False)
 
 
+def by_name(content: Mapping[str, Any], start: str = "") -> Settings:
+    """Settings and those in them by dotted name.
+
+    >>> by_name({"data": {"seed": 2}})
+    {'data': {'seed': 2}, 'data.seed': 2}
+    """
+    found: Settings = {}
+    for key, value in content.items():
+        found |= {f"{start}{key}": value} | (by_name(value, f"{start}{key}.") if isinstance(value, Mapping) else {})
+    return found
+
+
 def names_a_model(contents: Iterable[Settings]) -> bool:
     """Whether configurations say something of the model or how it is trained.
 
@@ -133,8 +145,27 @@ def names_a_model(contents: Iterable[Settings]) -> bool:
     return any(name in ("model", "optimizer", "lr_scheduler") for name in chain(*contents))
 
 
+#: Settings are short. A megabyte of YAML takes half a minute, and a few lines of it can stand for millions of values.
+LONGEST, MOST = 100_000, 20_000  # characters, and values
+
+
 class _Once(yaml.SafeLoader):
     """Reads each key once: PyYAML would take the last of two values, and not say so."""
+
+    def get_single_node(self) -> Any:
+        """What the text says, if it is no more than it looks."""
+        node = super().get_single_node()
+        sizes: dict[yaml.Node, int] = {}
+        if node is not None and _size(node, sizes) > MOST:
+            raise yaml.YAMLError(f"it stands for more than {MOST:,} values")
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A number that can be printed."""
+        number: int = super().construct_yaml_int(node)
+        if number.bit_length() > 64:
+            raise yaml.YAMLError(f"{node.value[:40]} is too large a number")
+        return number
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -146,15 +177,31 @@ class _Once(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Once.add_constructor("tag:yaml.org,2002:int", _Once.construct_yaml_int)
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """The number of values that a node stands for. Those of nodes that were seen before are in ``sizes``."""
+    if node not in sizes:
+        sizes[node] = MOST  # in itself, it has no end
+        parts = chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[node] = 1 + sum(_size(part, sizes) for part in parts if isinstance(part, yaml.Node))
+    return sizes[node]
+
+
 def read_yaml(text: str, where: str) -> Any:
     """The content of YAML. An InputError says ``where`` it is wrong.
 
     >>> read_yaml("k: 5", "here")
     {'k': 5}
     """
+    if len(text) > LONGEST:
+        raise InputError(f"{where} is no YAML of settings: it has {len(text):,} characters")
     try:
         return yaml.load(text, _Once)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise InputError(f"{where} is no YAML of settings: it is nested too deep") from error
+    except Exception as error:  # PyYAML raises whatever Python says of a date or a number that is none
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -266,7 +313,7 @@ def _with_full_name(arg: str) -> str:
     name, _, value = arg.removeprefix("--").partition("=")
     if name not in CHOICES or arg == name:
         return arg
-    full = with_full_names(yaml.safe_load(value), name)
+    full = with_full_names(read_yaml(value, f"--{name}"), name)
     return f"--{name}={full if isinstance(full, str) else json.dumps(full)}"
 
 
@@ -297,44 +344,7 @@ def modules_here(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(first + rest for first, rest in found if first in there))
 
 
-# -- settings in a checkpoint ----------------------------------------------------------------------------------
-
-#: Where the classes are that a checkpoint may name without the user's saying so.
-OURS = (
-    *("lgcn.", "torch.optim.", "torchmetrics.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers."),
-    "lightning.pytorch.cli.ReduceLROnPlateau",  # Lightning's own form of torch's schedule
-)
-#: Settings whose values may have dots and are no names.
-NO_NAMES = ("data", "run_name", "runs_dir", "trainer.default_root_dir")
-
-
-def of_checkpoint(content: Settings, path: Path, trusted: Iterable[str] = ()) -> Settings:
-    """The settings that a checkpoint's run had.
-
-    Args:
-        content: the checkpoint.
-        path: where it is, for errors.
-        trusted: what the user has written: modules to import, configurations, options. The checkpoint may name a class
-            that stands there.
-
-    Raises:
-        InputError: the checkpoint names a class that is neither ours nor the user's.
-    """
-    if "config" in content:
-        own = yaml.safe_load(content["config"])
-    else:  # of a Trainer of the user's own
-        own = {"data": dict(content.get("datamodule_hyper_parameters", {})), "model": dict(content["hyper_parameters"])}
-        for name in ("num_users", "num_items", "ranks"):
-            own["model"].pop(name, None)
-    said = list(trusted)
-    for name in _names(own):
-        module = name.rpartition(".")[0]
-        if not name.startswith(OURS) and module not in said and not any(name in one for one in said):
-            raise InputError(
-                f"{path} names the class {name}, and a checkpoint imports nothing; if it is yours, say "
-                f"--import {module or 'MODULE'}, or give the configuration that names it with --config"
-            )
-    return own  # type: ignore[no-any-return]
+# -- settings of a run that starts from another -------------------------------------------------------------------
 
 
 def shorter(own: Settings) -> Settings:
@@ -357,20 +367,3 @@ def shorter(own: Settings) -> Settings:
             # A schedule that falls to this end falls to the new one.
             arguments |= {key: trainer[name] for key in ("T_max", "total_steps") if arguments.get(key) == whole}
     return {**own, "trainer": trainer} | ({"lr_scheduler": schedule | {"init_args": arguments}} if schedule else {})
-
-
-def _names(nest: Any, key: str = "") -> Iterator[str]:
-    """The names of classes and functions in a nest of dictionaries and lists.
-
-    These are values of class_path and other names with dots, for a class or function may also be given by name alone.
-    """
-    if isinstance(nest, str):
-        dotted = re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", nest)
-        if key.endswith("class_path") or (dotted and not key.startswith(NO_NAMES)):
-            yield nest
-    elif isinstance(nest, Mapping):
-        for name, value in nest.items():
-            yield from _names(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(nest, list):
-        for value in nest:
-            yield from _names(value, key)

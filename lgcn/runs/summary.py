@@ -19,9 +19,10 @@ from lgcn.evaluation.bootstrap import against_baseline, largest_errors, show
 from lgcn.evaluation.judges import Part, RatingJudge, check_baselines, judged_baselines
 from lgcn.evaluation.rating_metrics import Sums, error_sums
 from lgcn.evaluation.results import Results
-from lgcn.runs.checkpointing import RunCheckpoints
+from lgcn.runs.checkpointing import RunCheckpoints, settings_of
 from lgcn.runs.folders import is_rehearsal, run_folder, write_json
 from lgcn.runs.plots import values_at
+from lgcn.runs.trust import is_around, to_say_again
 from lgcn.terminal import say
 from lgcn.training.module import LightGCNModule
 
@@ -98,12 +99,13 @@ class RunSummary(Callback):
                 say(f"early: {patience}; going on tries as many more", "stopped")
         at = f" at step {best.best_step:,}" if trains else ""
         say(f"{name} {score:.4f}{at}{results.against(name, score)}", "best")
-        using = ["--ckpt_path", str(best.path("best"))]
-        say(shlex.join([program(), "test", *using]), "test")
+        using, again = ["--ckpt_path", str(best.path("best"))], to_say_again(settings_of(trainer))
+        judging = [*using, *(option for name, option in again.items() if not is_around(name))]
+        say(shlex.join([program(), "test", *judging]), "test")
         say(shlex.join([program(), "recommend", *using]), "recommend")
-        say(shlex.join([program(), "predict", *using, "--output", "predictions.csv"]), "predict")
+        say(shlex.join([program(), "predict", *judging, "--output", "predictions.csv"]), "predict")
         if trains:
-            going_on = ["--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)]
+            going_on = ["--ckpt_path", str(best.path("last")), *_twice_as_long(trainer), *again.values()]
             say(shlex.join([program(), "fit", *going_on]), "go on")
         tensorboard = str(Path(program()).with_name("tensorboard"))
         say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
@@ -115,7 +117,8 @@ class RunSummary(Callback):
             return
         say(f"\nstopped at step {trainer.global_step:,}")
         if last.run is not None and (path := last.path("last")).is_file():
-            going_on = shlex.join([program(), "fit", "--ckpt_path", str(path)])
+            again = to_say_again(settings_of(trainer)).values()
+            going_on = shlex.join([program(), "fit", "--ckpt_path", str(path), *again])
             say(f"its last checkpoint is of step {last.saved_step:,}")
             say(going_on, "go on")
 

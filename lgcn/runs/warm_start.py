@@ -38,11 +38,7 @@ class WarmStart(Callback):
         if not module.objective.trains:
             raise InputError(f"--init_from {self.path}: a closed form is fitted anew each time; leave it out")
         trained = snapshot_of(content)
-        old = LightGCN.of_settings({**content["hyper_parameters"], "init": None})
-        old.prepare(trained.train, lambda: trained.features)
-        state = {name: value for name, value in content["state_dict"].items() if name.startswith("model.")}
-        old.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-        old.to(module.device)
+        old = LightGCN.of_checkpoint(content, trained.train, lambda: trained.features).to(module.device)
         ids = ((trained.users, data.users), (trained.items, data.items))
         places = [torch.from_numpy(theirs.encode(list(ours))).to(module.device) for theirs, ours in ids]
         take_over(module.model, old, places)
@@ -67,10 +63,16 @@ def _move(old: LightGCN, new: LightGCN) -> None:
     if not (isinstance(was, DotHead) and isinstance(head, DotHead)):
         return
     units = [float(one.unit) if one.standardised else 1.0 for one in (was, head)]
-    new.embedding.weight.mul_((units[0] / units[1]) ** 0.5)  # a score is a product of two
+    ratio = units[0] / units[1]
+    new.embedding.weight.mul_(ratio**0.5)  # a score is a product of two
+    if new.sessions is not None:
+        new.sessions.effect.mul_(ratio)
+    for table in () if new.content is None else (new.content.user, new.content.item):
+        table[:, :-1].mul_(ratio**0.5)
+        table[:, -1].mul_(ratio)
     if head.user_bias is not None and head.item_bias is not None:
-        head.item_bias.mul_(units[0] / units[1])
-        head.user_bias.mul_(units[0] / units[1]).add_((float(was.offset) - float(head.offset)) / units[1])
+        head.item_bias.mul_(ratio)
+        head.user_bias.mul_(ratio).add_((float(was.offset) - float(head.offset)) / units[1])
 
 
 def _warn_of_known_answers(trained: Snapshot, data: RatingsDataModule) -> None:

@@ -24,7 +24,7 @@ from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
 from lgcn.serving.recommender import EXCLUDED, MIN_RATINGS, Explanation, Found, Recommendation, Recommender
-from lgcn.terminal import USING, OneLineParser, counted, say, set_up_logging
+from lgcn.terminal import USING, OneLineParser, counted, printable, say, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -271,11 +271,13 @@ def _apart(values: list[float]) -> list[str]:
 
 def _print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     """Print texts in columns, as they are: brackets and colons mean nothing."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("", "score", "rating", "similarity") else "left")
+        table.add_column(
+            Text(printable(heading)), justify="right" if heading in ("", "score", "rating", "similarity") else "left"
+        )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(text)) for text in row))
     Console(highlight=False).print(table)
 
 

@@ -157,19 +157,10 @@ class Recommender:
         """
         checkpoint = read_checkpoint(Path(path))
         data = snapshot or snapshot_of(checkpoint)
-        try:
-            # The embeddings are replaced at once, so the way they start, perhaps a class of the user's, is not needed.
-            settings = dict(checkpoint["hyper_parameters"])
-            with torch.random.fork_rng(devices=[]):
-                model = LightGCN.of_settings({**settings, "init": None})
-                model.prepare(data.train, lambda: data.features)
-            parameters = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
-            model.load_state_dict({name.removeprefix("model."): value for name, value in parameters.items()})
-            if new_items is None and items is None:
-                return cls(TrainedModel(model, settings, data.train), data)
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path} cannot be used, it is damaged ({error}); train anew") from error
-        model, data = with_new_items(model, settings, data, new_items, items)
+        model = LightGCN.of_checkpoint(checkpoint, data.train, lambda: data.features)
+        settings = dict(checkpoint["hyper_parameters"])
+        if new_items is not None or items is not None:
+            model, data = with_new_items(model, settings, data, new_items, items)
         return cls(TrainedModel(model, settings, data.train), data)
 
     @classmethod

@@ -212,7 +212,7 @@ def test_classes_of_ones_own_train_are_kept_and_serve(tmp_path: Path) -> None:
     brief = ["--trainer.max_steps=20", "--trainer.enable_progress_bar=false", "--report=false"]
     printed = lgcn("fit", "--config", "mine.yaml", *brief, "--data.steps_per_epoch=10")
     assert "item mean" in printed
-    assert "names the class mine." in lgcn("test", "--run_name", "mine", status=2)
+    assert "--import mine" in lgcn("test", "--run_name", "mine", status=2)
     assert "mine is not imported" in lgcn("recommend", "--users", "1", status=2)
     for command in re.findall(r"^lgcn (?:test|recommend) .*$", EXTENDING, re.MULTILINE):
         printed = lgcn(*shlex.split(command)[1:])

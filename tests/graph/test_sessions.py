@@ -75,3 +75,17 @@ def test_a_time_that_is_not_known_is_in_no_session() -> None:
     found = sessions.find(graph.user, graph.time)
     assert bool((found[::3] == len(sessions)).all())
     assert int(found.view(-1)[found.view(-1) < len(sessions)].max()) == len(sessions) - 1
+
+
+def test_sessions_are_found_again_among_those_of_other_ratings() -> None:
+    """Of other users, in another order, at a later beginning."""
+    graph, later = timed(), timed(seed=3, first=9.6e8 + 5000)
+    assert graph.time is not None
+    assert later.time is not None
+    places = torch.arange(graph.num_users).flip(0)  # of later's users in graph
+    places[2] = -1
+    old, new = Sessions.of(graph, WINDOWS), Sessions.of(later, WINDOWS)
+    found, own = new.numbers_in(old, places), new.find(later.user, later.time)
+    there = old.find(places[later.user.long()], later.time).long()
+    assert torch.equal(found[own.long()], there.where(there < len(old), -1))
+    assert 0 < int((found >= 0).sum()) < len(new)

@@ -550,7 +550,7 @@ def test_initial_embeddings_are_normal_and_decided_by_the_seed() -> None:
         ({"num_users": 0}, r"'num_users' must be at least 1 \(got 0\)"),
         ({"num_items": 0}, r"'num_items' must be at least 1 \(got 0\)"),
         ({"embedding_dim": 0}, r"'embedding_dim' must be at least 1 \(got 0\)"),
-        ({"num_layers": -1}, r"'num_layers' must be 0 or more \(got -1\)"),
+        ({"num_layers": -1}, r"'num_layers' must be 0 to 100 \(got -1\)"),
         ({"init_std": -0.1}, r"'std' of the initialisation must be 0 or more \(got -0.1\)"),
         ({"num_layers": 2, "layer_weights": [1, 2]}, r"'layer_weights' must be .* 3 numbers \(got \[1.0, 2.0\]\)"),
         ({"layer_weights": "unifrom"}, r"'layer_weights' must be 'uniform', 'learned' .* \(got 'unifrom'\)"),

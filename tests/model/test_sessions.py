@@ -100,9 +100,9 @@ def test_data_without_times_have_no_sessions() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"windows": []}, r"'windows' must be one or more lengths in seconds, above 0 \(got \[\]\)"),
+        ({"windows": []}, r"'windows' must be 1 to 16 lengths in seconds, above 0 \(got \[\]\)"),
         ({"windows": [60, 0]}, r"above 0 \(got \[60, 0\]\)"),
-        ({"windows": "day"}, r"above 0 \(got 'day'\)"),
+        ({"windows": "day"}, r"above 0 \(got day\)"),
         ({"windows": [float("nan")]}, "above 0"),
         ({"damping": 0}, r"'damping' must be above 0 \(got 0\)"),
     ],

@@ -1,22 +1,15 @@
-"""Settings: shipped configurations by name, files that build on others, old names, classes that a checkpoint names."""
+"""Settings: shipped configurations by name, files that build on others, old names."""
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
-import torch
 import yaml
 
 from lgcn.__main__ import main
 from lgcn.errors import InputError
 from lgcn.runs import settings
-from tests.runs.running import checkpoint, path_of, refused
-
-CHECKPOINT = Path("some.ckpt")
 
 
 def test_a_shipped_configuration_is_found_by_its_name_from_anywhere(
@@ -122,125 +115,6 @@ def test_names_of_today_pass() -> None:
     for path in settings.shipped().values():
         assert settings.load(str(path))
     settings.check_names(settings.options(["fit", "--model.head", "DotHead", "--model.head.biases", "true"]), "here")
-
-
-# -- classes that a checkpoint names -----------------------------------------------------------------------------
-
-EVIL = {
-    "class_path": "lightning.pytorch.strategies.DDPStrategy",
-    "init_args": {"ddp_comm_state": {"class_path": "subprocess.Popen", "init_args": {"args": "true", "shell": True}}},
-}
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"trainer": {"strategy": EVIL}},
-        {"trainer": {"callbacks": [{"class_path": "subprocess.Popen", "init_args": {"args": "true"}}]}},
-        {"trainer": {"logger": [{"class_path": "lgcn.X", "init_args": {"deep": [{"a": {"class_path": "os.x"}}]}}]}},
-        {"model": {"head": {"class_path": "mine.Head"}}},
-        {"model": {"propagation": {"channels": [{"class_path": "mine.Recent", "init_args": {"days": 3}}]}}},
-        {"optimizer": {"class_path": "torchx.optim.Adam"}},
-        {"optimizer": "mine.Sgd"},
-        {"lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "os._exit"}}},
-        {"trainer": {"callbacks": ["mine.Callback"]}},
-        {"trainer": {"strategy.class_path": "Popen"}},
-        {"data": {"source": {"class_path": "mine.Frame"}}},
-        {"model": {"metrics": [[{"class_path": "mine.Metric"}]]}},
-    ],
-    ids=str,
-)
-def test_a_class_that_is_neither_ours_nor_the_users_is_refused(own: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"some.ckpt names the class .*, and a checkpoint imports nothing"):
-        settings.of_checkpoint({"config": yaml.safe_dump(own)}, CHECKPOINT)
-
-
-def test_ours_and_what_the_user_says_pass() -> None:
-    """Dots in places, numbers and metrics are no names."""
-    own = {
-        "model": {"head": {"class_path": "mine.Head"}, "objective": {"class_path": "lgcn.training.objectives.Bpr"}},
-        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
-        "lr_scheduler": {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau"},
-        "trainer": {
-            "callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}],
-            "default_root_dir": "results.of.may",
-            "strategy": "ddp",
-            "devices": "0,1",
-        },
-        "data": {"source": "ratings.csv", "root": "data.d", "mirror": "https://files.grouplens.org/datasets/movielens"},
-        "run_name": "v1.best",
-        "runs_dir": "my.runs",
-        "checkpoint": {"monitor": "val/ranking_ndcg@20"},
-    }
-    content = {"config": yaml.safe_dump(own)}
-    for trusted in (["mine"], ["model: {head: mine.Head}"], ["--model.head=mine.Head"]):
-        assert settings.of_checkpoint(content, CHECKPOINT, trusted) == own
-
-
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-@pytest.mark.parametrize("place", ["strategy", "schedule", "callback by name"])
-def test_a_checkpoint_runs_nothing(command: str, place: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a command of the system, not a function, not a module of the current folder."""
-    content = checkpoint(run)
-    config, pwned = yaml.safe_load(content["config"]), run / "pwned"
-    if place == "strategy":
-        popen = {"class_path": "subprocess.Popen", "init_args": {"args": f"touch {pwned}", "shell": True}}
-        strategy = {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"ddp_comm_state": popen}}
-        config["trainer"]["strategy"] = strategy
-    elif place == "schedule":
-        schedule = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "os._exit"}}
-        config["lr_scheduler"] = schedule
-    else:
-        config["trainer"]["callbacks"] = ["evil.Callback"]
-        (run / "evil.py").write_text(f"open({str(pwned)!r}, 'w')\nclass Callback: pass\n")
-    content["config"] = yaml.safe_dump(config)
-    torch.save(content, path_of(run))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(run)
-        patch.syspath_prepend(str(run))
-        message = refused(capsys, [command, "--ckpt_path", path_of(run)])
-    assert "and a checkpoint imports nothing" in message
-    assert not pwned.exists()
-    assert "evil" not in sys.modules
-
-
-def test_a_class_of_ones_own_is_kept_by_a_checkpoint(
-    fit: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Named in YAML it is found in the current folder. A checkpoint that names it needs --import, or that file."""
-    (tmp_path / "mine_one.py").write_text(
-        "from lgcn.training.objectives import RatingObjective\n"
-        "class Absolute(RatingObjective):\n"
-        "    def error(self, preds, target):\n"
-        "        return (preds - target).abs().mean()\n"
-    )
-    (tmp_path / "mine.yaml").write_text("model: {objective: mine_one.Absolute}\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    run = fit("--config", "mine.yaml")
-    rows = pd.read_csv(run / "metrics.csv").dropna(subset=["val/mae"])
-    assert rows["val/loss"].tolist() == pytest.approx(rows["val/mae"].tolist(), rel=1e-5)
-    kept = checkpoint(run)["hyper_parameters"]["objective"]
-    assert kept == {"class_path": "mine_one.Absolute", "init_args": {}}
-    for args, fine in ([], False), (["--import", "mine_one"], True), (["--config", "mine.yaml"], True):
-        monkeypatch.delitem(sys.modules, "mine_one", raising=False)
-        command = ["test", "--ckpt_path", path_of(run), *args]
-        if fine:
-            main(command)
-        else:
-            assert "names the class mine_one.Absolute" in refused(capsys, command)
-            assert "--import mine_one" in refused(capsys, command)
-            assert "mine_one" not in sys.modules
-    monkeypatch.delitem(sys.modules, "mine_one", raising=False)
-    assert "--import nothing_here" in refused(capsys, ["test", "--import", "nothing_here", "--ckpt_path", "x.ckpt"])
-
-
-def test_the_settings_of_a_plain_trainers_checkpoint() -> None:
-    content = {
-        "hyper_parameters": {"num_users": 3, "num_items": 4, "ranks": False, "num_layers": 1},
-        "datamodule_hyper_parameters": {"source": "r.csv"},
-    }
-    assert settings.of_checkpoint(content, CHECKPOINT) == {"data": {"source": "r.csv"}, "model": {"num_layers": 1}}
 
 
 # -- modules in the current folder -------------------------------------------------------------------------------

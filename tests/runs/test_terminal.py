@@ -1,17 +1,24 @@
 """What a user reads in a terminal: the nearest name for a typo, our own options first, and no more than is of use."""
 
+import logging
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from lgcn import LightGCNModule, RatingsDataModule, Recommender
 from lgcn.__main__ import main
+from lgcn.errors import InputError
+from lgcn.model.heads import DotHead
 from lgcn.runs import settings
-from tests.runs.running import DOT, FAST, IMPLICIT, path_of
+from lgcn.serving import commands
+from lgcn.terminal import one_line_errors, say, set_up_logging
+from tests.runs.running import DOT, FAST, IMPLICIT, made_ratings, path_of
 
 BRIEF = [*FAST, "--trainer.max_steps=4"]
 
@@ -341,3 +348,30 @@ def test_an_error_of_our_own_is_not_hidden(fit: Callable[..., Path], monkeypatch
     monkeypatch.setattr("lgcn.training.objectives.SquaredError.error", failing)
     with pytest.raises(RuntimeError, match="ours"):
         fit()
+
+
+# -- what others have written ----------------------------------------------------------------------------------
+
+
+def test_control_characters_reach_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from titles and ids in tables, nor in errors, nor in messages."""
+    table = made_ratings()
+    evil = "\x1b[2J\x9b31m\u202e\x07\revil"
+    table["user"] = table["user"].replace("u1", evil)
+    items = pd.DataFrame({"item": table["item"].unique(), "title": evil, evil: "x"})
+    data = RatingsDataModule(table, items_path=items)
+    recommender = Recommender.from_module(LightGCNModule(data.num_users, data.num_items, head=DotHead()), data)
+    for user, ones in recommender.each([evil], 3):
+        commands._show(user, ones, recommender)
+    say(evil)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    set_up_logging()
+    logging.getLogger("lgcn").warning("%s", evil)
+    written = capsys.readouterr()
+    with pytest.raises(SystemExit), one_line_errors():
+        raise InputError(evil)
+    for text in (*written, capsys.readouterr().err):
+        assert "evil" in text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)

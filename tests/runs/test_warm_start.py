@@ -49,7 +49,7 @@ def test_going_on_is_as_good_in_a_third_of_the_steps(table: pd.DataFrame, first:
     assert used["model"] == yaml.safe_load((first.run / "config.yaml").read_text())["model"] | {
         name: used["model"][name] for name in ("num_users", "num_items") if name in used["model"]
     }
-    assert going_on.metrics["best"] < anew.metrics["best"] + 0.003
+    assert going_on.metrics["best"] < anew.metrics["best"] + 0.006  # 0.003 of stars, whose scale is half as wide
     assert going_on.metrics["best"] < third.metrics["best"] - 0.01  # so it is the start that helps
     new = set(table["item"]) - set(table["item"][:2400])
     assert new <= set(going_on.recommender.item_ids)
