@@ -1,5 +1,6 @@
 """RunSummary: what a run came to, and what a test says, beside baselines."""
 
+import json
 import logging
 import shlex
 import sys
@@ -11,7 +12,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
@@ -36,9 +36,11 @@ class RunSummary(Callback):
 
     Args:
         baselines: what to print beside the model; None is the usual ones of its kind.
+        first_step: of the run, where it goes on.
     """
 
-    def __init__(self, baselines: Sequence[Baseline] | None = None) -> None:
+    def __init__(self, baselines: Sequence[Baseline] | None = None, first_step: int = 0) -> None:
+        self.first_step = first_step
         self.console = Console(highlight=False)
         self.given = baselines
         self.judged: dict[str, dict[str, float]] = {}  # of each baseline on the part that was last judged
@@ -55,8 +57,9 @@ class RunSummary(Callback):
             self.judged = judged_baselines(judge, self.module.training_ratings, self.baselines)
 
     def _results(self, trainer: pl.Trainer, part: Part) -> Results:
-        logged = trainer.callback_metrics.items()
-        model = {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
+        # A run that goes on with nothing to train has its results from the checkpoint.
+        logged = values_at(trainer) if trainer.state.fn == "fit" else trainer.callback_metrics
+        model = {name: float(value) for name, value in logged.items() if name.startswith(f"{part}/")}
         return Results(self.module.judge(part).title(), model, self.judged)
 
     # -- training ------------------------------------------------------------------------------------------
@@ -73,32 +76,24 @@ class RunSummary(Callback):
         best, trains = RunCheckpoints.of(trainer), self.module.objective.trains
         if is_rehearsal(trainer) or self.run is None or best is None:
             return
-        if best.best_score is None:
-            log.warning("nothing was validated, so there is no best model: give more steps, or fewer in an epoch")
-            return
-        if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
-            self._judge_baselines("val")
-        score, name, results = best.best_score, best.monitor, self._results(trainer, "val")
-        at_best = values_at(trainer, best.best_step) | {name: score}
-        content: dict[str, Any] = {"best": {"metric": name, "value": score, "step": best.best_step, **at_best}}
-        content["last"] = {"step": trainer.global_step, **results.model}
-        write_json(self.run / "fit_metrics.json", content | {"baselines": results.baselines})
-        given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                metrics = {f"best/{key}": value for key, value in at_best.items()}
-                logger.log_hyperparams(given, metrics, step=best.best_step)
         say("")
-        if unbeaten := results.unbeaten(name, score, best.mode):
-            say(f"the model is no better than {' and '.join(unbeaten)}: try lgcn tune, or more ratings", "note")
+        if best.best_score is not None:
+            if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
+                self._judge_baselines("val")
+            results = self._write(trainer, best, best.best_score)
+            if unbeaten := results.unbeaten(best.monitor, best.best_score, best.mode):
+                say(f"the model is no better than {' and '.join(unbeaten)}: try lgcn tune, or more ratings", "note")
         say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
         for stopping in trainer.early_stopping_callbacks:
             if stopping.stopped_epoch:
                 patience = f"{stopping.patience} validations without a better {stopping.monitor}"
                 say(f"early: {patience}; going on tries as many more", "stopped")
-        at = f" at step {best.best_step:,}" if trains else ""
-        say(f"{name} {score:.4f}{at}{results.against(name, score)}", "best")
-        using = ["--ckpt_path", str(best.path("best"))]
+        if best.best_score is not None:
+            at = f" at step {best.best_step:,}" if trains else ""
+            say(f"{best.monitor} {best.best_score:.4f}{at}{results.against(best.monitor, best.best_score)}", "best")
+        else:
+            say("nothing was validated, so there is no best.ckpt; last.ckpt has the model after the last step", "note")
+        using = ["--ckpt_path", str(best.path("last" if best.best_score is None else "best"))]
         say(shlex.join([program(), "test", *using]), "test")
         say(shlex.join([program(), "recommend", *using]), "recommend")
         say(shlex.join([program(), "predict", *using, "--output", "predictions.csv"]), "predict")
@@ -108,16 +103,24 @@ class RunSummary(Callback):
         tensorboard = str(Path(program()).with_name("tensorboard"))
         say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
 
-    @rank_zero_only
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        last = RunCheckpoints.of(trainer)
-        if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
-            return
-        say(f"\nstopped at step {trainer.global_step:,}")
-        if last.run is not None and (path := last.path("last")).is_file():
-            going_on = shlex.join([program(), "fit", "--ckpt_path", str(path)])
-            say(f"its last checkpoint is of step {last.saved_step:,}")
-            say(going_on, "go on")
+    def _write(self, trainer: pl.Trainer, best: RunCheckpoints, score: float) -> Results:
+        """Write what the run came to, to ``fit_metrics.json`` and to TensorBoard."""
+        assert self.run is not None
+        results, path = self._results(trainer, "val"), self.run / "fit_metrics.json"
+        at_best = values_at(trainer, best.best_step) | {best.monitor: score}
+        content: dict[str, Any] = {"best": {"metric": best.monitor, "value": score, "step": best.best_step, **at_best}}
+        content["last"] = {"step": trainer.global_step, **results.model}
+        before = json.loads(path.read_text()).get("best") if path.is_file() else None
+        # TensorBoard has the same best already, unless it hides it because the run went on from before.
+        if content["best"] != before or best.best_step >= self.first_step:
+            given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    metrics = {f"best/{key}": value for key, value in at_best.items()}
+                    logger.log_hyperparams(given, metrics, step=best.best_step)
+                    logger.save()
+        write_json(path, content | {"baselines": results.baselines})
+        return results
 
     # -- validation and test -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lgcn.choices import check_returned, made, plain
-from lgcn.errors import InputError
+from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
@@ -220,16 +220,40 @@ class LightGCNModule(pl.LightningModule):
                 matrices = self.propagation.matrices(graph, factor)
         step = self.objective.step(self(*matrices), predicted, generator)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
-        if self._loss_is_read():
+        if self._loss_is_read(self.global_step + 1):
             self.log("train/loss", step.loss, prog_bar=True, batch_size=len(self.train_graph))
         penalised = self.l2.of(self.model, self.train_graph, step) if self.l2.per == "batch" else self._penalised
         return with_penalties(step.loss, penalised)
 
-    def _loss_is_read(self) -> bool:
+    def _loss_is_read(self, step: int) -> bool:
         """Whether this step is one that loggers write, or the last of its epoch, before validation."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         last = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        return last or (every > 0 and (self.global_step + 1) % every == 0)
+        return last or (every > 0 and step % every == 0)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Loggers wait for the loss now: to look at it costs a GPU nothing.
+        if self.objective.trains and self._loss_is_read(self.global_step) and not torch.isfinite(outputs["loss"]):
+            raise self._diverged("train/loss", outputs["loss"])
+
+    def check_finite(self) -> None:
+        """Raise Diverged if a parameter is not finite."""
+        sums = {name: value.detach().sum() for name, value in self.named_parameters()}
+        if sums and not torch.isfinite(torch.stack([*sums.values()])).all():  # a sum may also be too large itself
+            for name, value in self.named_parameters():
+                if not (finite := torch.isfinite(value)).all():
+                    raise self._diverged(name, value[~finite][0])
+
+    def _diverged(self, name: str, value: Tensor) -> Diverged:
+        """The error that names what is not finite, and the likely cause."""
+        cause, rate = "", [group["lr"] for one in self.trainer.optimizers for group in one.param_groups]
+        if str(self.trainer.precision).startswith("16"):
+            cause = f": --trainer.precision {self.trainer.precision} holds no large numbers; try bf16-mixed or 32-true"
+        elif rate:
+            cause = (
+                f": the learning rate, {float(rate[0]):g}, is probably too high; try --optimizer.lr {rate[0] / 10:g}"
+            )
+        return Diverged(f"{name} is {float(value)} at step {self.global_step:,}{cause}")
 
     def step_generator(self) -> torch.Generator:
         """A generator for this step's draws, seeded by (seed, step number)."""
@@ -248,6 +272,8 @@ class LightGCNModule(pl.LightningModule):
         self._factors = self.model.completed(factors, self.train_graph, replace_items=not self.objective.ranks)
 
     def on_validation_epoch_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.check_finite()
         self._evaluate("val")
 
     def on_test_epoch_start(self) -> None:

@@ -106,7 +106,7 @@ def test_a_resumed_run_keeps_a_better_best(moved: Path, tmp_path: Path) -> None:
     run = copied(moved, tmp_path)
     best = Path(path_of(run, "best")).read_bytes()
     # A step of this size spoils the model, so nothing better comes.
-    resumed(run, "--optimizer.lr=500")
+    resumed(run, "--optimizer.lr=50")
     assert Path(path_of(run, "best")).read_bytes() == best
 
 
