@@ -285,7 +285,7 @@ class LgcnCLI(internals.OneCommandCLI):
             callbacks.append(self.watch)
         else:
             # Plots draw what the summary writes.
-            callbacks += [RunSummary(self.given("baselines", made=True), first_step), Plots()]
+            callbacks += [RunSummary(self.given("baselines", made=True)), Plots()]
             callbacks += [Report()] if self.given("report") else []
         kwargs["callbacks"] = callbacks
         try:

@@ -1,6 +1,5 @@
 """RunSummary: what a run came to, and what a test says, beside baselines."""
 
-import json
 import logging
 import shlex
 import sys
@@ -36,11 +35,9 @@ class RunSummary(Callback):
 
     Args:
         baselines: what to print beside the model; None is the usual ones of its kind.
-        first_step: of the run, where it goes on.
     """
 
-    def __init__(self, baselines: Sequence[Baseline] | None = None, first_step: int = 0) -> None:
-        self.first_step = first_step
+    def __init__(self, baselines: Sequence[Baseline] | None = None) -> None:
         self.console = Console(highlight=False)
         self.given = baselines
         self.judged: dict[str, dict[str, float]] = {}  # of each baseline on the part that was last judged
@@ -106,20 +103,17 @@ class RunSummary(Callback):
     def _write(self, trainer: pl.Trainer, best: RunCheckpoints, score: float) -> Results:
         """Write what the run came to, to ``fit_metrics.json`` and to TensorBoard."""
         assert self.run is not None
-        results, path = self._results(trainer, "val"), self.run / "fit_metrics.json"
+        results = self._results(trainer, "val")
         at_best = values_at(trainer, best.best_step) | {best.monitor: score}
         content: dict[str, Any] = {"best": {"metric": best.monitor, "value": score, "step": best.best_step, **at_best}}
         content["last"] = {"step": trainer.global_step, **results.model}
-        before = json.loads(path.read_text()).get("best") if path.is_file() else None
-        # TensorBoard has the same best already, unless it hides it because the run went on from before.
-        if content["best"] != before or best.best_step >= self.first_step:
-            given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    metrics = {f"best/{key}": value for key, value in at_best.items()}
-                    logger.log_hyperparams(given, metrics, step=best.best_step)
-                    logger.save()
-        write_json(path, content | {"baselines": results.baselines})
+        write_json(self.run / "fit_metrics.json", content | {"baselines": results.baselines})
+        given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                metrics = {f"best/{key}": value for key, value in at_best.items()}
+                # At the step that was reached, so that TensorBoard hides them when the run goes on from there.
+                logger.log_hyperparams(given, metrics, step=trainer.global_step)
         return results
 
     # -- validation and test -------------------------------------------------------------------------------
