@@ -53,6 +53,16 @@ class Counted:
         self.file.flush()
 
 
+def announced(events: Events, name: str, plain: Any) -> Any:
+    """A function whose calls are events."""
+
+    def called(*args: Any, **more: Any) -> Any:
+        events(name)
+        return plain(*args, **more)
+
+    return called
+
+
 def watch(events: Events) -> None:
     """Make events known."""
     plots.save = lambda *_: None  # images take a third of a short run's time
@@ -64,12 +74,7 @@ def watch(events: Events) -> None:
     torch.save = saved  # type: ignore[assignment]
     methods = {"read": (cli.LgcnCLI, "_data_module"), "begin": (RunSummary, "on_fit_start")}
     for name, (owner, method) in (methods | {"step": (LightGCNModule, "training_step")}).items():
-
-        def called(*args: Any, name: str = name, plain: Any = getattr(owner, method), **more: Any) -> Any:
-            events(name)
-            return plain(*args, **more)
-
-        setattr(owner, method, called)
+        setattr(owner, method, announced(events, name, getattr(owner, method)))
     for kind in ("replace", "link"):
         plain = getattr(os, kind)
 
