@@ -1,5 +1,6 @@
 """Callbacks that keep a run: its checkpoints, how they are written, and its configuration."""
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -254,8 +255,21 @@ class RunConfig(SaveConfigCallback):
             self._restored = checkpoint
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.changed is not None:
-            self.changed.before_restoring(trainer, self._restored)
+        if self.changed is None:
+            return
+        stopped = any(one.wait_count >= one.patience for one in trainer.early_stopping_callbacks)
+        if stopped and not self._said_what_it_came_to(Path(trainer.log_dir or ""), self._restored["global_step"]):
+            log.info("the run has stopped early already; now it says what it came to")
+            trainer.should_stop = True
+        self.changed.before_restoring(trainer, self._restored)
+
+    def _said_what_it_came_to(self, run: Path, step: int) -> bool:
+        """Whether a run that has made its last step has written its results and its report, too, or was killed."""
+        results, report = run / "fit_metrics.json", run / "report.html"
+        if not results.is_file() or json.loads(results.read_text())["last"]["step"] != step:
+            return False
+        reports = yaml.safe_load(self.text).get("report")
+        return not reports or (report.is_file() and report.stat().st_mtime >= results.stat().st_mtime)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is None:

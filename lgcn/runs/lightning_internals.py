@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import DefaultHelpFormatter
+from jsonargparse.typing import register_type
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -66,6 +68,10 @@ HELP = {
     "optimizer": "name of a class, its arguments as --optimizer.lr",
     "lr_scheduler": "name of a class, its arguments as --lr_scheduler.gamma",
 }
+
+
+# StochasticWeightAveraging has one as a default, which jsonargparse does not know how to write into config.yaml.
+register_type(torch.device)
 
 
 class BriefHelp(DefaultHelpFormatter):

@@ -253,7 +253,7 @@ class LightGCNModule(pl.LightningModule):
             cause = (
                 f": the learning rate, {float(rate[0]):g}, is probably too high; try --optimizer.lr {rate[0] / 10:g}"
             )
-        return Diverged(f"{name} is {float(value)} at step {self.global_step:,}{cause}")
+        return Diverged(f"{name} is {float(value.detach())} at step {self.global_step:,}{cause}")
 
     def step_generator(self) -> torch.Generator:
         """A generator for this step's draws, seeded by (seed, step number)."""
