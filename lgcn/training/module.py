@@ -5,6 +5,7 @@ on all training ratings, or on some that it draws. What a step does depends only
 step's number, so a resumed run is the same run.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -114,6 +115,7 @@ class LightGCNModule(pl.LightningModule):
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
         self._factors: Factors | None = None
+        self._loss: Tensor | None = None  # of a step whose loss is read
         self._trained_steps, self._restored = 0, False
 
     def _check(self, init: Initialisation, head: Head) -> None:
@@ -220,21 +222,24 @@ class LightGCNModule(pl.LightningModule):
                 matrices = self.propagation.matrices(graph, factor)
         step = self.objective.step(self(*matrices), predicted, generator)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
-        if self._loss_is_read(self.global_step + 1):
+        if self._loss_is_read():
+            self._loss = step.loss.detach()
             self.log("train/loss", step.loss, prog_bar=True, batch_size=len(self.train_graph))
         penalised = self.l2.of(self.model, self.train_graph, step) if self.l2.per == "batch" else self._penalised
         return with_penalties(step.loss, penalised)
 
-    def _loss_is_read(self, step: int) -> bool:
+    def _loss_is_read(self) -> bool:
         """Whether this step is one that loggers write, or the last of its epoch, before validation."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         last = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        return last or (every > 0 and step % every == 0)
+        return last or (every > 0 and (self.global_step + 1) % every == 0)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # Loggers wait for the loss now: to look at it costs a GPU nothing.
-        if self.objective.trains and self._loss_is_read(self.global_step) and not torch.isfinite(outputs["loss"]):
-            raise self._diverged("train/loss", outputs["loss"])
+        if (loss := self._loss) is None:
+            return
+        self._loss = None
+        if not math.isfinite(loss):  # loggers wait for it now, too: a GPU loses no time
+            raise self._diverged("train/loss", loss)
 
     def check_finite(self) -> None:
         """Raise Diverged if a parameter is not finite."""

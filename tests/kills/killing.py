@@ -55,7 +55,7 @@ class Killer:
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         files = {name: self.folder / f"{name}.txt" for name in ("output", "events")}
-        job = {"args": args, "sends": sends or {}, **{name: str(path) for name, path in files.items()}}
+        job: dict[str, Any] = {"args": args, "sends": sends or {}, **{name: str(path) for name, path in files.items()}}
         if kill_after is not None:
             job["kill_after"] = kill_after
         self.server.stdin.write(json.dumps(job) + "\n")

@@ -18,6 +18,7 @@ from pathlib import Path
 from signal import SIGKILL
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 if "tests" not in sys.modules:  # other packages install a package of this name
     tests = ModuleType("tests")
@@ -28,18 +29,17 @@ from tests.kills.killing import KINDS, Killer, Kind
 from tests.runs.running import made_ratings
 
 
-def kills(
-    kind: Kind, seconds: float, count: int, every: int
-) -> list[tuple[str, dict[str, float | dict[int, list[int]]]]]:
+def kills(kind: Kind, seconds: float, count: int, every: int) -> list[tuple[str, dict[str, Any]]]:
     """The moments at which a run is killed, by what they are."""
     draw = random.Random(0)
+    moments: list[tuple[str, dict[str, Any]]]
     moments = [("at random", {"kill_after": draw.uniform(0, seconds)}) for _ in range(count)]
-    events = [*enumerate(kind.plain.events)]
-    moved = [number for number, name in events if name.startswith(("replace", "link"))]
-    checkpoints = [number for number, name in events if name.startswith("replace") and name.endswith(".ckpt")]
-    written = [number for number, name in events if name == "write" and checkpoints[0] < number < checkpoints[-1]]
+    names = kind.plain.events
+    moved = [number for number, name in enumerate(names) if name.startswith(("replace", "link"))]
+    renamed = [number for number in moved if names[number].endswith(".ckpt")]
+    written = [number for number in range(renamed[0], renamed[-1]) if names[number] == "write"]
     moments += [("before a rename", {"sends": {number: [SIGKILL]}}) for number in moved]
-    return moments + [("before a write", {"sends": {number: [SIGKILL]}}) for number in written[-200::every]]
+    return moments + [("before a write", {"sends": {number: [SIGKILL]}}) for number in written[::every]]
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
             kind.fit("timed")
             seconds, begun, done = time.perf_counter() - begun, time.perf_counter(), Counter[str]()
             for what, kill in kills(kind, seconds, given.random, given.every):
-                killed = kind.fit("killed", **kill)  # type: ignore[arg-type]
+                killed = kind.fit("killed", **kill)
                 ended = kind.go_on("killed")
                 differs = kind.differences("killed") if ended.status == 0 else [f"status {ended.status}", ended.output]
                 done[what if killed.status == -SIGKILL else "too late"] += 1

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -39,20 +40,6 @@ class Events:
         self.count += 1
 
 
-class Counted:
-    """A file whose writes are events."""
-
-    def __init__(self, file: Any, events: Events) -> None:
-        self.file, self.events = file, events
-
-    def write(self, data: Any) -> Any:
-        self.events("write")
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def announced(events: Events, name: str, plain: Any) -> Any:
     """A function whose calls are events."""
 
@@ -69,7 +56,8 @@ def watch(events: Events) -> None:
     save = torch.save
 
     def saved(content: Any, file: Any) -> None:
-        save(content, Counted(file, events))
+        counted: Any = SimpleNamespace(write=announced(events, "write", file.write), flush=file.flush)
+        save(content, counted)
 
     torch.save = saved  # type: ignore[assignment]
     methods = {"read": (cli.LgcnCLI, "_data_module"), "begin": (RunSummary, "on_fit_start")}
@@ -99,7 +87,7 @@ def child(job: dict[str, Any]) -> None:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
