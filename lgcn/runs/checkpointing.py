@@ -220,9 +220,10 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        path = Path(trainer.log_dir or "") / self.config_filename
-        if trainer.is_global_zero and trainer.log_dir and not is_rehearsal(trainer):
-            for part in path.parent.rglob("*.part"):  # of a run that was killed while it wrote
+        run = run_folder(trainer)
+        path = (run or Path()) / self.config_filename
+        if trainer.is_global_zero and run is not None and not is_rehearsal(trainer):
+            for part in run.rglob("*.part"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
         kept = yaml.safe_load(path.read_text()) if trainer.is_global_zero and path.is_file() else None
         if kept not in (None, yaml.safe_load(self.text)):
