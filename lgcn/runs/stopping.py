@@ -1,7 +1,6 @@
 """Stopping a run by Ctrl-C or SIGTERM: at the end of its step, with a checkpoint, and with the command to go on."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lgcn.runs.checkpointing import RunCheckpoints
-from lgcn.runs.summary import program
+from lgcn.runs.summary import command
 from lgcn.terminal import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -89,4 +88,4 @@ class Stopping(Callback):
         if kept.run is not None and (path := kept.path("last")).is_file():
             if self.when == "in training" and kept.saved_step != trainer.global_step:
                 say(f"its last checkpoint is of step {kept.saved_step:,}")
-            say(shlex.join([program(), "fit", "--ckpt_path", str(path)]), "go on")
+            say(command(trainer, "fit", "--ckpt_path", str(path)), "go on")

@@ -1,6 +1,7 @@
 """RunSummary: what a run came to, and what a test says, beside baselines."""
 
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from lgcn.evaluation.bootstrap import against_baseline, largest_errors, show
 from lgcn.evaluation.judges import Part, RatingJudge, check_baselines, judged_baselines
 from lgcn.evaluation.rating_metrics import Sums, error_sums
 from lgcn.evaluation.results import Results
-from lgcn.runs.checkpointing import RunCheckpoints
+from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
 from lgcn.runs.folders import is_rehearsal, run_folder, write_json
 from lgcn.runs.plots import values_at
+from lgcn.runs.settings import OURS
 from lgcn.terminal import say
 from lgcn.training.module import LightGCNModule
 
@@ -91,12 +93,11 @@ class RunSummary(Callback):
         else:
             say("nothing was validated, so there is no best.ckpt; last.ckpt has the model after the last step", "note")
         using = ["--ckpt_path", str(best.path("last" if best.best_score is None else "best"))]
-        say(shlex.join([program(), "test", *using]), "test")
-        say(shlex.join([program(), "recommend", *using]), "recommend")
-        say(shlex.join([program(), "predict", *using, "--output", "predictions.csv"]), "predict")
+        say(command(trainer, "test", *using), "test")
+        say(command(trainer, "recommend", *using), "recommend")
+        say(command(trainer, "predict", *using, "--output", "predictions.csv"), "predict")
         if trains:
-            going_on = ["--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)]
-            say(shlex.join([program(), "fit", *going_on]), "go on")
+            say(command(trainer, "fit", "--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)), "go on")
         tensorboard = str(Path(program()).with_name("tensorboard"))
         say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
 
@@ -181,6 +182,14 @@ class RunSummary(Callback):
 def program() -> str:
     """How this process was called, for commands to copy."""
     return sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
+
+
+def command(trainer: pl.Trainer, *words: str) -> str:
+    """A command about a run, for copying: with an --import of each class that is neither ours nor Lightning's."""
+    configs = [one.text for one in trainer.callbacks if isinstance(one, RunConfig)]  # type: ignore[attr-defined]
+    named = re.findall(r"class_path: ([\w.]+)\.\w+", "\n".join(configs))
+    own = sorted({module for module in named if not f"{module}.".startswith((*OURS, "torch.", "lightning."))})
+    return shlex.join([program(), *words, *(word for module in own for word in ("--import", module))])
 
 
 def _twice_as_long(trainer: pl.Trainer) -> list[str]:
