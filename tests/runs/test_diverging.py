@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from lgcn.__main__ import main
-from tests.runs.running import BPR, CLOSED, FAST_ADAM, IMPLICIT, MASKED, SOFTMAX, checkpoint, path_of, refused
+from tests.runs.running import (
+    BPR,
+    CLOSED,
+    FAST,
+    FAST_ADAM,
+    IMPLICIT,
+    MASKED,
+    SOFTMAX,
+    checkpoint,
+    made_ratings,
+    path_of,
+    refused,
+)
 
 HIGH = ["--optimizer=SGD", "--optimizer.lr=1e6"]
 UNREAD = ["--trainer.log_every_n_steps=100", "--data.steps_per_epoch=100"]
@@ -59,6 +71,22 @@ def test_every_precision_trains_and_is_judged(precision: str, kind: str, fit: Ca
     weights = checkpoint(run, "best")["state_dict"]["model.embedding.weight"]
     assert weights.dtype == held.get(precision, torch.float32)
     assert weights.isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-true"])
+def test_every_precision_starts_from_another_s_checkpoint(precision: str, rated: Path, tmp_path: Path) -> None:
+    """With new users, who are folded in."""
+    made_ratings(num_users=40, seed=1).to_csv(tmp_path / "newer.csv", index=False)
+    newer = ["--data.source", str(tmp_path / "newer.csv"), "--runs_dir", str(tmp_path / "runs"), *FAST]
+    main(["fit", "--init_from", path_of(rated), *newer, f"--trainer.precision={precision}"])
+    weights = checkpoint(tmp_path / "runs" / "made" / "version_0")["state_dict"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_precision_that_cannot_clip_gradients_is_refused(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clipped = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"]
+    said = refused(capsys, ["fit", "--data.source", str(csv), *clipped])
+    assert "--trainer.precision bf16-mixed need --optimizer.fused false" in said
 
 
 def test_a_precision_that_needs_another_package_is_refused(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
