@@ -53,7 +53,7 @@ lint: $(VENV)/installed-test  ## check style and types (ruff, mypy)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-kills: $(VENV)/installed-test  ## kill training at hundreds of moments, resume it, and compare (30 minutes)
+kills: $(VENV)/installed-test  ## kill training at hundreds of moments, resume it, and compare (an hour)
 	$(BIN)/python tests/kills/kills.py
 
 bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and for growing data (15 minutes)

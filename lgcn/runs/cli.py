@@ -206,9 +206,10 @@ class LgcnCLI(internals.OneCommandCLI):
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
             )
         fused = getattr(getattr(self.given("optimizer"), "init_args", None), "fused", None)
-        if self.asked == "fit" and fused and trainer["gradient_clip_val"] and "mixed" in str(trainer["precision"]):
+        precision = str(trainer["precision"])
+        if self.asked == "fit" and fused and trainer["gradient_clip_val"] and "mixed" in precision:
             raise InputError(
-                f"--trainer.gradient_clip_val and --trainer.precision {trainer['precision']} need --optimizer.fused false"
+                f"--trainer.gradient_clip_val and --trainer.precision {precision} need --optimizer.fused false"
             )
         steps, epoch = trainer["max_steps"], self.given("data")["steps_per_epoch"]
         if self.asked == "fit" and "EarlyStopping" in str(trainer["callbacks"]):

@@ -75,7 +75,7 @@ class Kind:
     """Training of one kind, and the run of it that nobody kills."""
 
     def __init__(self, killer: Killer, source: Path, name: str, *more: str) -> None:
-        self.killer, self.runs = killer, killer.folder / name.replace(", ", "-").replace(" ", "-")
+        self.killer, self.runs = killer, killer.folder / "-".join([name, *more]).replace(", ", "-").replace(" ", "-")
         settings = [*FAST, *DOT, *KINDS[name], f"--trainer.max_steps={STEPS}", *more]
         self.args = ["fit", "--data.source", str(source), *settings, "--runs_dir", str(self.runs)]
         self.straight, self.plain = self.runs / "straight" / "version_0", self.fit("straight")
@@ -97,17 +97,19 @@ class Kind:
     def differences(self, name: str) -> list[str]:
         """What differs between a run and the one that nobody killed."""
         run = self.runs / name / "version_0"
-        found = [f"left behind: {part.name}" for part in run.rglob("*.part")]
+        ours, theirs = ({path.relative_to(one) for path in one.rglob("*")} for one in (run, self.straight))
+        found = [f"{path} is in one only" for path in ours ^ theirs if "tfevents" not in path.name]
         for kind in ("last", "best"):
-            ours, theirs = (checkpoint(one, kind) for one in (run, self.straight))
+            once, twice = (checkpoint(one, kind) for one in (run, self.straight))
             parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks")
-            found += [f"{kind}.ckpt: {part}" for part in parts if not equal(ours[part], theirs[part])]
+            found += [f"{kind}.ckpt: {part}" for part in parts if not equal(once[part], twice[part])]
         for file in ("metrics.csv", "fit_metrics.json"):
             if (run / file).read_bytes() != (self.straight / file).read_bytes():
                 found.append(file)
-        if (ours := curves(run)) != (theirs := curves(self.straight)):
-            found += [f"TensorBoard: {tag}" for tag in ours.keys() | theirs.keys() if ours.get(tag) != theirs.get(tag)]
-        return found
+        shown, right = curves(run), curves(self.straight)
+        return found + [
+            f"TensorBoard: {tag}" for tag in shown.keys() | right.keys() if shown.get(tag) != right.get(tag)
+        ]
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
