@@ -98,7 +98,8 @@ class Kind:
         """What differs between a run and the one that nobody killed."""
         run = self.runs / name / "version_0"
         ours, theirs = ({path.relative_to(one) for path in one.rglob("*")} for one in (run, self.straight))
-        found = [f"{path} is in one only" for path in ours ^ theirs if "tfevents" not in path.name]
+        found = [f"{path} is missing" for path in theirs - ours if "tfevents" not in path.name]
+        found += [f"{path} is left behind" for path in ours - theirs if path.suffix == ".part"]
         for kind in ("last", "best"):
             once, twice = (checkpoint(one, kind) for one in (run, self.straight))
             parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks")
