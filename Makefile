@@ -9,7 +9,7 @@ CONFIG ?= configs/quickstart.yaml
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install sparse fit serve test fuzz lint bench bench-ranking bench-serving tensorboard clean
+.PHONY: help install sparse fit serve test fuzz kills lint bench bench-ranking bench-serving tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -55,6 +55,9 @@ lint: $(VENV)/installed-test  ## check style and types (ruff, mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kills: $(VENV)/installed-test  ## kill training at hundreds of moments, resume it, and compare (an hour)
+	$(BIN)/python tests/kills/kills.py
 
 bench: $(VENV)/installed-test  ## time training steps beside the notebook's and PyG's, and for growing data (15 minutes)
 	$(BIN)/python tests/benchmarks/training_step.py

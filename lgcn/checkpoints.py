@@ -4,6 +4,7 @@ A run's checkpoints are ``runs/<name>/version_N/checkpoints/best.ckpt`` and ``la
 """
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -18,10 +19,14 @@ import torch
 from lgcn.contents import check_content
 from lgcn.errors import InputError, did_you_mean
 
+log = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 KINDS = ("best", "last")
 #: What Lightning writes into the checkpoint of a module with hyper-parameters, whoever trained it.
 REQUIRED = {"state_dict", "hyper_parameters", "global_step"}
+
+#: What reading a damaged or foreign file raises.
 
 
 def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
@@ -57,28 +62,64 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def find_checkpoint(wanted: str, runs_dir: Path, name: str | None, option: str = "--ckpt_path") -> Path:
-    """The file that ``wanted`` means: a path, or ``best`` or ``last`` of the newest run that has one.
+    """The file that ``wanted`` means: a path, or ``best`` or ``last`` of the newest run.
 
     Args:
         name: of a configuration, to look at its runs only. None looks at all runs.
         option: what names it, for errors.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or only one of an older run.
     """
     paths = [Path(wanted)]
     if wanted in KINDS:
         paths = [run / CHECKPOINTS / f"{wanted}.ckpt" for run in versions(runs_dir, name)]
-    if found := [path for path in paths if path.is_file()]:
+    found = [path for path in paths if path.is_file() or (path.name == "last.ckpt" and other_of(path).is_file())]
+    if found and found[0] == paths[0]:
         return found[0]
     if wanted in KINDS:
         where = runs_dir / name if name else runs_dir
+        if found:
+            raise InputError(
+                f"{run_of(paths[0])}, the newest run, has no checkpoint '{wanted}'; of {run_of(found[0])} it would be "
+                f"{option} {found[0]}"
+            )
         raise InputError(
             f"no run in {where} has a checkpoint '{wanted}'; train one with `lgcn fit`, or give a path as {option}"
         )
     kind = "that is a folder" if Path(wanted).is_dir() else "there is no such file"
     hint = did_you_mean(wanted, KINDS, "; give best, last, or the path of a .ckpt file")
     raise InputError(f"{option} {wanted}: {kind}{hint}")
+
+
+def other_of(path: Path) -> Path:
+    """The other checkpoint of a run.
+
+    >>> other_of(Path("checkpoints/last.ckpt")).name
+    'best.ckpt'
+    """
+    return path.with_name({"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}.get(path.name, path.name))
+
+
+def read_either(path: Path, goes_on: bool) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint and its content; where ``last.ckpt`` cannot be read and a run ``goes_on``, those of ``best.ckpt``.
+
+    Raises:
+        InputError: it cannot be read. The message says whether the run's other one can.
+    """
+    try:
+        return path, read_checkpoint(path)
+    except InputError as error:
+        if (other := other_of(path)) == path:
+            raise
+        try:
+            content = read_checkpoint(other)
+        except InputError:
+            raise InputError(f"{error}; nor can {other.name} beside it") from error
+        if not goes_on or path.name != "last.ckpt":
+            raise InputError(f"{error}; {other} can be read") from error
+        log.warning("%s; going on from %s", error, other)
+        return other, content
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

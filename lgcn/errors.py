@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class Diverged(ArithmeticError):
+    """A training has left the finite numbers. The command line prints it without a traceback, with status 1."""
+
+
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
     """The end of an error about a name that does not exist: the nearest one that does.
 

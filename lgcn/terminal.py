@@ -11,7 +11,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from lgcn.errors import InputError, did_you_mean
+from lgcn.errors import Diverged, InputError, did_you_mean
 
 #: The commands that need Lightning, and what they do.
 TRAINING = {
@@ -119,13 +119,13 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """Exit with status 2 and one line on an InputError or an error of a type in ``more``, with 130 on an interrupt."""
-    expected: tuple[type[Exception], ...] = (InputError, *more)
+    """Exit with one line: status 2 on an InputError or a type in ``more``, 1 on Diverged, 130 on an interrupt."""
+    expected: tuple[type[Exception], ...] = (InputError, Diverged, *more)
     try:
         yield
     except expected as error:
         sys.stderr.write(f"lgcn: error: {printable(' '.join(str(error).splitlines()))}\n")
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, Diverged) else 2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
         sys.exit(130)

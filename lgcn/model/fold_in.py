@@ -103,14 +103,15 @@ def fold_in(
     factors, unit = model(*matrices), float(getattr(model.head, "unit", 1.0))
     left, node, other = (graph.rating - factors.predict(*ends))[chosen] / unit, node[chosen], other[chosen]
     count = torch.bincount(node, minlength=len(is_new))
-    shift = torch.zeros_like(bias).index_add_(0, node, left) / (count + DAMPING[of_items])
+    # Parameters may be of half precision. What is solved for is not.
+    shift = torch.zeros_like(bias, dtype=left.dtype).index_add_(0, node, left) / (count + DAMPING[of_items])
     bias.add_(shift)
     theirs = factors.user / unit if of_items else factors.item  # users' factors hold the unit
     ego = _ego(model)
     if not ego or theirs.shape[1] != model.embedding.embedding_dim:
         return
-    left, inputs = left - shift[node], theirs[other]
-    penalty = RIDGE * theirs.square().sum(dim=1).mean() * torch.eye(inputs.shape[1], device=inputs.device)
+    left, inputs = left - shift[node], theirs[other].to(left.dtype)
+    penalty = RIDGE * theirs.square().sum(dim=1).mean() * torch.eye(inputs.shape[1]).to(inputs)
     bounds = pairwise([0, *count[is_new].cumsum(0).tolist()])
     for row, (first, last) in zip(is_new.nonzero()[:, 0].tolist(), bounds, strict=True):
         given = inputs[first:last]

@@ -1,6 +1,8 @@
 """Callbacks that keep a run: its checkpoints, how they are written, and its configuration."""
 
+import json
 import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +12,9 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
 
-from lgcn.checkpoints import CHECKPOINTS
+from lgcn.checkpoints import CHECKPOINTS, read_checkpoint
 from lgcn.errors import InputError
 from lgcn.files import duplicate, replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
@@ -45,6 +48,8 @@ class RunCheckpoints(Checkpoint):
     run that was never stopped. (Lightning's ModelCheckpoint writes before the schedule has moved, skips ``last`` when
     ``best`` did not change, and forgets the best score when a path is written another way.)
 
+    ``best.ckpt`` is written first. A run killed before ``last.ckpt`` makes these steps again, and finds the same best.
+
     Args:
         monitor: the logged value to judge by. Null is val/rmse, or for objectives that rank val/ranking_ndcg@k.
         mode: ``min`` or ``max``, which is better. Needed with another monitor.
@@ -65,6 +70,9 @@ class RunCheckpoints(Checkpoint):
         self.best_score: float | None = None
         self.best_step = 0
         self._best_is_due = False
+        self._judged: dict[str, Tensor] | None = None  # the weights of the last validation
+        self._writes_best = self._changed = False
+        self._loaded_step = -1
         self.saved_step = -1
         self.run: Path | None = None
 
@@ -84,12 +92,39 @@ class RunCheckpoints(Checkpoint):
         if not self.monitor and isinstance(pl_module, LightGCNModule):
             self.monitor, self.mode = pl_module.monitor
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make a run's two checkpoints agree, and with what is known of the best one, whatever stopped it before."""
+        best, last, reached = self.path("best"), self.path("last"), self._loaded_step
+        if trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve() == best.resolve():
+            self._copy(trainer, best, last)  # which was damaged
+        kept = None
+        if best.is_file():
+            try:
+                kept = read_checkpoint(best)["callbacks"][self.state_key]
+            except (InputError, KeyError) as error:
+                log.warning("%s; the best model is found anew", error)
+        if last.is_file() and self.best_step == reached and (kept is None or kept["best_step"] < reached):
+            self._copy(trainer, last, best)
+        else:
+            # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
+            self.best_score = None
+            if kept is not None:
+                self.load_state_dict(kept)
+
+    @staticmethod
+    def _copy(trainer: pl.Trainer, path: Path, target: Path) -> None:
+        if trainer.is_global_zero:
+            duplicate(path, target)
+        trainer.strategy.barrier()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # The step of a closed form counts as none, and yet it has something to save in the end.
         self.saved_step = trainer.global_step or -1
-        # A run that goes on keeps its best; one that starts from another's checkpoint finds its own.
-        if not self.path("best").is_file():
-            self.best_score = None
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Some callbacks put other weights in place for a validation, or change them between it and the save.
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._keeps(trainer):
+            self._judged = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -101,31 +136,64 @@ class RunCheckpoints(Checkpoint):
                 logged = ", ".join(sorted(trainer.callback_metrics))
                 raise InputError(f"{what}, '{monitor}', is not logged; there are {logged}")
         score, best = float(trainer.callback_metrics[self.monitor]), self.best_score
-        if score == score and (best is None or (score < best if self.mode == "min" else score > best)):  # not nan
+        better = best is None or (score < best if self.mode == "min" else score > best)
+        if better and math.isfinite(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._best_is_due = True
             if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-                self._save(trainer)
+                self.save(trainer)
+        else:
+            self._judged = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step > 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        if (
-            self.run is None
-            or is_rehearsal(trainer)
-            or (trainer.global_step == self.saved_step and not self._best_is_due)
-        ):
+    def _keeps(self, trainer: pl.Trainer) -> bool:
+        """Whether this run has checkpoints."""
+        return self.run is not None and not is_rehearsal(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write what is due: ``last.ckpt`` after a step, and ``best.ckpt`` before it after a better validation.
+
+        Raises:
+            Diverged: a parameter is not finite.
+        """
+        if not self._keeps(trainer) or (trainer.global_step == self.saved_step and not self._best_is_due):
             return
-        self.saved_step = trainer.global_step
-        trainer.save_checkpoint(self.path("last"), weights_only=False)
-        if self._best_is_due and trainer.is_global_zero:
-            duplicate(self.path("last"), self.path("best"))
-        self._best_is_due = False
+        if isinstance(module := trainer.lightning_module, LightGCNModule):
+            module.check_finite()
+        for logger in trainer.loggers:  # no curve has a gap when a kill follows
+            logger.save()
+        best, last = self.path("best"), self.path("last")
+        if self._best_is_due:
+            self._writes_best, self._changed = True, False
+            trainer.save_checkpoint(best, weights_only=False)
+            self._writes_best = False
+        if self._best_is_due and not self._changed:
+            self._copy(trainer, best, last)
+        else:
+            trainer.save_checkpoint(last, weights_only=False)
+        self.saved_step, self._best_is_due, self._judged = trainer.global_step, False, None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the weights that were judged into ``best.ckpt`` where a callback has changed them since."""
+        judged, now = self._judged, checkpoint["state_dict"]
+        if not self._writes_best or judged is None:
+            return
+        if judged.keys() != now.keys() or not all(torch.equal(judged[name], now[name]) for name in now):
+            checkpoint["state_dict"], self._changed = judged, True
+            log.info("a callback has changed the model since it was judged: best.ckpt has it as judged, last.ckpt now")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._loaded_step = checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step, "monitor": self.monitor, "mode": self.mode}
@@ -153,7 +221,11 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        path = Path(trainer.log_dir or "") / self.config_filename
+        run = run_folder(trainer)
+        path = (run or Path()) / self.config_filename
+        if trainer.is_global_zero and run is not None and not is_rehearsal(trainer):
+            for part in run.rglob("*.part"):  # of a run that was killed while it wrote
+                part.unlink(missing_ok=True)
         kept = read_yaml(path.read_text(), str(path)) if trainer.is_global_zero and path.is_file() else None
         if kept not in (None, yaml.safe_load(self.text)):
             number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
@@ -187,9 +259,24 @@ class RunConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.changed is not None:
-            self.changed.before_restoring(trainer, self._restored)
+            self._end_or_restore(trainer, self.changed)
         if self._restored:
             check_states(trainer, self._restored)
+
+    def _end_or_restore(self, trainer: pl.Trainer, changed: ChangedSettings) -> None:
+        stopped = any(one.wait_count >= one.patience for one in trainer.early_stopping_callbacks)
+        if stopped and not self._said_what_it_came_to(Path(trainer.log_dir or ""), self._restored["global_step"]):
+            log.info("the run has stopped early already; now it says what it came to")
+            trainer.should_stop = True
+        changed.before_restoring(trainer, self._restored)
+
+    def _said_what_it_came_to(self, run: Path, step: int) -> bool:
+        """Whether a run that has made its last step has written its results and its report, too, or was killed."""
+        results, report = run / "fit_metrics.json", run / "report.html"
+        if not results.is_file() or json.loads(results.read_text())["last"]["step"] != step:
+            return False
+        reports = yaml.safe_load(self.text).get("report")
+        return not reports or (report.is_file() and report.stat().st_mtime >= results.stat().st_mtime)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restored = {}

@@ -7,7 +7,6 @@ commands judge the model as it was trained.
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from functools import reduce
@@ -22,7 +21,6 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pandas import DataFrame
 from torchmetrics import Metric
 
@@ -43,6 +41,7 @@ from lgcn.runs.predictions import PredictionWriter
 from lgcn.runs.report import Report
 from lgcn.runs.resume import in_restoring
 from lgcn.runs.seeds import train_seeds
+from lgcn.runs.stopping import Stopping
 from lgcn.runs.summary import RunSummary
 from lgcn.runs.trust import Said, of_checkpoint
 from lgcn.runs.warm_start import WarmStart
@@ -135,26 +134,27 @@ class LgcnCLI(internals.OneCommandCLI):
         self.read = read or (self.invocation.recipe and self.invocation.recipe.data)
         internals.quieten()
         internals.quicken(LightGCNModule)
-        super().__init__(
-            LightGCNModule,
-            RatingsDataModule,
-            asked=next((arg for arg in args[:1] if arg in self.subcommands()), None),
-            save_config_callback=None if watch else RunConfig,
-            trainer_class=Trainer,
-            # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
-            # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
-            # A line of ours says how many parameters there are; Lightning's table would take fourteen.
-            trainer_defaults={
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            seed_everything_default=0,
-            # `resolve` reads some options before the parser does, and both must see the same: no abbreviations.
-            parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings.", "allow_abbrev": False},
-            load_from_checkpoint_support=False,  # the module keeps its own arguments, as plain values
-            args=args,
-        )
+        with Stopping() as self.stopping:
+            super().__init__(
+                LightGCNModule,
+                RatingsDataModule,
+                asked=next((arg for arg in args[:1] if arg in self.subcommands()), None),
+                save_config_callback=None if watch else RunConfig,
+                trainer_class=Trainer,
+                # Validation is cheap and comes soon: a rehearsal of it tells nothing new. Each process takes its own
+                # share of the held-out ratings from the datamodule, which has no loader to put a sampler into.
+                # A line of ours says how many parameters there are; Lightning's table would take fourteen.
+                trainer_defaults={
+                    "num_sanity_val_steps": 0,
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                seed_everything_default=0,
+                # `resolve` reads some options before the parser does, and both must see the same: no abbreviations.
+                parser_kwargs={"prog": "lgcn", "description": "LightGCN on ratings.", "allow_abbrev": False},
+                load_from_checkpoint_support=False,  # the module keeps its own arguments, as plain values
+                args=args,
+            )
 
     # -- arguments -----------------------------------------------------------------------------------------
 
@@ -204,6 +204,12 @@ class LgcnCLI(internals.OneCommandCLI):
         if batches != 1:
             raise InputError(
                 "--trainer.accumulate_grad_batches must be 1: for larger steps give --model.objective.batch_size"
+            )
+        fused = getattr(getattr(self.given("optimizer"), "init_args", None), "fused", None)
+        precision = str(trainer["precision"])
+        if self.asked == "fit" and fused and trainer["gradient_clip_val"] and "mixed" in precision:
+            raise InputError(
+                f"--trainer.gradient_clip_val and --trainer.precision {precision} need --optimizer.fused false"
             )
         steps, epoch = trainer["max_steps"], self.given("data")["steps_per_epoch"]
         if self.asked == "fit" and "EarlyStopping" in str(trainer["callbacks"]):
@@ -258,7 +264,7 @@ class LgcnCLI(internals.OneCommandCLI):
             kwargs |= {"max_epochs": 1, "log_every_n_steps": 1}
         kwargs["default_root_dir"] = given["default_root_dir"] or str(run)
         kwargs["profiler"] = given["profiler"] or internals.NoProfiler()
-        callbacks = [internals.StepCount(), *(given["callbacks"] or [])]
+        callbacks = [internals.StepCount(), self.stopping, *(given["callbacks"] or [])]
         shown, own_bar = given["enable_progress_bar"], any(isinstance(callback, ProgressBar) for callback in callbacks)
         if self.watch:
             shown = False
@@ -284,12 +290,13 @@ class LgcnCLI(internals.OneCommandCLI):
         if self.watch:
             callbacks.append(self.watch)
         else:
-            callbacks += [RunSummary(self.given("baselines", made=True)), Plots()]  # which draws what the former wrote
+            # Plots draw what the summary writes.
+            callbacks += [RunSummary(self.given("baselines", made=True)), Plots()]
             callbacks += [Report()] if self.given("report") else []
         kwargs["callbacks"] = callbacks
         try:
             trainer: Trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise InputError(f"--trainer: {error}") from error
         device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -404,15 +411,15 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     user = Said(given.imports, texts, values)
     prints = any(arg.startswith("--print_config") for arg in rest)
     if wanted not in (None, "null") and not prints:
-        checkpoint = checkpoints.find_checkpoint(wanted, runs_dir, name)
-        content = checkpoints.read_checkpoint(checkpoint)
+        found = checkpoints.find_checkpoint(wanted, runs_dir, name)
+        checkpoint, content = checkpoints.read_either(found, goes_on=args[0] == "fit")
         own = of_checkpoint(content, checkpoint, user, judges=args[0] != "fit")
         own = recipes.for_source(own, [], options)
         base = [settings.dumped(own | {"init_from": None})]
         name, step, run = name or own.get("run_name"), int(content["global_step"]), checkpoints.run_of(checkpoint)
         if run is not None and not given.runs_dir:
             runs_dir = run.parent.parent
-        if args[0] == "fit" and checkpoint.name != "last.ckpt":
+        if args[0] == "fit" and found.name != "last.ckpt":
             run = None  # training on from another one is a new run
         resumed = [f"--ckpt_path={checkpoint}"]
         if args[0] in ("validate", "test") and "data.source" in options:
@@ -453,8 +460,6 @@ def main(args: list[str]) -> None:
                 tune(args[1:], LgcnCLI, resolve)
             else:
                 LgcnCLI(args)
-        except SIGTERMException:
-            sys.exit(143)  # Lightning's own status would be that of success
         except Exception as error:
             if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
                 raise found from error

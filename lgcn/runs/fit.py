@@ -1,5 +1,6 @@
 """fit: train from Python in one call."""
 
+import signal
 from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike
@@ -15,6 +16,7 @@ from lgcn.errors import InputError
 from lgcn.runs.checkpointing import RunCheckpoints
 from lgcn.runs.cli import LgcnCLI
 from lgcn.runs.settings import SECTIONS, dumped
+from lgcn.runs.stopping import Stopped
 from lgcn.serving.recommender import Recommender
 
 
@@ -88,4 +90,9 @@ def fit(
     own = plain({**settings, "data": data | dict.fromkeys(frames, FRAME)}, "settings")
     where = f"--runs_dir={Path(runs_dir).absolute()}"  # the program may go to another folder later
     base = [] if config is None else ["--config", str(config)]
-    return Fitted(LgcnCLI(["fit", *base, "--config", dumped(own), where], frames, adapts=config is None))
+    try:
+        return Fitted(LgcnCLI(["fit", *base, "--config", dumped(own), where], frames, adapts=config is None))
+    except Stopped as stopped:
+        if stopped.code == 128 + signal.SIGINT:  # a program or a notebook goes on
+            raise KeyboardInterrupt from None
+        raise

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import csv
 import inspect
 import logging
 import re
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import pandas as pd
+import torch
 from jsonargparse import DefaultHelpFormatter
+from jsonargparse.typing import register_type
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -66,6 +68,10 @@ HELP = {
     "optimizer": "name of a class, its arguments as --optimizer.lr",
     "lr_scheduler": "name of a class, its arguments as --lr_scheduler.gamma",
 }
+
+
+# StochasticWeightAveraging has one as a default, which jsonargparse does not know how to write into config.yaml.
+register_type(torch.device)
 
 
 class BriefHelp(DefaultHelpFormatter):
@@ -389,12 +395,23 @@ class _ContinuedWriter(ExperimentWriter):
         super().__init__(log_dir)
 
     def _check_log_dir_exists(self) -> None:
+        # Lines are kept as they are, and the last one only if it is whole: a kill may have cut it off.
         path = Path(self.metrics_file_path)
-        if not path.is_file() or path.stat().st_size == 0:
+        lines = path.read_bytes().decode().splitlines(keepends=True) if path.is_file() else []
+        lines = [line for line in lines if line.endswith("\n")]
+        if not lines:
+            path.unlink(missing_ok=True)
             return
-        rows = pd.read_csv(path)
-        self.metrics_keys = list(rows.columns)
-        kept = rows[rows["step"] < self.first_step]
-        if len(kept) < len(rows):
-            with replacing(path) as part:
-                kept.to_csv(part, index=False)
+        self.metrics_keys, *rows = csv.reader(lines)
+        at = self.metrics_keys.index("step")
+        kept = [line for line, row in zip(lines[1:], rows, strict=True) if int(row[at]) < self.first_step]
+        with replacing(path) as part:
+            part.write_bytes("".join([lines[0], *kept]).encode())
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        # Lightning's loses the file when it is killed while it does so.
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as old, replacing(path) as part, part.open("w", newline="") as new:
+            writer = csv.DictWriter(new, fieldnames)
+            writer.writeheader()
+            writer.writerows(csv.DictReader(old))

@@ -89,10 +89,10 @@ class Plots(Callback):
         return figure
 
 
-def values_at(trainer: pl.Trainer, step: int) -> dict[str, float]:
-    """What a run's validation after a step has said, as far as :class:`Plots` has seen it."""
+def values_at(trainer: pl.Trainer, step: int | None = None) -> dict[str, float]:
+    """What a run's validation after a step, or its last one, has said, as far as :class:`Plots` has seen it."""
     curves = [callback.curve for callback in trainer.callbacks if isinstance(callback, Plots)]  # type: ignore[attr-defined]
-    rows = [row for curve in curves for row in curve if row["step"] == step]
+    rows = [row for curve in curves for row in curve if step in (None, row["step"])]
     return {name: value for name, value in rows[-1].items() if name.startswith("val/")} if rows else {}
 
 

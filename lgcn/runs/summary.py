@@ -11,7 +11,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
@@ -22,7 +21,7 @@ from lgcn.evaluation.results import Results
 from lgcn.runs.checkpointing import RunCheckpoints, settings_of
 from lgcn.runs.folders import is_rehearsal, run_folder, write_json
 from lgcn.runs.plots import values_at
-from lgcn.runs.trust import is_around, to_say_again
+from lgcn.runs.trust import imports, is_around, to_say_again
 from lgcn.terminal import say
 from lgcn.training.module import LightGCNModule
 
@@ -56,8 +55,9 @@ class RunSummary(Callback):
             self.judged = judged_baselines(judge, self.module.training_ratings, self.baselines)
 
     def _results(self, trainer: pl.Trainer, part: Part) -> Results:
-        logged = trainer.callback_metrics.items()
-        model = {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
+        # A run that goes on with nothing to train has its results from the checkpoint.
+        logged = values_at(trainer) if trainer.state.fn == "fit" else trainer.callback_metrics
+        model = {name: float(value) for name, value in logged.items() if name.startswith(f"{part}/")}
         return Results(self.module.judge(part).title(), model, self.judged)
 
     # -- training ------------------------------------------------------------------------------------------
@@ -74,53 +74,47 @@ class RunSummary(Callback):
         best, trains = RunCheckpoints.of(trainer), self.module.objective.trains
         if is_rehearsal(trainer) or self.run is None or best is None:
             return
-        if best.best_score is None:
-            log.warning("nothing was validated, so there is no best model: give more steps, or fewer in an epoch")
-            return
-        if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
-            self._judge_baselines("val")
-        score, name, results = best.best_score, best.monitor, self._results(trainer, "val")
-        at_best = values_at(trainer, best.best_step) | {name: score}
-        content: dict[str, Any] = {"best": {"metric": name, "value": score, "step": best.best_step, **at_best}}
+        say("")
+        if best.best_score is not None:
+            if not self.judged:  # of rankings: they take a while, which a run that is stopped need not wait for
+                self._judge_baselines("val")
+            results = self._write(trainer, best, best.best_score)
+            if unbeaten := results.unbeaten(best.monitor, best.best_score, best.mode):
+                say(f"the model is no better than {' and '.join(unbeaten)}: try lgcn tune, or more ratings", "note")
+        say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
+        for stopping in trainer.early_stopping_callbacks:
+            if stopping.stopped_epoch:
+                patience = f"{stopping.patience} validations without a better {stopping.monitor}"
+                say(f"early: {patience}; going on tries as many more", "stopped")
+        if best.best_score is not None:
+            at = f" at step {best.best_step:,}" if trains else ""
+            say(f"{best.monitor} {best.best_score:.4f}{at}{results.against(best.monitor, best.best_score)}", "best")
+        else:
+            say("nothing was validated, so there is no best.ckpt; last.ckpt has the model after the last step", "note")
+        using = ["--ckpt_path", str(best.path("last" if best.best_score is None else "best"))]
+        say(command(trainer, "test", *using), "test")
+        say(command(trainer, "recommend", *using), "recommend")
+        say(command(trainer, "predict", *using, "--output", "predictions.csv"), "predict")
+        if trains:
+            say(command(trainer, "fit", "--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)), "go on")
+        tensorboard = str(Path(program()).with_name("tensorboard"))
+        say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
+
+    def _write(self, trainer: pl.Trainer, best: RunCheckpoints, score: float) -> Results:
+        """Write what the run came to, to ``fit_metrics.json`` and to TensorBoard."""
+        assert self.run is not None
+        results = self._results(trainer, "val")
+        at_best = values_at(trainer, best.best_step) | {best.monitor: score}
+        content: dict[str, Any] = {"best": {"metric": best.monitor, "value": score, "step": best.best_step, **at_best}}
         content["last"] = {"step": trainer.global_step, **results.model}
         write_json(self.run / "fit_metrics.json", content | {"baselines": results.baselines})
         given = {**self.module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 metrics = {f"best/{key}": value for key, value in at_best.items()}
-                logger.log_hyperparams(given, metrics, step=best.best_step)
-        say("")
-        if unbeaten := results.unbeaten(name, score, best.mode):
-            say(f"the model is no better than {' and '.join(unbeaten)}: try lgcn tune, or more ratings", "note")
-        say(f"{self.run} ({f'{trainer.global_step:,} steps' if trains else 'fitted in closed form'})", "run")
-        for stopping in trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch:
-                patience = f"{stopping.patience} validations without a better {stopping.monitor}"
-                say(f"early: {patience}; going on tries as many more", "stopped")
-        at = f" at step {best.best_step:,}" if trains else ""
-        say(f"{name} {score:.4f}{at}{results.against(name, score)}", "best")
-        using, again = ["--ckpt_path", str(best.path("best"))], to_say_again(settings_of(trainer))
-        judging = [*using, *(option for name, option in again.items() if not is_around(name))]
-        say(shlex.join([program(), "test", *judging]), "test")
-        say(shlex.join([program(), "recommend", *using]), "recommend")
-        say(shlex.join([program(), "predict", *judging, "--output", "predictions.csv"]), "predict")
-        if trains:
-            going_on = ["--ckpt_path", str(best.path("last")), *_twice_as_long(trainer), *again.values()]
-            say(shlex.join([program(), "fit", *going_on]), "go on")
-        tensorboard = str(Path(program()).with_name("tensorboard"))
-        say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")
-
-    @rank_zero_only
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        last = RunCheckpoints.of(trainer)
-        if trainer.state.fn != "fit" or not isinstance(exception, KeyboardInterrupt | SIGTERMException) or last is None:
-            return
-        say(f"\nstopped at step {trainer.global_step:,}")
-        if last.run is not None and (path := last.path("last")).is_file():
-            again = to_say_again(settings_of(trainer)).values()
-            going_on = shlex.join([program(), "fit", "--ckpt_path", str(path), *again])
-            say(f"its last checkpoint is of step {last.saved_step:,}")
-            say(going_on, "go on")
+                # At the step that was reached, so that TensorBoard hides them when the run goes on from there.
+                logger.log_hyperparams(given, metrics, step=trainer.global_step)
+        return results
 
     # -- validation and test -------------------------------------------------------------------------------
 
@@ -187,6 +181,15 @@ class RunSummary(Callback):
 def program() -> str:
     """How this process was called, for commands to copy."""
     return sys.argv[0] if Path(sys.argv[0]).name == "lgcn" else "lgcn"
+
+
+def command(trainer: pl.Trainer, *words: str) -> str:
+    """A command about a run, for copying: with what a checkpoint does not say, and an import of the user's classes."""
+    own = settings_of(trainer)
+    modules = imports(own)
+    again = {} if words[0] == "recommend" else to_say_again(own, modules)
+    options = [option for name, option in again.items() if words[0] == "fit" or not is_around(name)]
+    return shlex.join([program(), *words, *options, *(word for module in modules for word in ("--import", module))])
 
 
 def _twice_as_long(trainer: pl.Trainer) -> list[str]:

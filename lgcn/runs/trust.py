@@ -136,13 +136,19 @@ def is_around(name: str) -> bool:
     return name.startswith("trainer.") or name == "data.cache"
 
 
-def to_say_again(own: Settings) -> dict[str, str]:
+def imports(own: Settings) -> list[str]:
+    """The modules of the classes that a run's settings name and that are neither ours nor Lightning's."""
+    named = re.findall(r'"class_path": "([\w.]+)\.\w+"', json.dumps(own, default=str))
+    return sorted({module for module in named if not f"{module}.".startswith(NOT_OWN)})
+
+
+def to_say_again(own: Settings, imported: Iterable[str] = ()) -> dict[str, str]:
     """The settings of a run that are not taken from its checkpoint, each with the option that says it again."""
     values = {name: value for name, value in _leaves(own) if name not in LEFT_OUT}
     return {
         name: f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
-        if not _is_taken(name, value, Said())
+        if not _is_taken(name, value, Said(imports=[*imported]))
     }
 
 

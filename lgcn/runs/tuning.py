@@ -26,7 +26,7 @@ from rich.status import Status
 from rich.table import Table
 
 from lgcn.choices import plain
-from lgcn.errors import InputError
+from lgcn.errors import Diverged, InputError
 from lgcn.files import replacing
 from lgcn.runs import settings
 from lgcn.runs.checkpointing import RunCheckpoints
@@ -273,12 +273,12 @@ class Search:
             score = best.best_score
             trial.set_user_attr("config", cli.settings_as_yaml())
             trial.set_user_attr("step", best.best_step)
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, Diverged):
             pass
         except BaseException:
             study.tell(trial, state=TrialState.FAIL)
             raise
-        # Without a score it was stopped, or every result was nan.
+        # Without a score it was stopped, has diverged, or every result was nan.
         done = study.tell(trial, score, TrialState.PRUNED if score is None else TrialState.COMPLETE)
         say(self._line(study, done, title))
 

@@ -5,6 +5,7 @@ on all training ratings, or on some that it draws. What a step does depends only
 step's number, so a resumed run is the same run.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lgcn.choices import check_returned, made, plain
-from lgcn.errors import InputError
+from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
@@ -126,6 +127,7 @@ class LightGCNModule(pl.LightningModule):
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
         self._factors: Factors | None = None
+        self._loss: Tensor | None = None  # of a step whose loss is read
         self._trained_steps, self._restored = 0, False
 
     def _check(self, init: Initialisation, head: Head) -> None:
@@ -234,6 +236,7 @@ class LightGCNModule(pl.LightningModule):
         step = self.objective.step(self(*matrices), predicted, generator)
         # To log costs as much as a fifth of a small step, so it is done where somebody reads the value.
         if self._loss_is_read():
+            self._loss = step.loss.detach()
             self.log("train/loss", step.loss, prog_bar=True, batch_size=len(self.train_graph))
         penalised = self.l2.of(self.model, self.train_graph, step) if self.l2.per == "batch" else self._penalised
         return with_penalties(step.loss, penalised)
@@ -243,6 +246,32 @@ class LightGCNModule(pl.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         last = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         return last or (every > 0 and (self.global_step + 1) % every == 0)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (loss := self._loss) is None:
+            return
+        self._loss = None
+        if not math.isfinite(loss):  # loggers wait for it now, too: a GPU loses no time
+            raise self._diverged("train/loss", loss)
+
+    def check_finite(self) -> None:
+        """Raise Diverged if a parameter is not finite."""
+        sums = {name: value.detach().sum() for name, value in self.named_parameters()}
+        if sums and not torch.isfinite(torch.stack([*sums.values()])).all():  # a sum may also be too large itself
+            for name, value in self.named_parameters():
+                if not (finite := torch.isfinite(value)).all():
+                    raise self._diverged(name, value[~finite][0])
+
+    def _diverged(self, name: str, value: Tensor) -> Diverged:
+        """The error that names what is not finite, and the likely cause."""
+        cause, rate = "", [group["lr"] for one in self.trainer.optimizers for group in one.param_groups]
+        if str(self.trainer.precision).startswith("16"):
+            cause = f": --trainer.precision {self.trainer.precision} holds no large numbers; try bf16-mixed or 32-true"
+        elif rate:
+            cause = (
+                f": the learning rate, {float(rate[0]):g}, is probably too high; try --optimizer.lr {rate[0] / 10:g}"
+            )
+        return Diverged(f"{name} is {float(value.detach())} at step {self.global_step:,}{cause}")
 
     def step_generator(self) -> torch.Generator:
         """A generator for this step's draws, seeded by (seed, step number)."""
@@ -261,6 +290,8 @@ class LightGCNModule(pl.LightningModule):
         self._factors = self.model.completed(factors, self.train_graph, replace_items=not self.objective.ranks)
 
     def on_validation_epoch_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.check_finite()
         self._evaluate("val")
 
     def on_test_epoch_start(self) -> None:

@@ -44,7 +44,8 @@ def made_ratings(num_users: int = 30, num_items: int = 20, seed: int = 0) -> pd.
 def undrawn(args: list[str]) -> None:
     """A command without the images of curves, which take a third of a short run's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lgcn.runs.plots.save", lambda *_: None)
+        for module in ("report", "plots"):  # in this order: the former takes it from the latter
+            patch.setattr(f"lgcn.runs.{module}.save", lambda *_: None)
         main(args)
 
 

@@ -1,12 +1,16 @@
 """Checkpoints of a run: which are kept, how they are written, and those that cannot be used."""
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import lightning.pytorch as pl
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lgcn.__main__ import main
@@ -39,6 +43,56 @@ def test_saved_configuration_trains_the_same_model_again(fit: Callable[..., Path
     main(["fit", "--config", str(run / "config.yaml")])
     again = run.parent / "version_1"
     assert equal(checkpoint(run)["state_dict"], checkpoint(again)["state_dict"])
+
+
+class Spoiling(Callback):
+    """Changes the weights after they were judged."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for parameter in pl_module.parameters():
+            parameter.data.mul_(1.5)
+
+
+class Averaging(WeightAveraging):
+    """Judges the mean of the weights after each epoch, and changes it after it was judged."""
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return epoch_idx is not None
+
+
+CHANGING = {
+    "StochasticWeightAveraging": ["swa_lrs=0.1", "swa_epoch_start=1"],
+    "EMAWeightAveraging": ["decay=0.5"],
+    f"{__name__}.Spoiling": [],
+    f"{__name__}.Averaging": [],
+}
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # to load, not to fit
+@pytest.mark.parametrize("name", CHANGING)
+def test_best_checkpoint_is_the_model_that_was_judged_whatever_callbacks_do(
+    name: str, fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [f"--trainer.callbacks+={name}", *(f"--trainer.callbacks.{given}" for given in CHANGING[name])]
+    run = fit("--optimizer=Adam", "--optimizer.lr=0.1", "--trainer.max_epochs=3", *args, steps=-1)
+    best = json.loads((run / "fit_metrics.json").read_text())["best"]
+    assert checkpoint(run, "best")["global_step"] == best["step"]
+    # The command that is printed names the module of a callback of one's own.
+    words = shlex.split(capsys.readouterr().out.split("\ntest ")[1].split("\n")[0])[1:]
+    assert ("--import" in words) == name.startswith(__name__)
+    main(["validate", *words[1:]])
+    assert f"{best['value']:.4f}" in capsys.readouterr().out
+
+
+def test_without_a_validation_the_summary_names_the_last_checkpoint(
+    fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit("--trainer.limit_val_batches=0")
+    printed = capsys.readouterr().out
+    assert "nothing was validated" in printed
+    assert f"lgcn test --ckpt_path {path_of(run)}\n" in printed
+    assert not Path(path_of(run, "best")).exists()
+    assert path_of(run, "best") not in printed
 
 
 # -- how they are written --------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
 """lgcn.fit: a table, a file or a name becomes a trained model in one call; and the names of the package."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import lgcn
 from lgcn.__main__ import main
 from lgcn.errors import InputError
+from lgcn.training.module import LightGCNModule
 
 BRIEF: dict[str, Any] = {
     "data": {"steps_per_epoch": 5, "user_column": "who"},
@@ -122,6 +126,26 @@ def test_what_cannot_be_fitted(frame: pd.DataFrame, tmp_path: Path) -> None:
         lgcn.fit(frame, runs_dir=tmp_path, **BRIEF | {"trainer": few})
     with pytest.raises(InputError, match="nothing was validated"):
         lgcn.fit(frame, runs_dir=tmp_path, **BRIEF | {"trainer": few | {"callbacks": None}})
+
+
+def test_a_program_goes_on_after_ctrl_c(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step is saved, and Ctrl-C means what it did before."""
+    step, handlers = LightGCNModule.training_step, [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupted(module: LightGCNModule, *args: Any) -> Any:
+        if module.global_step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(module, *args)
+
+    monkeypatch.setattr(LightGCNModule, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lgcn.fit(frame, runs_dir=tmp_path / "runs", **BRIEF)
+    assert "stopped at step 7" in capsys.readouterr().out
+    last = tmp_path / "runs" / "ratings" / "version_0" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 7
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_lazy_names() -> None:

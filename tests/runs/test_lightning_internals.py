@@ -97,6 +97,32 @@ def test_without_ours_metrics_csv_is_lost(ours: bool, tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == ([1, 2, 9] if ours else [9])
 
 
+def test_metrics_csv_is_kept_as_it_is_but_for_what_a_kill_cut_off(tmp_path: Path) -> None:
+    where: dict[str, Any] = {"save_dir": tmp_path, "name": "", "version": ""}
+    before = "loss,step\r\n0.30000000000000004,1\r\n1e-45,2\r\n,3\r\n0.5,4\r\n"
+    (tmp_path / "metrics.csv").write_bytes(f"{before}0.7,1".encode())  # of step 10 and more
+    logger = ContinuedCSVLogger(**where, first_step=4)
+    logger.log_metrics({"loss": 0.1}, 4)
+    logger.save()
+    after = before.replace("0.5,4", "0.1,4")
+    assert (tmp_path / "metrics.csv").read_bytes().decode() == after
+    logger.log_metrics({"more": 2.0}, 5)  # another header
+    logger.save()
+    head, *rows = after.split("\r\n")
+    header, *rest = (tmp_path / "metrics.csv").read_bytes().decode().split("\r\n")
+    assert (head, header) == ("loss,step", "loss,more,step")
+    assert rest == [*(row.replace(",", ",,") for row in rows[:-1]), ",2.0,5", ""]
+
+
+@pytest.mark.parametrize("cut", ["", "loss,st"])
+def test_metrics_csv_that_a_kill_left_empty_begins_anew(cut: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(cut)
+    logger = ContinuedCSVLogger(save_dir=tmp_path, name="", version="", first_step=4)
+    logger.log_metrics({"loss": 0.5}, 4)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.5,4"]
+
+
 def test_a_bar_is_redrawn_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     bar, now = RunProgressBar(), [0.0]
     monkeypatch.setattr("lgcn.runs.lightning_internals.time.monotonic", lambda: now[0])

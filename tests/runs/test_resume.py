@@ -1,16 +1,17 @@
 """Going on with a run: it is the run that was never stopped, and settings that have changed count."""
 
+import json
 import re
-import signal
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
-from lgcn.training.module import LightGCNModule
+from lgcn.__main__ import main
 from tests.runs.running import (
     BPR,
     DROPPED,
@@ -106,35 +107,8 @@ def test_a_resumed_run_keeps_a_better_best(moved: Path, tmp_path: Path) -> None:
     run = copied(moved, tmp_path)
     best = Path(path_of(run, "best")).read_bytes()
     # A step of this size spoils the model, so nothing better comes.
-    resumed(run, "--optimizer.lr=500")
+    resumed(run, "--optimizer.lr=50")
     assert Path(path_of(run, "best")).read_bytes() == best
-
-
-def test_a_stopped_run_says_how_to_go_on(
-    fit: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C at step 6, in the second epoch of 4 steps."""
-    step = LightGCNModule.training_step
-
-    def stopped(module: LightGCNModule, *args: Any) -> torch.Tensor | None:
-        if module.global_step == 6:
-            raise KeyboardInterrupt
-        return step(module, *args)
-
-    handler = signal.getsignal(signal.SIGINT)  # Lightning ignores further ones
-    monkeypatch.setattr(LightGCNModule, "training_step", stopped)
-    with pytest.raises(SystemExit):
-        fit()
-    monkeypatch.undo()
-    signal.signal(signal.SIGINT, handler)
-    last = tmp_path / "runs" / "made" / "version_0" / "checkpoints" / "last.ckpt"
-    printed = capsys.readouterr().out
-    assert "stopped at step 6" in printed
-    assert "its last checkpoint is of step 4\n" in printed
-    command = re.search(r"lgcn (fit --ckpt_path \S+)$", printed, re.MULTILINE)
-    assert command is not None
-    undrawn(command.group(1).split())
-    assert checkpoint(last.parent.parent)["global_step"] == 8
 
 
 def test_going_on_after_early_stopping(fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +124,127 @@ def test_going_on_after_early_stopping(fit: Callable[..., Path], capsys: pytest.
 def test_nothing_left_to_train(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     undrawn(["fit", "--ckpt_path", path_of(run)])
     assert "at step 8 already" in caplog.text
+
+
+def test_a_finished_run_stays_as_it_is(run: Path) -> None:
+    """Not even its results are lost when it is asked to go on with nothing to train."""
+    (run / "checkpoints" / "last.ckpt.123.part").write_text("of a run that was killed")
+    files = [run / name for name in ("fit_metrics.json", "metrics.csv", "checkpoints/best.ckpt")]
+    before = [file.read_bytes() for file in files]
+    undrawn(["fit", "--ckpt_path", path_of(run)])
+    assert [file.read_bytes() for file in files] == before
+    assert not [*run.rglob("*.part")]
+
+
+@pytest.mark.parametrize("kind", ["rated", "ranked"])
+def test_what_a_finished_run_lacks_is_made(runs: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    """As after a kill in the report."""
+    run = copied(runs[kind], tmp_path)
+    before = {path.relative_to(run) for path in run.rglob("*") if "tfevents" not in path.name}
+    results = json.loads((run / "fit_metrics.json").read_text())
+    for name in ("fit_metrics.json", "report.html", "projector/items.tsv", "plots/layer_weights.png"):
+        (run / name).unlink()
+    main(["fit", "--ckpt_path", path_of(run)])
+    assert {path.relative_to(run) for path in run.rglob("*") if "tfevents" not in path.name} >= before
+    again = json.loads((run / "fit_metrics.json").read_text())
+    assert (again["best"], again["last"]) == (results["best"], results["last"])
+    assert again["baselines"].keys() == results["baselines"].keys()
+
+
+def test_a_run_that_stopped_early_and_was_killed_in_its_report_ends_first(fit: Callable[..., Path]) -> None:
+    stopping = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/rmse"]
+    run = fit("--optimizer=SGD", "--optimizer.lr=0", *stopping, "--trainer.callbacks.patience=2", steps=100)
+    results = (run / "fit_metrics.json").read_bytes()
+    (run / "fit_metrics.json").unlink()
+    for steps in (12, 20):  # then it is asked to go on
+        undrawn(["fit", "--ckpt_path", path_of(run)])
+        assert checkpoint(run)["global_step"] == steps
+        if steps == 12:
+            assert (run / "fit_metrics.json").read_bytes() == results
+
+
+# -- checkpoints that do not agree, or are damaged -------------------------------------------------------------
+
+
+def damage(path: Path, how: str) -> None:
+    """Damage a checkpoint in the middle of its largest tensor, or lose it."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as parts:
+        largest = max(parts.infolist(), key=lambda part: part.file_size)
+    middle = largest.header_offset + len(largest.FileHeader()) + largest.file_size // 2
+    if how == "a bit":
+        content[middle] ^= 1
+    elif how == "zeros":
+        content[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(content[: middle if how == "cut" else None])
+    if how == "gone":
+        path.unlink()
+
+
+@pytest.fixture(scope="session")
+def longer(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run `adam` with four steps more, made at once."""
+    where = tmp_path_factory.mktemp("longer")
+    return train(csv, where, "--optimizer=Adam", "--optimizer.lr=0.05", steps=12)
+
+
+@pytest.mark.parametrize("how", ["a bit", "zeros", "cut", "gone"])
+def test_a_damaged_last_checkpoint_falls_back_on_the_best(
+    how: str, adam: Path, longer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = copied(adam, tmp_path)
+    damage(Path(path_of(run)), how)
+    undrawn(["fit", "--ckpt_path", path_of(run), "--trainer.max_steps=12"])
+    assert f"going on from {path_of(run, 'best')}" in caplog.text
+    assert not (run.parent / "version_1").exists()
+    for kind in ("best", "last"):
+        once, twice = checkpoint(longer, kind), checkpoint(run, kind)
+        for part in ("state_dict", "optimizer_states", "global_step"):
+            assert equal(once[part], twice[part]), part
+
+
+def test_a_finished_run_with_a_damaged_last_checkpoint_gets_a_whole_one(adam: Path, tmp_path: Path) -> None:
+    run = copied(adam, tmp_path)
+    damage(Path(path_of(run)), "a bit")
+    undrawn(["fit", "--run_name=made", f"--runs_dir={run.parent.parent}", "--ckpt_path=last"])
+    assert equal(checkpoint(run)["state_dict"], checkpoint(adam)["state_dict"])
+
+
+@pytest.mark.parametrize("how", ["a bit", "gone", "older"])
+def test_a_best_checkpoint_that_the_last_one_knows_better_is_made_anew(
+    how: str, adam: Path, csv: Path, tmp_path: Path
+) -> None:
+    """`older`: the last one was written, and the best one was about to be."""
+    run, before = copied(adam, tmp_path), Path(path_of(adam, "best")).read_bytes()
+    if how == "older":
+        older = train(csv, tmp_path / "older", "--optimizer=Adam", "--optimizer.lr=0.05", steps=4)
+        shutil.copy(path_of(older, "best"), path_of(run, "best"))
+    else:
+        damage(Path(path_of(run, "best")), how)
+    undrawn(["fit", "--ckpt_path", path_of(run)])
+    assert Path(path_of(run, "best")).read_bytes() == before
+    assert (run / "fit_metrics.json").read_bytes() == (adam / "fit_metrics.json").read_bytes()
+
+
+def test_damaged_checkpoints_are_one_line_that_says_which_can_be_read(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last, best = path_of(run), path_of(run, "best")
+    damage(Path(last), "a bit")
+    said = refused(capsys, ["test", "--ckpt_path", last])
+    assert f"{last} cannot be read" in said
+    assert f"{best} can be read" in said
+    damage(Path(best), "zeros")
+    assert "nor can best.ckpt beside it" in refused(capsys, ["fit", "--ckpt_path", last])
+
+
+def test_the_newest_run_without_a_checkpoint_is_not_another_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.parent / "version_1").mkdir()
+    before = Path(path_of(run)).read_bytes()
+    said = refused(capsys, ["fit", "--run_name=made", f"--runs_dir={run.parent.parent}", "--ckpt_path=last"])
+    assert "version_1, the newest run, has no checkpoint 'last'" in said
+    assert f"it would be --ckpt_path {path_of(run)}" in said
+    assert Path(path_of(run)).read_bytes() == before
 
 
 # -- changed settings ------------------------------------------------------------------------------------------
