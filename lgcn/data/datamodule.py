@@ -30,6 +30,7 @@ from lgcn.data.splits import Rows, Split
 from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError, did_you_mean
+from lgcn.files import expanded
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ratings import RatingGraph
 
@@ -349,7 +350,7 @@ class RatingsDataModule(pl.LightningDataModule):
     @property
     def _root(self) -> Path:
         root = self.hparams["root"]
-        return sources.default_root() if root is None else Path(root).expanduser()
+        return sources.default_root() if root is None else expanded(root)
 
     @property
     def _paths(self) -> dict[Part, str]:
@@ -365,7 +366,10 @@ class RatingsDataModule(pl.LightningDataModule):
         # Missing files are reported when they are read.
         if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
             return None
-        folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
+        folder = default_folder() if given["cache"] == "auto" else expanded(given["cache"])
+        if folder is None:
+            log.warning("nothing is kept in the cache: you have no home folder; give --data.cache FOLDER, or null")
+            return None
         return Cache(folder, files, [[layout.name for layout in LAYOUTS], *(given[name] for name in DECISIVE)])
 
     def _read(self) -> RatingTable:
@@ -396,7 +400,7 @@ class RatingsDataModule(pl.LightningDataModule):
         given = self.hparams[name := f"{what}s_path"]
         if given is None:
             return Attributes()
-        source = self._frame(name) if given == FRAME else Path(given).expanduser()
+        source = self._frame(name) if given == FRAME else expanded(given)
         return read_attributes(source, ids, what, column)
 
     def _merged(self, table: RatingTable) -> RatingTable:
@@ -525,7 +529,7 @@ class RatingsDataModule(pl.LightningDataModule):
         """The pairs to predict, by raw ids (columns user and item), and their ratings if they are the test part."""
         path = self.hparams["predict_path"]
         if path is not None:
-            return canonical.read_pairs(Path(path).expanduser(), self.columns, self.hparams["separator"])
+            return canonical.read_pairs(expanded(path), self.columns, self.hparams["separator"])
         user, item = self.predict_indices
         pairs = {"user": self.users.decode(user), "item": self.items.decode(item)}
         return pd.DataFrame({**pairs, "rating": self.graphs["test"].rating.numpy()})

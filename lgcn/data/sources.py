@@ -20,6 +20,7 @@ from lgcn.data.download import download_archive
 from lgcn.data.layouts import LAYOUTS, Layout, Table
 from lgcn.data.tables import DAMAGED, Place, nearest_file, some
 from lgcn.errors import InputError
+from lgcn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
     """
     own = own or Table()
     if source is None:
-        tables = [own.read_ratings(Path(path).expanduser()) for path in paths]
+        tables = [own.read_ratings(expanded(path)) for path in paths]
         return RatingTable(tables, None, ", ".join(paths), own.implicit)
     if source == SAMPLE:
         if paths:
@@ -144,7 +145,7 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
     "'sample', which has a form of its own"
     """
     own = source is not None and source not in (SAMPLE, *EDITIONS, *PAPER)
-    path = Path(str(source)).expanduser()
+    path = expanded(str(source))
     names = [] if source in EDITIONS else ["mirror"] if source in PAPER else ["mirror", "root"]
     if (own and not path.is_dir() and path.suffix != ".zip") or source is None:
         if format == "table":
@@ -156,7 +157,7 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
 def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
     """The files on disk that :func:`load` reads, of the same arguments."""
     if source is None:
-        return [Path(path).expanduser() for path in paths]
+        return [expanded(path) for path in paths]
     if source == SAMPLE:
         return []
     path = _locate(source, root)
@@ -177,7 +178,7 @@ def _locate(source: str, root: Path) -> Path:
         if source in PAPER:
             way_out = f"put the folder {source} of the paper's code ({PAPER_CODE}), with train.txt and test.txt, there"
         raise InputError(f"{source} is not in {root}; {way_out}")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.exists():
         return path
     if path.suffix or path.parent != Path():

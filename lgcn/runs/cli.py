@@ -6,10 +6,10 @@ commands judge the model as it was trained.
 """
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,11 +31,11 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import Baseline
-from lgcn.files import check_output
+from lgcn.files import check_output, check_room
 from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
-from lgcn.runs.folders import next_version
+from lgcn.runs.folders import make_next_version, next_version
 from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
@@ -237,7 +237,20 @@ class LgcnCLI(internals.OneCommandCLI):
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
         runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
-        if self.watch:
+        printed_only = False
+        if self.subcommand in ("fit", "test") and not (self.watch or given["fast_dev_run"]):
+            try:
+                if going_on is not None:
+                    check_room(run, str(run))
+                elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # whose folder all processes take
+                    run = make_next_version(runs)
+                    check_room(run, str(run))
+            except InputError as error:
+                if fitting:
+                    raise
+                log.warning("%s; the results are only printed", error)
+                printed_only = True
+        if self.watch or printed_only:
             kwargs["logger"] = internals.NoLogger()
         elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
@@ -290,6 +303,8 @@ class LgcnCLI(internals.OneCommandCLI):
         try:
             trainer: Trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:
+            with suppress(OSError):  # it is empty, or of another run
+                run.rmdir()
             raise InputError(f"--trainer: {error}") from error
         device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -375,6 +390,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     options = settings.options(rest)
     recipe: recipes.Recipe | None = None
+    runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
+    if args[0] == "fit":
+        check_room(runs_dir, f"--runs_dir {runs_dir}")
     anew = args[0] == "fit" and wanted in (None, "null")
     if given.init_from not in (None, "null") and not anew:
         raise InputError(f"--init_from {given.init_from} starts a new run of lgcn fit; it goes without --ckpt_path")
@@ -392,10 +410,6 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     files = [settings.dumped(settings.with_full_names(content)) for content in contents]
     rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
-    runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    there = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
-    if args[0] == "fit" and not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"--runs_dir {runs_dir}: {there} is no folder that can be written to")
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []

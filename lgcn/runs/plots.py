@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lgcn.files import replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.training.module import LightGCNModule
 
@@ -106,13 +107,12 @@ def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        with replacing(run / FOLDER / f"{name}.png") as part:
+            Image.fromarray(pixels).save(part, "PNG")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"plots/{name}", pixels, trainer.global_step, dataformats="HWC")

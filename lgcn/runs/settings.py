@@ -18,6 +18,7 @@ import lgcn
 from lgcn.choices import full_name
 from lgcn.errors import InputError, did_you_mean
 from lgcn.evaluation.baselines import Baseline
+from lgcn.files import expanded
 from lgcn.graph.channels import Channel
 from lgcn.model.heads import Head
 from lgcn.model.initialisation import Initialisation
@@ -91,7 +92,7 @@ def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> 
     """A configuration and those that it builds on, with their files. ``above`` are the files that build on it."""
     if is_yaml(config):
         return [(None, _parsed(config, "--config"))]
-    names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
+    names, beside = shipped(), [folder / expanded(name) for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
     if path is None:
         where, hint = f"{above[-1]}: base" if above else "--config", did_you_mean(Path(config).stem, names)
