@@ -100,21 +100,18 @@ class OneLineParser(argparse.ArgumentParser):
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     """Exit with status 2 and one line on an InputError or an error of a type in ``more``, with 130 on an interrupt.
 
-    An OSError is none of the program's: a full disk, a folder that is gone, or nobody who reads what is printed.
-    TensorBoard's thread meets it, too, and the main thread hears of it.
+    An OSError is none of the program's: a full disk, or a folder that is gone. TensorBoard's thread meets it, too, and
+    the main thread hears of it.
     """
     hook = threading.excepthook
     threading.excepthook = lambda found: None if issubclass(found.exc_type, OSError) else hook(found)
     expected: tuple[type[Exception], ...] = (InputError, OSError, *more)
     try:
         yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
-        sys.exit(141)
     except expected as error:
         words = str(error)
         if isinstance(error, OSError) and error.strerror:
-            words = f"{error.filename or 'a file cannot be written'}: {error.strerror}"
+            words = f"{os.fsdecode(error.filename or 'a file cannot be written')}: {error.strerror}"
         sys.stderr.write(f"lgcn: error: {' '.join(words.splitlines())}\n")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -69,7 +69,7 @@ class Cache:
         """The entry's content: tensors, numbers, texts, lists and dicts. None if there is no such entry."""
         try:
             content: dict[str, Any] = torch.load(self.path, weights_only=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
             log.warning("%s cannot be read; the source is read instead", self.path)

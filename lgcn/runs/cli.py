@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pandas import DataFrame
@@ -240,11 +240,9 @@ class LgcnCLI(internals.OneCommandCLI):
         printed_only = False
         if self.subcommand in ("fit", "test") and not (self.watch or given["fast_dev_run"]):
             try:
-                if going_on is not None:
-                    check_room(run, str(run))
-                elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # whose folder all processes take
+                check_room(run, str(run))
+                if going_on is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all take its folder
                     run = make_next_version(runs)
-                    check_room(run, str(run))
             except InputError as error:
                 if fitting:
                     raise
@@ -259,7 +257,7 @@ class LgcnCLI(internals.OneCommandCLI):
             where["version"] = checkpoints.number_of(run)
             # TensorBoard hides what a killed run wrote past the checkpoint it goes on from.
             purge: dict[str, Any] = {"purge_step": first_step} if fitting and first_step else {}
-            loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
+            loggers: list[Logger] = [internals.RunTensorBoardLogger(**where, default_hp_metric=False, **purge)]
             if fitting:
                 loggers.append(internals.ContinuedCSVLogger(**where, first_step=first_step))
             others = given["logger"] if isinstance(given["logger"], list) else [given["logger"]]
@@ -391,9 +389,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     options = settings.options(rest)
     recipe: recipes.Recipe | None = None
     runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    if args[0] == "fit":
-        check_room(runs_dir, f"--runs_dir {runs_dir}")
     anew = args[0] == "fit" and wanted in (None, "null")
+    if anew:  # choosing a recipe reads the data
+        check_room(runs_dir, f"--runs_dir {runs_dir}")
     if given.init_from not in (None, "null") and not anew:
         raise InputError(f"--init_from {given.init_from} starts a new run of lgcn fit; it goes without --ckpt_path")
     start = given.init_from or (said.get("init_from") if anew else None)
@@ -441,8 +439,12 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         say(f"starting from {checkpoint}, with its settings where nothing else is said")
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
+    parts = Path(name).parts
+    too_long = any(len(part.encode()) > 200 for part in parts)
+    if Path(name).is_absolute() or not parts or ".." in parts or not name.isprintable() or too_long:
+        raise InputError(f"--run_name names a folder in --runs_dir (got {name!r})")
+    if args[0] == "fit" and not prints:
+        check_room(run or runs_dir / name, str(run or f"--runs_dir {runs_dir}"))
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
     named = (*([recipe.name] if recipe else []), *given.config)
