@@ -164,6 +164,11 @@ class RatingsDataModule(pl.LightningDataModule):
                 raise InputError(f"--data.{name} must be a DataFrame, a path or a name (got {type(table).__name__})")
             if isinstance(table, str) and not table:  # it would be the current folder
                 raise InputError(f"--data.{name} must not be empty")
+        texts = {"root": root, "mirror": mirror, "separator": separator, "format": format, "predict_path": predict_path}
+        texts |= {"train_path": train_path, "val_path": val_path, "test_path": test_path, "cache": cache}
+        for name, text in texts.items():
+            if not isinstance(text, str | PathLike | None):
+                raise InputError(f"--data.{name} must be text (got {text!r})")
         # A frame is no setting: a checkpoint keeps its content, but not the frame.
         self._frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
         source, items_path, users_path = (
@@ -294,6 +299,7 @@ class RatingsDataModule(pl.LightningDataModule):
         for line in _summary(data, self.hparams["split"], self.hparams["threshold"]):
             log.info(line)
         _check_share(data)
+        _check_known(data)
         return self._described(data)
 
     def _check_options(self) -> None:
@@ -584,6 +590,21 @@ def _summary(data: Snapshot, split: str, given: float | None) -> list[str]:
         source = "from the data" if given is None else "--data.threshold"
         lines.append(f"positive are {data.kind} from {data.train.threshold:g} on ({source}): {positive}")
     return lines
+
+
+def _check_known(data: Snapshot) -> None:
+    """Warn where nearly all of a held-out part are of users, or of items, without training ratings."""
+    for part in PARTS[1:]:
+        graph = data.graphs[part]
+        sides = {"users": (graph.user, data.train.user_degree), "items": (graph.item, data.train.item_degree)}
+        for what, (place, degree) in sides.items():
+            share = float((degree[place.long()] == 0).float().mean())
+            if share > 1 - FEW:
+                log.warning(
+                    "%.0f %% of the %s part are of %s without training ratings: are they written in another way there, "
+                    "or is --data.split another one?",
+                    *(100 * share, part, what),
+                )
 
 
 def _check_share(data: Snapshot) -> None:

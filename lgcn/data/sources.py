@@ -114,7 +114,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
             )
         return _load_sample()
     path = _locate(source, root)
-    if not paths and path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path):
+    if not paths and path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
         return RatingTable([own.read_ratings(path)], None, str(path), own.implicit)
     with _opened(path) as place:
         layout, folder = _find_layout(place, path)
@@ -122,7 +122,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
             if not (folder / name).exists():
                 raise InputError(f"{path} has no file {name}; it has {some(sorted(x.name for x in folder.iterdir()))}")
         tables = [layout.read_ratings(folder / name) for name in paths or [layout.ratings]]
-        items = layout.read_items(folder / layout.items) if layout.items and (folder / layout.items).exists() else None
+        items = layout.read_items(folder / layout.items) if layout.items and (folder / layout.items).is_file() else None
         if not paths and (advice := layout.advice(folder)):
             log.warning("%s: %s", path, advice)
     expected = EDITIONS[source].num_ratings if source in EDITIONS and not paths else None
@@ -147,7 +147,7 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
     own = source is not None and source not in (SAMPLE, *EDITIONS, *PAPER)
     path = expanded(str(source))
     names = [] if source in EDITIONS else ["mirror"] if source in PAPER else ["mirror", "root"]
-    if (own and not path.is_dir() and path.suffix != ".zip") or source is None:
+    if (own and not path.is_dir() and path.suffix.lower() != ".zip") or source is None:
         if format == "table":
             return names, "a table of your own"
         return [*names, *OF_TABLES], f"--data.format {format}"
@@ -199,8 +199,8 @@ def _opened(path: Path) -> Iterator[Place]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        if path.suffix != ".zip":
+    except (zipfile.BadZipFile, RuntimeError) as error:
+        if path.suffix.lower() != ".zip":
             raise InputError(f"{path} is neither a folder nor a zip; --data.source must be one here") from error
         raise InputError(
             f"{path} is not a whole zip archive ({error}); remove it and run the command again to download it, "
@@ -211,6 +211,8 @@ def _opened(path: Path) -> Iterator[Place]:
             yield zipfile.Path(archive)
         except DAMAGED as error:
             raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+        except RuntimeError as error:
+            raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
 
 
 def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:

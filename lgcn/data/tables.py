@@ -3,10 +3,12 @@
 A file may be inside a zip and is read from there. Nothing is extracted, so an archive cannot write anywhere.
 """
 
+import codecs
 import csv
 import difflib
 import gzip
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -27,7 +29,15 @@ from lgcn.errors import InputError
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
 
 #: What reading a member of a broken zip, or a broken .gz, raises.
-DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+
+#: How text begins that is not UTF-8, and what it is. The longer ones come first.
+ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 #: A file or folder, on disk or inside a zip.
 Place = Path | zipfile.Path
@@ -44,7 +54,8 @@ def read_columns(
     """Read some columns of a table, as text except ``number``.
 
     Args:
-        path: a CSV, TSV or Parquet file, possibly inside a zip; .gz is understood.
+        path: a CSV, TSV or Parquet file, possibly inside a zip. What it is shows in how it begins, or in the ending of
+            its name, in capitals or not: gzip and UTF-16 are understood.
         wanted: the columns' names, or their positions (from 0) in a file without a header line.
         separator: between fields, one character or one that is repeated; None is a tab for .tsv and .tab, else a
             comma.
@@ -54,7 +65,7 @@ def read_columns(
         InputError: the file is missing, empty or malformed, or lacks a column.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             return _read_parquet(path, wanted, number)
         return _read_delimited(path, wanted, _separator(path, separator), number)
 
@@ -66,7 +77,7 @@ def read_texts(path: Place) -> pd.DataFrame:
         InputError: the file is missing, empty or malformed.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 return pd.read_parquet(file)
         try:
@@ -82,7 +93,7 @@ def read_texts(path: Place) -> pd.DataFrame:
 def column_names(path: Place, separator: str | None = None) -> list[str]:
     """The fields of a table's first line, or the names of a Parquet file's columns."""
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 return list(parquet.ParquetFile(file).schema_arrow.names)
         return _first_row(path, _separator(path, separator))[1]
@@ -95,7 +106,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
         InputError: the file is missing, empty or malformed.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 table = next(parquet.ParquetFile(file).iter_batches(most), None)
                 columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
@@ -114,19 +125,55 @@ def readable(path: Place) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+    except RuntimeError as error:  # of zipfile, about what is encrypted, or packed in a way that Python does not know
+        raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
-def byte_stream(path: Place) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed, with a progress bar if there are many."""
+def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed and as UTF-8 if they are UTF-16, with a progress bar if there are many."""
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
-        if size >= SHOW_PROGRESS_FROM:
+        if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
-        yield gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file  # type: ignore[misc]
+        plain: Any = gzip.GzipFile(fileobj=file) if _is_packed(path) else file
+        encoding = _encoding(path)
+        try:
+            yield io.BytesIO(plain.read().decode(encoding).encode()) if encoding else plain
+        except UnicodeError as error:
+            if encoding is None:
+                raise
+            raise InputError(f"{path} is not {encoding} text, as it begins: {error}") from error
+
+
+def is_parquet(path: Place) -> bool:
+    """Whether a file is Parquet, by its name or how it begins."""
+    return path.name.lower().endswith((".parquet", ".pq")) or _beginning(path).startswith(b"PAR1")
+
+
+def _is_packed(path: Place) -> bool:
+    """Whether a file is gzip."""
+    return path.name.lower().endswith(".gz") or _beginning(path).startswith(b"\x1f\x8b")
+
+
+def _encoding(path: Place) -> str | None:
+    """Of a file's text, decompressed; None is UTF-8."""
+    start = _beginning(path)
+    if _is_packed(path):
+        with path.open("rb") as file:
+            start = gzip.GzipFile(fileobj=file).read(4)
+    return next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), None)
+
+
+def _beginning(path: Place) -> bytes:
+    """The first bytes of a file; none of a folder or of what is not there."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def nearest_file(path: Place) -> str:
@@ -187,7 +234,7 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
 def _separator(path: Place, given: str | None) -> str:
     if given:
         return given.replace("\\t", "\t")  # as a tab is typed in a shell
-    return "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    return "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
 
 
 def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
@@ -266,8 +313,7 @@ def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
 
 def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that is not empty. Slow: for first rows and for explaining errors."""
-    with path.open("rb") as raw:
-        binary = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+    with byte_stream(path, shown=False) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="backslashreplace", newline="")
         try:
             if len(separator) > 1:

@@ -134,10 +134,26 @@ def names_a_model(contents: Iterable[Settings]) -> bool:
     return any(name in ("model", "optimizer", "lr_scheduler") for name in chain(*contents))
 
 
+#: Settings that are texts, whatever they look like: PyYAML reads 010 as 8, and 2026-01-15 as a date.
+TEXTS = (
+    *("run_name", "runs_dir", "init_from", "source", "root", "separator", "items_path", "users_path", "cache"),
+    *("train_path", "val_path", "test_path", "predict_path"),
+)
+#: Settings that are texts or whole numbers.
+COLUMNS = tuple(f"{what}_column" for what in ("user", "item", "rating", "timestamp"))
+
+
 class _Once(yaml.SafeLoader):
-    """Reads each key once: PyYAML would take the last of two values, and not say so."""
+    """Reads each key once: PyYAML would take the last of two values, and not say so. Texts are as they are written."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, value in node.value:
+            kind = value.tag.rpartition(":")[2]
+            whole = kind == "int" and re.fullmatch("0|[1-9][0-9]*", value.value)
+            if kind in ("int", "float", "bool", "timestamp") and (
+                key.value in TEXTS or (key.value in COLUMNS and not whole)
+            ):
+                value.tag = "tag:yaml.org,2002:str"
         lines: dict[str, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
             line = key.start_mark.line + 1
