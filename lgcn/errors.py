@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class MissingFile(InputError):
+    """A file or a data set is not there."""
+
+
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
     """The end of an error about a name that does not exist: the nearest one that does.
 

@@ -65,6 +65,9 @@ OF_READING = ("threshold", "items_path", "users_path", "cache")
 #: Held-out ratings of which a smaller share is positive, or not positive, say little.
 FEW = 0.05
 
+#: What a model can do without the file that it was trained on.
+NEED_NOTHING = "recommend, similar, export, serve and predict --data.predict_path FILE do not read the source"
+
 #: The source, among the settings, where it is a frame.
 FRAME = "DataFrame"
 
@@ -334,6 +337,14 @@ class RatingsDataModule(pl.LightningDataModule):
         threshold = kinds.threshold_of(data.train.rating.numpy(), data.kind) if given is None else given
         return replace(data, graphs={name: replace(graph, threshold=threshold) for name, graph in data.graphs.items()})
 
+    def know(self, trained: Snapshot) -> None:
+        """Take a model's own data instead of reading the source. Without it there is nothing to judge the model on."""
+        kind: dict[str, Any] = {name: getattr(trained.train, name) for name in ("num_users", "num_items", *KIND)}
+        nothing = torch.empty(0, dtype=torch.int64)
+        empty = RatingGraph.from_edges(nothing, nothing, nothing.float(), **kind)
+        graphs = {"train": trained.train, "val": empty, "test": empty, "left_out": trained.others}
+        self._data = replace(trained, graphs=graphs)
+
     def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> bool:
         """Judge a model that was trained on other data: all ratings of this source are a held-out part.
 
@@ -567,7 +578,8 @@ class RatingsDataModule(pl.LightningDataModule):
         if state_dict["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "
-                "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
+                "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train "
+                f"anew; {NEED_NOTHING}"
             )
 
 

@@ -19,7 +19,7 @@ from lgcn.data.canonical import Columns, read_frame
 from lgcn.data.download import download_archive
 from lgcn.data.layouts import LAYOUTS, Layout, Table
 from lgcn.data.tables import DAMAGED, Place, nearest_file, some
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
 from lgcn.files import expanded
 
 log = logging.getLogger(__name__)
@@ -177,15 +177,15 @@ def _locate(source: str, root: Path) -> Path:
         way_out = f"it is downloaded by `lgcn fit`, or put {source}.zip there"
         if source in PAPER:
             way_out = f"put the folder {source} of the paper's code ({PAPER_CODE}), with train.txt and test.txt, there"
-        raise InputError(f"{source} is not in {root}; {way_out}")
+        raise MissingFile(f"{source} is not in {root}; {way_out}")
     path = expanded(source)
     if path.exists():
         return path
     if path.suffix or path.parent != Path():
-        raise InputError(f"there is no file {source}" + nearest_file(path))
+        raise MissingFile(f"there is no file {source}" + nearest_file(path))
     names = [SAMPLE, *EDITIONS, *PAPER]
     nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
-    raise InputError(
+    raise MissingFile(
         f"--data.source '{source}' is neither a file nor a known data set; did you mean '{nearest[0]}'? "
         f"Known: {', '.join(names)}"
     )

@@ -24,7 +24,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from rich.progress import wrap_file
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
 
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
 
@@ -118,7 +118,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
 def readable(path: Place) -> Iterator[None]:
     """Turn every error about a file into an InputError that names it."""
     if not path.exists():
-        raise InputError(f"there is no file {path}" + nearest_file(path))
+        raise MissingFile(f"there is no file {path}" + nearest_file(path))
     if path.is_dir():
         raise InputError(f"{path} is a folder; a file is needed")
     try:

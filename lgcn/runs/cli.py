@@ -27,9 +27,9 @@ from torchmetrics import Metric
 
 from lgcn import checkpoints, speed
 from lgcn.choices import in_own_class
-from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.datamodule import NEED_NOTHING, RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
 from lgcn.evaluation.baselines import Baseline
 from lgcn.files import check_output, check_room
 from lgcn.runs import lightning_internals as internals
@@ -81,7 +81,9 @@ class Invocation(NamedTuple):
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
-    trained: Snapshot | None = None  # the data of a model that is perhaps judged on other data
+    trained: Snapshot | None = (
+        None  # the data of a model, which is perhaps judged on others or asked without the source
+    )
     configs: tuple[str, ...] = ()  # that were named, with the recipe in front
 
 
@@ -186,7 +188,9 @@ class LgcnCLI(internals.OneCommandCLI):
         if self.read is not None:
             data.take(self.read)
         trained = self.invocation.trained
-        if trained is not None and data.hold_out(trained, "test" if self.asked == "test" else "val"):
+        if trained is not None and self.asked == "predict":
+            data.know(trained)
+        elif trained is not None and data.hold_out(trained, "test" if self.asked == "test" else "val"):
             self.invocation = self.invocation._replace(run=None)  # the run's own files stay
         return data
 
@@ -230,7 +234,15 @@ class LgcnCLI(internals.OneCommandCLI):
         with warnings.catch_warnings():
             # The module has a default optimiser for use from Python; replacing it is what --optimizer is for.
             warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
-            super().instantiate_classes()
+            try:
+                super().instantiate_classes()
+            except MissingFile as error:
+                if self.given("ckpt_path") is None:
+                    raise
+                raise InputError(
+                    f"{error} (in {Path.cwd()}). lgcn {self.subcommand} reads what the run was trained on: say where "
+                    f"it is with --data.source; {NEED_NOTHING}"
+                ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
@@ -425,7 +437,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         if args[0] == "fit" and checkpoint.name != "last.ckpt":
             run = None  # training on from another one is a new run
         resumed = [f"--ckpt_path={checkpoint}"]
-        if args[0] in ("validate", "test") and "data.source" in options:
+        newer = args[0] in ("validate", "test") and "data.source" in options
+        own_data = args[0] == "predict" and "data.predict_path" in options and "data.source" not in options
+        if newer or (own_data and (own.get("data") or {}).get("eval_graph") != "split"):
             trained = snapshot_of(content)
         say(f"checkpoint {checkpoint} (step {step:,})")
     elif start is not None and not prints:
