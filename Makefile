@@ -9,7 +9,7 @@ CONFIG ?= configs/quickstart.yaml
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install sparse fit serve test lint bench bench-ranking bench-serving tensorboard clean
+.PHONY: help install sparse fit serve test fuzz-api lint bench bench-ranking bench-serving tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -47,6 +47,13 @@ serve: $(VENV)/installed-serve  ## show the newest run's recommendations at http
 
 test: $(VENV)/installed-test  ## install what the tests need and run them
 	$(BIN)/pytest
+
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	$(BIN)/pip install -e '.[fuzz]'
+	touch $@
+
+fuzz-api: $(VENV)/installed-fuzz  ## ask the served API 5,000 questions made up from its own description (4 minutes)
+	$(BIN)/pytest -W ignore tests/serving/fuzz_api.py
 
 lint: $(VENV)/installed-test  ## check style and types (ruff, mypy)
 	$(BIN)/ruff check .

@@ -374,6 +374,7 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen()  # who connects when the line below is there waits, and is not refused
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--host {host} --port {port} cannot be listened at: {reason}; try another") from error
