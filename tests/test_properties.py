@@ -15,6 +15,8 @@ from lgcn.data.canonical import Columns, as_ids, read_frame
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.splits import leave_last_out_split, random_split, temporal_split
 from lgcn.data.vocabulary import Vocabulary
+from lgcn.evaluation.baselines import Popularity
+from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.evaluation.rating_metrics import RecallPrecision
 from lgcn.serving.recommender import Recommender
 from lgcn.training.module import LightGCNModule
@@ -143,6 +145,17 @@ def test_recall_and_precision_are_between_0_and_1(rows: list[tuple[int, int, flo
     metric.update(preds, target, user=user, item=item)
     for value in metric.compute().values():
         assert 0 <= float(value) <= 1
+
+
+@FEW
+@given(table=tables().filter(has_all_parts), ks=st.lists(st.integers(1, 6), min_size=1, max_size=3))
+def test_ranking_metrics_are_between_0_and_1(table: pd.DataFrame, ks: list[int]) -> None:
+    train, test = (read(table).graphs[part] for part in ("train", "test"))
+    baseline = Popularity()
+    baseline.fit(train)
+    found = RankingJudge("test", test, [train.pattern], ks).of_baseline(baseline)
+    assert found
+    assert all(0 <= value <= 1 for value in found.values()), found
 
 
 @pytest.mark.parametrize("objective", ["SquaredError", "Bpr"])
