@@ -54,7 +54,7 @@ def test_a_save_that_breaks_off_leaves_the_checkpoint_before(tmp_path: Path, mon
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", breaks_off)
-    with pytest.raises(InputError, match="last.ckpt cannot be written: No space"):
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be written: No space"):
         DirectCheckpointIO().save_checkpoint({"step": 2}, path)
     kept = torch.load(path, weights_only=True)
     assert (kept["step"], kept["table"].tolist()) == (1, list(range(9)))
