@@ -9,7 +9,7 @@ CONFIG ?= configs/quickstart.yaml
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install sparse fit serve test fuzz kills lint bench bench-ranking bench-serving tensorboard clean
+.PHONY: help install sparse fit serve test fuzz fuzz-api kills lint bench bench-ranking bench-serving tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -50,6 +50,13 @@ test: $(VENV)/installed-test  ## install what the tests need and run them
 
 fuzz: $(VENV)/installed-test  ## give the readers 2,000 made-up files of each of six kinds, others each time (15 minutes)
 	LGCN_FUZZ=2000 $(BIN)/pytest tests/fuzz
+
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	$(BIN)/pip install -e '.[fuzz]'
+	touch $@
+
+fuzz-api: $(VENV)/installed-fuzz  ## ask the served API 5,000 questions made up from its own description (4 minutes)
+	$(BIN)/pytest -W ignore tests/serving/fuzz_api.py
 
 lint: $(VENV)/installed-test  ## check style and types (ruff, mypy)
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
 import gc
 import sys
+from pathlib import Path
 
 from lgcn import __version__, speed
+from lgcn.errors import InputError
 from lgcn.terminal import TRAINING, USING, one_line_errors, overview, unknown_command
 
 
@@ -18,6 +20,10 @@ def main(args: list[str] | None = None) -> None:
         sys.stdout.write(f"lgcn {__version__}\n")
     else:
         with one_line_errors():
+            try:
+                Path.cwd()  # without one torch would end the process
+            except FileNotFoundError as error:
+                raise InputError("the current folder is gone; go to another one") from error
             if args[0] in TRAINING:
                 train(args)
             elif args[0] in USING:

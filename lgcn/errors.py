@@ -16,6 +16,10 @@ class Diverged(ArithmeticError):
     """A training has left the finite numbers. The command line prints it without a traceback, with status 1."""
 
 
+class MissingFile(InputError):
+    """A file or a data set is not there."""
+
+
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
     """The end of an error about a name that does not exist: the nearest one that does.
 

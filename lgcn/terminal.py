@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -119,13 +121,24 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """Exit with one line: status 2 on an InputError or a type in ``more``, 1 on Diverged, 130 on an interrupt."""
-    expected: tuple[type[Exception], ...] = (InputError, Diverged, *more)
+    """Exit with one line: status 2 on an InputError or a type in ``more``, 1 on Diverged, 130 on an interrupt.
+
+    An OSError is none of the program's: a full disk, or a folder that is gone. TensorBoard's thread meets it, too, and
+    the main thread hears of it.
+    """
+    hook = threading.excepthook
+    threading.excepthook = lambda found: None if issubclass(found.exc_type, OSError) else hook(found)
+    expected: tuple[type[Exception], ...] = (InputError, Diverged, OSError, *more)
     try:
         yield
     except expected as error:
-        sys.stderr.write(f"lgcn: error: {printable(' '.join(str(error).splitlines()))}\n")
+        words = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            words = f"{os.fsdecode(error.filename or 'a file cannot be written')}: {error.strerror}"
+        sys.stderr.write(f"lgcn: error: {printable(' '.join(words.splitlines()))}\n")
         sys.exit(1 if isinstance(error, Diverged) else 2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
         sys.exit(130)
+    finally:
+        threading.excepthook = hook

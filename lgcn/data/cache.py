@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from rich.progress import wrap_file
 
-from lgcn.files import replacing
+from lgcn.errors import InputError
+from lgcn.files import expanded, replacing
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,13 @@ ENTRIES = 5  # that are kept
 FORMAT = 6  # of an entry; raise it when its content changes, or how ratings are read or split
 
 
-def default_folder() -> Path:
-    """``lgcn`` in the user's cache folder: the environment variable ``XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lgcn"
+def default_folder() -> Path | None:
+    """``lgcn`` in the user's cache folder: the environment variable ``XDG_CACHE_HOME``, else ``~/.cache``.
+
+    None where there is no such folder, for a user without a home.
+    """
+    folder = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return folder / "lgcn" if folder.is_absolute() else None
 
 
 class Cache:
@@ -60,10 +65,10 @@ class Cache:
 
     def load(self) -> dict[str, Any] | None:
         """The entry's content: tensors, numbers, texts, lists and dicts. None if there is no such entry."""
-        if not self.path.is_file():
-            return None
         try:
             content: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except Exception:  # whatever torch makes of bytes that mean nothing
             log.warning("%s cannot be read; the source is read instead", self.path)
             return None
@@ -83,7 +88,7 @@ class Cache:
             entries = sorted(self.path.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)
             for path in entries[:-ENTRIES]:
                 path.unlink()
-        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if the disk is full
+        except (OSError, RuntimeError, InputError) as error:  # torch raises a RuntimeError if the disk is full
             log.warning("nothing was kept in the cache: %s", error)
         else:
             log.info("kept in the cache for the next start, %s", self.path)

@@ -30,6 +30,7 @@ from lgcn.data.splits import Rows, Split
 from lgcn.data.tables import Column
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError, did_you_mean
+from lgcn.files import expanded
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.features import Features
 from lgcn.graph.ratings import RatingGraph
@@ -64,6 +65,9 @@ OF_READING = ("threshold", "items_path", "users_path", "cache")
 
 #: Held-out ratings of which a smaller share is positive, or not positive, say little.
 FEW = 0.05
+
+#: What a model can do without the file that it was trained on.
+NEED_NOTHING = "recommend, similar, export, serve and predict --data.predict_path FILE do not read the source"
 
 #: The source, among the settings, where it is a frame.
 FRAME = "DataFrame"
@@ -164,6 +168,11 @@ class RatingsDataModule(pl.LightningDataModule):
                 raise InputError(f"--data.{name} must be a DataFrame, a path or a name (got {type(table).__name__})")
             if isinstance(table, str) and not table:  # it would be the current folder
                 raise InputError(f"--data.{name} must not be empty")
+        texts = {"root": root, "mirror": mirror, "separator": separator, "format": format, "predict_path": predict_path}
+        texts |= {"train_path": train_path, "val_path": val_path, "test_path": test_path, "cache": cache}
+        for name, text in texts.items():
+            if not isinstance(text, str | PathLike | None):
+                raise InputError(f"--data.{name} must be text (got {text!r})")
         # A frame is no setting: a checkpoint keeps its content, but not the frame.
         self._frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
         source, items_path, users_path = (
@@ -302,6 +311,7 @@ class RatingsDataModule(pl.LightningDataModule):
         for line in _summary(data, self.hparams["split"], self.hparams["threshold"]):
             log.info(line)
         _check_share(data)
+        _check_known(data)
         return self._described(data)
 
     def _check_options(self) -> None:
@@ -336,6 +346,14 @@ class RatingsDataModule(pl.LightningDataModule):
         threshold = kinds.threshold_of(data.train.rating.numpy(), data.kind) if given is None else given
         return replace(data, graphs={name: replace(graph, threshold=threshold) for name, graph in data.graphs.items()})
 
+    def know(self, trained: Snapshot) -> None:
+        """Take a model's own data instead of reading the source. Without it there is nothing to judge the model on."""
+        kind: dict[str, Any] = {name: getattr(trained.train, name) for name in ("num_users", "num_items", *KIND)}
+        nothing = torch.empty(0, dtype=torch.int64)
+        empty = RatingGraph.from_edges(nothing, nothing, nothing.float(), **kind)
+        graphs = {"train": trained.train, "val": empty, "test": empty, "left_out": trained.others}
+        self._data = replace(trained, graphs=graphs)
+
     def hold_out(self, trained: Snapshot, part: Literal["val", "test"]) -> bool:
         """Judge a model that was trained on other data: all ratings of this source are a held-out part.
 
@@ -358,7 +376,7 @@ class RatingsDataModule(pl.LightningDataModule):
     @property
     def _root(self) -> Path:
         root = self.hparams["root"]
-        return sources.default_root() if root is None else Path(root).expanduser()
+        return sources.default_root() if root is None else expanded(root)
 
     @property
     def _paths(self) -> dict[Part, str]:
@@ -374,7 +392,10 @@ class RatingsDataModule(pl.LightningDataModule):
         # Missing files are reported when they are read.
         if not all(path.is_file() for path in files) or sum(path.stat().st_size for path in files) < LARGE:
             return None
-        folder = default_folder() if given["cache"] == "auto" else Path(given["cache"]).expanduser()
+        folder = default_folder() if given["cache"] == "auto" else expanded(given["cache"])
+        if folder is None:
+            log.warning("nothing is kept in the cache: you have no home folder; give --data.cache FOLDER, or null")
+            return None
         return Cache(folder, files, [[layout.name for layout in LAYOUTS], *(given[name] for name in DECISIVE)])
 
     def _read(self) -> RatingTable:
@@ -405,7 +426,7 @@ class RatingsDataModule(pl.LightningDataModule):
         given = self.hparams[name := f"{what}s_path"]
         if given is None:
             return Attributes()
-        source = self._frame(name) if given == FRAME else Path(given).expanduser()
+        source = self._frame(name) if given == FRAME else expanded(given)
         return read_attributes(source, ids, what, column)
 
     def _merged(self, table: RatingTable) -> RatingTable:
@@ -536,7 +557,7 @@ class RatingsDataModule(pl.LightningDataModule):
         """The pairs to predict, by raw ids (columns user and item), and their ratings if they are the test part."""
         path = self.hparams["predict_path"]
         if path is not None:
-            return canonical.read_pairs(Path(path).expanduser(), self.columns, self.hparams["separator"])
+            return canonical.read_pairs(expanded(path), self.columns, self.hparams["separator"])
         user, item = self.predict_indices
         pairs = {"user": self.users.decode(user), "item": self.items.decode(item)}
         return pd.DataFrame({**pairs, "rating": self.graphs["test"].rating.numpy()})
@@ -568,7 +589,8 @@ class RatingsDataModule(pl.LightningDataModule):
         if state_dict["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "
-                "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train anew"
+                "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train "
+                f"anew; {NEED_NOTHING}"
             )
 
 
@@ -591,6 +613,21 @@ def _summary(data: Snapshot, split: str, given: float | None) -> list[str]:
         source = "from the data" if given is None else "--data.threshold"
         lines.append(f"positive are {data.kind} from {data.train.threshold:g} on ({source}): {positive}")
     return lines
+
+
+def _check_known(data: Snapshot) -> None:
+    """Warn where nearly all of a held-out part are of users, or of items, without training ratings."""
+    for part in PARTS[1:]:
+        graph = data.graphs[part]
+        sides = {"users": (graph.user, data.train.user_degree), "items": (graph.item, data.train.item_degree)}
+        for what, (place, degree) in sides.items():
+            share = float((degree[place.long()] == 0).float().mean())
+            if share > 1 - FEW:
+                log.warning(
+                    "%.0f %% of the %s part are of %s without training ratings: are they written in another way there, "
+                    "or is --data.split another one?",
+                    *(100 * share, part, what),
+                )
 
 
 def _check_share(data: Snapshot) -> None:

@@ -113,7 +113,7 @@ def _verify(part: Path, url: str, md5: str | None) -> None:
         with zipfile.ZipFile(part) as archive:
             if broken := archive.testzip():
                 raise zipfile.BadZipFile(f"the member {broken} is damaged")
-    except DAMAGED as error:
+    except (*DAMAGED, RuntimeError) as error:
         raise InputError(
             f"{url} is not a zip archive or is damaged ({error}); the download was removed, run the command again"
         ) from error

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from lgcn.data.canonical import Columns
-from lgcn.data.tables import Column, Place, first_rows, is_number
+from lgcn.data.tables import Column, Place, first_rows, is_number, is_parquet
 from lgcn.errors import InputError
 
 #: Words in the names of columns. The first that is there counts.
@@ -86,7 +86,7 @@ def guess(path: Place) -> Guess:
 
 def _separator(path: Place) -> str | None:
     """What divides the first rows into the same number of fields, if it is not the usual one."""
-    if path.name.endswith((".parquet", ".pq")):
+    if is_parquet(path):
         return None
 
     def width(separator: str | None) -> int:

@@ -15,6 +15,9 @@ from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
 
+#: Of newer ratings, a smaller share of known users and items is worth a warning.
+FEW = 0.05
+
 
 def held_out(
     trained: Snapshot,
@@ -55,7 +58,7 @@ def held_out(
     seen = known & np.isin(user * size + item, train.user.long().numpy() * size + train.item.long().numpy())
     words = f"{table.origin}: {len(ratings):,} {trained.kind}, {int((~known).sum()):,} of them of users or items that "
     words += f"the model does not know, and {int(seen.sum()):,} of pairs that it was trained on; the others are judged"
-    log.info(words)
+    log.log(logging.INFO if known.mean() >= FEW else logging.WARNING, words)
     chosen = np.flatnonzero(known & ~seen)
     if not len(chosen):
         raise InputError(f"nothing is left to judge: {words}")

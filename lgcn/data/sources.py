@@ -20,7 +20,8 @@ from lgcn.data.canonical import Columns, read_frame
 from lgcn.data.download import download_archive
 from lgcn.data.layouts import LAYOUTS, Layout, Table
 from lgcn.data.tables import DAMAGED, Place, check_archive, nearest_file, some
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
+from lgcn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
     """
     own = own or Table()
     if source is None:
-        tables = [own.read_ratings(Path(path).expanduser()) for path in paths]
+        tables = [own.read_ratings(expanded(path)) for path in paths]
         return RatingTable(tables, None, ", ".join(paths), own.implicit)
     if source == SAMPLE:
         if paths:
@@ -123,7 +124,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
             )
         return _load_sample()
     path = _locate(source, root)
-    if not paths and path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path):
+    if not paths and path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
         return RatingTable([own.read_ratings(path)], None, str(path), own.implicit)
     with _opened(path) as place:
         layout, folder = _find_layout(place, path)
@@ -154,9 +155,9 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
     "'sample', which has a form of its own"
     """
     own = source is not None and source not in (SAMPLE, *EDITIONS, *PAPER)
-    path = Path(str(source)).expanduser()
+    path = expanded(str(source))
     names = [] if source in EDITIONS else ["mirror"] if source in PAPER else ["mirror", "root"]
-    if (own and not path.is_dir() and path.suffix != ".zip") or source is None:
+    if (own and not path.is_dir() and path.suffix.lower() != ".zip") or source is None:
         if format == "table":
             return names, "a table of your own"
         return [*names, *OF_TABLES], f"--data.format {format}"
@@ -166,7 +167,7 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
 def files_of(source: str | None, root: Path, paths: Sequence[str] = ()) -> list[Path]:
     """The files on disk that :func:`load` reads, of the same arguments."""
     if source is None:
-        return [Path(path).expanduser() for path in paths]
+        return [expanded(path) for path in paths]
     if source == SAMPLE:
         return []
     path = _locate(source, root)
@@ -186,17 +187,17 @@ def _locate(source: str, root: Path) -> Path:
         way_out = f"it is downloaded by `lgcn fit`, or put {source}.zip there"
         if source in PAPER:
             way_out = f"put the folder {source} of the paper's code ({PAPER_CODE}), with train.txt and test.txt, there"
-        raise InputError(f"{source} is not in {root}; {way_out}")
-    path = Path(source).expanduser()
+        raise MissingFile(f"{source} is not in {root}; {way_out}")
+    path = expanded(source)
     if path.is_file() or path.is_dir():
         return path
     if path.exists():  # a device or a pipe, which may never end
         raise InputError(f"--data.source {source} is neither a file nor a folder")
     if path.suffix or path.parent != Path():
-        raise InputError(f"there is no file {source}" + nearest_file(path))
+        raise MissingFile(f"there is no file {source}" + nearest_file(path))
     names = [SAMPLE, *EDITIONS, *PAPER]
     nearest = difflib.get_close_matches(source, names, n=1, cutoff=0)
-    raise InputError(
+    raise MissingFile(
         f"--data.source '{source}' is neither a file nor a known data set; did you mean '{nearest[0]}'? "
         f"Known: {', '.join(names)}"
     )
@@ -210,8 +211,8 @@ def _opened(path: Path) -> Iterator[Place]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, struct.error) as error:
-        if path.suffix != ".zip":
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, UnicodeError, struct.error) as error:
+        if path.suffix.lower() != ".zip":
             raise InputError(f"{path} is neither a folder nor a zip; --data.source must be one here") from error
         raise InputError(
             f"{path} is not a whole zip archive ({error}); remove it and run the command again to download it, "
@@ -223,6 +224,8 @@ def _opened(path: Path) -> Iterator[Place]:
             yield zipfile.Path(archive)
         except (*DAMAGED, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+        except RuntimeError as error:
+            raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
 
 
 def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:

@@ -3,6 +3,7 @@
 A file may be inside a zip and is read from there. Nothing is extracted, so an archive cannot write anywhere.
 """
 
+import codecs
 import csv
 import difflib
 import gzip
@@ -24,7 +25,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from rich.progress import wrap_file
 
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
 
 SHOW_PROGRESS_FROM = 20_000_000  # bytes; smaller files are read in well under two seconds
 
@@ -36,6 +37,14 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zip
 
 #: What is compressed further than a hundred times, and large then, is no table of ratings.
 RATIO, SUSPECT = 100, 20_000_000  # and bytes
+
+#: How text begins that is not UTF-8, and what it is. The longer ones come first.
+ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 #: A file or folder, on disk or inside a zip.
 Place = Path | zipfile.Path
@@ -52,7 +61,8 @@ def read_columns(
     """Read some columns of a table, as text except ``number``.
 
     Args:
-        path: a CSV, TSV or Parquet file, possibly inside a zip; .gz is understood.
+        path: a CSV, TSV or Parquet file, possibly inside a zip. What it is shows in how it begins, or in the ending of
+            its name, in capitals or not: gzip and UTF-16 are understood.
         wanted: the columns' names, or their positions (from 0) in a file without a header line.
         separator: between fields, one character or one that is repeated; None is a tab for .tsv and .tab, else a
             comma.
@@ -62,7 +72,7 @@ def read_columns(
         InputError: the file is missing, empty or malformed, or lacks a column.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             return _read_parquet(path, wanted, number)
         return _read_delimited(path, wanted, _separator(path, separator), number)
 
@@ -74,7 +84,7 @@ def read_texts(path: Place) -> pd.DataFrame:
         InputError: the file is missing, empty or malformed.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 # What pandas has written beside the columns is not needed.
                 found: pd.DataFrame = _parquet_file(path, file).read().replace_schema_metadata(None).to_pandas()
@@ -92,7 +102,7 @@ def read_texts(path: Place) -> pd.DataFrame:
 def column_names(path: Place, separator: str | None = None) -> list[str]:
     """The fields of a table's first line, or the names of a Parquet file's columns."""
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 return list(_parquet_file(path, file).schema_arrow.names)
         return _first_row(path, _separator(path, separator))[1]
@@ -105,7 +115,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
         InputError: the file is missing, empty or malformed.
     """
     with readable(path):
-        if path.name.endswith((".parquet", ".pq")):
+        if is_parquet(path):
             with path.open("rb") as file:
                 table = next(_parquet_file(path, file).iter_batches(most), None)
                 columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
@@ -117,7 +127,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
 def readable(path: Place) -> Iterator[None]:
     """Turn every error about a file into an InputError that names it."""
     if not path.exists():
-        raise InputError(f"there is no file {path}" + nearest_file(path))
+        raise MissingFile(f"there is no file {path}" + nearest_file(path))
     if path.is_dir():
         raise InputError(f"{path} is a folder; a file is needed")
     if not path.is_file():  # a device or a pipe, which may never end
@@ -126,19 +136,28 @@ def readable(path: Place) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
+    except RuntimeError as error:  # of zipfile, about what is encrypted, or packed in a way that Python does not know
+        raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
 def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed, with a progress bar if there are many and it is to be ``shown``."""
+    """The file's bytes, decompressed and in UTF-8, with a progress bar if there are many and it is to be ``shown``."""
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
         if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
-        yield _Gzip(file, size, path) if path.name.endswith(".gz") else file  # type: ignore[misc]
+        plain: Any = _Gzip(file, size, path) if _is_packed(path) else file
+        encoding = _encoding(path)
+        try:
+            yield io.BytesIO(plain.read().decode(encoding).encode()) if encoding else plain
+        except UnicodeError as error:
+            if encoding is None:
+                raise
+            raise InputError(f"{path} is not {encoding} text, as it begins: {error}") from error
 
 
 class _Gzip(gzip.GzipFile):
@@ -189,6 +208,33 @@ def _parquet_file(path: Place, file: IO[bytes]) -> parquet.ParquetFile:
     if source.metadata.num_rows > max(SUSPECT, RATIO * size):
         raise InputError(f"{path} has {source.metadata.num_rows:,} rows in {size:,} bytes, as no ratings have")
     return source
+
+
+def is_parquet(path: Place) -> bool:
+    """Whether a file is Parquet, by its name or how it begins."""
+    return path.name.lower().endswith((".parquet", ".pq")) or _beginning(path).startswith(b"PAR1")
+
+
+def _is_packed(path: Place) -> bool:
+    """Whether a file is gzip."""
+    return path.name.lower().endswith(".gz") or _beginning(path).startswith(b"\x1f\x8b")
+
+
+def _encoding(path: Place) -> str | None:
+    """Of a file's text, decompressed; None is UTF-8."""
+    start = _beginning(path)
+    if _is_packed(path):
+        with path.open("rb") as file:
+            start = gzip.GzipFile(fileobj=file).read(4)
+    return next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), None)
+
+
+def _beginning(path: Place) -> bytes:
+    """The first bytes of a file; none of a folder or of what is not there."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def nearest_file(path: Place) -> str:
@@ -249,7 +295,7 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
 def _separator(path: Place, given: str | None) -> str:
     if given:
         return given.replace("\\t", "\t")  # as a tab is typed in a shell
-    return "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    return "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
 
 
 def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:

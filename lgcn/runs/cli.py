@@ -6,9 +6,9 @@ commands judge the model as it was trained.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,22 +19,22 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from pandas import DataFrame
 from torchmetrics import Metric
 
 from lgcn import checkpoints, speed
 from lgcn.choices import in_own_class
-from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.datamodule import NEED_NOTHING, RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
-from lgcn.errors import InputError
+from lgcn.errors import InputError, MissingFile
 from lgcn.evaluation.baselines import Baseline
-from lgcn.files import check_output
+from lgcn.files import check_output, check_room
 from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
-from lgcn.runs.folders import next_version
+from lgcn.runs.folders import make_next_version, next_version
 from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
 from lgcn.runs.predictions import PredictionWriter
@@ -80,7 +80,9 @@ class Invocation(NamedTuple):
     run: Path | None = None  # the folder of the run that it judges or goes on with
     step: int = 0  # of the checkpoint
     recipe: recipes.Recipe | None = None  # that was chosen for the data
-    trained: Snapshot | None = None  # the data of a model that is perhaps judged on other data
+    trained: Snapshot | None = (
+        None  # the data of a model, which is perhaps judged on others or asked without the source
+    )
     configs: tuple[str, ...] = ()  # that were named, with the recipe in front
 
 
@@ -186,7 +188,9 @@ class LgcnCLI(internals.OneCommandCLI):
         if self.read is not None:
             data.take(self.read)
         trained = self.invocation.trained
-        if trained is not None and data.hold_out(trained, "test" if self.asked == "test" else "val"):
+        if trained is not None and self.asked == "predict":
+            data.know(trained)
+        elif trained is not None and data.hold_out(trained, "test" if self.asked == "test" else "val"):
             self.invocation = self.invocation._replace(run=None)  # the run's own files stay
         return data
 
@@ -236,14 +240,33 @@ class LgcnCLI(internals.OneCommandCLI):
         with warnings.catch_warnings():
             # The module has a default optimiser for use from Python; replacing it is what --optimizer is for.
             warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
-            super().instantiate_classes()
+            try:
+                super().instantiate_classes()
+            except MissingFile as error:
+                if self.given("ckpt_path") is None:
+                    raise
+                raise InputError(
+                    f"{error} (in {Path.cwd()}). lgcn {self.subcommand} reads what the run was trained on: say where "
+                    f"it is with --data.source; {NEED_NOTHING}"
+                ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
         runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
-        if self.watch:
+        printed_only = False
+        if self.subcommand in ("fit", "test") and not (self.watch or given["fast_dev_run"]):
+            try:
+                check_room(run, str(run))
+                if going_on is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all take its folder
+                    run = make_next_version(runs)
+            except InputError as error:
+                if fitting:
+                    raise
+                log.warning("%s; the results are only printed", error)
+                printed_only = True
+        if self.watch or printed_only:
             kwargs["logger"] = internals.NoLogger()
         elif self.subcommand in ("validate", "predict"):
             kwargs["logger"] = False  # TensorBoard would put a second validation in place of the run's own curve
@@ -252,7 +275,7 @@ class LgcnCLI(internals.OneCommandCLI):
             where["version"] = checkpoints.number_of(run)
             # TensorBoard hides what a killed run wrote past the checkpoint it goes on from.
             purge: dict[str, Any] = {"purge_step": first_step} if fitting and first_step else {}
-            loggers: list[Logger] = [TensorBoardLogger(**where, default_hp_metric=False, **purge)]
+            loggers: list[Logger] = [internals.RunTensorBoardLogger(**where, default_hp_metric=False, **purge)]
             if fitting:
                 loggers.append(internals.ContinuedCSVLogger(**where, first_step=first_step))
             others = given["logger"] if isinstance(given["logger"], list) else [given["logger"]]
@@ -297,6 +320,8 @@ class LgcnCLI(internals.OneCommandCLI):
         try:
             trainer: Trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError) as error:
+            with suppress(OSError):  # it is empty, or of another run
+                run.rmdir()
             raise InputError(f"--trainer: {error}") from error
         device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -382,7 +407,10 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     wanted = given.ckpt_path or said.get("ckpt_path") or (None if args[0] == "fit" else "best")
     options = settings.options(rest)
     recipe: recipes.Recipe | None = None
+    runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
     anew = args[0] == "fit" and wanted in (None, "null")
+    if anew:  # choosing a recipe reads the data
+        check_room(runs_dir, f"--runs_dir {runs_dir}")
     if given.init_from not in (None, "null") and not anew:
         raise InputError(f"--init_from {given.init_from} starts a new run of lgcn fit; it goes without --ckpt_path")
     start = given.init_from or (said.get("init_from") if anew else None)
@@ -399,10 +427,6 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     files = [settings.dumped(settings.with_full_names(content)) for content in contents]
     rest = settings.options_with_full_names(rest)
     name = given.run_name or said.get("run_name") or said.get("stem")
-    runs_dir = Path(given.runs_dir or said.get("runs_dir") or "runs")
-    there = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
-    if args[0] == "fit" and not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"--runs_dir {runs_dir}: {there} is no folder that can be written to")
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
@@ -422,7 +446,9 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         if args[0] == "fit" and found.name != "last.ckpt":
             run = None  # training on from another one is a new run
         resumed = [f"--ckpt_path={checkpoint}"]
-        if args[0] in ("validate", "test") and "data.source" in options:
+        newer = args[0] in ("validate", "test") and "data.source" in options
+        own_data = args[0] == "predict" and "data.predict_path" in options and "data.source" not in options
+        if newer or (own_data and (own.get("data") or {}).get("eval_graph") != "split"):
             trained = snapshot_of(content)
         say(f"checkpoint {checkpoint} (step {step:,})")
     elif start is not None and not prints:
@@ -434,8 +460,12 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         say(f"starting from {checkpoint}, with its settings where nothing else is said")
     name = str(name or "lgcn")
     ordered = [*base, *files] if args[0] == "fit" else [*files, *base]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"--run_name names a folder in --runs_dir (got {name})")
+    parts = Path(name).parts
+    too_long = any(len(part.encode()) > 200 for part in parts)
+    if Path(name).is_absolute() or not parts or ".." in parts or not name.isprintable() or too_long:
+        raise InputError(f"--run_name names a folder in --runs_dir (got {name!r})")
+    if args[0] == "fit" and not prints:
+        check_room(run or runs_dir / name, str(run or f"--runs_dir {runs_dir}"))
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
     named = (*([recipe.name] if recipe else []), *given.config)

@@ -7,12 +7,14 @@ runs/<config name>/version_N/
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
 from lgcn.checkpoints import number_of, versions
+from lgcn.errors import InputError
 from lgcn.files import replacing
 
 
@@ -24,6 +26,23 @@ def next_version(runs: Path) -> Path:
     """
     taken = [int(number_of(run)) for run in versions(runs.parent, runs.name)]
     return runs / f"version_{max(taken, default=-1) + 1}"
+
+
+def make_next_version(runs: Path) -> Path:
+    """Make the folder of a new run. Runs that start at the same time make one each.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    run = next_version(runs)
+    try:
+        while True:
+            with suppress(FileExistsError):
+                run.mkdir(parents=True)
+                return run
+            run = run.with_name(f"version_{int(number_of(run)) + 1}")
+    except OSError as error:
+        raise InputError(f"{run} cannot be made: {error.strerror}") from error
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:

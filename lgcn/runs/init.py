@@ -10,7 +10,7 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.guess import Guess, guess
 from lgcn.data.sources import unread
 from lgcn.errors import InputError
-from lgcn.files import check_output
+from lgcn.files import check_output, expanded, replacing
 from lgcn.runs.recipes import RECIPES
 from lgcn.terminal import OneLineParser, say
 
@@ -36,7 +36,7 @@ def init(args: list[str]) -> None:
     found = Guess(Columns(), None)
     own = not unread(given.table, "table")[0][2:]
     if own:
-        found = guess(Path(given.table).expanduser())
+        found = guess(expanded(given.table))
     settings: dict[str, Any] = {f"{what}_column": column for what, column in found.columns._asdict().items()}
     settings = {"source": given.table, **(settings if own else {})}
     if found.separator:
@@ -44,7 +44,8 @@ def init(args: list[str]) -> None:
     if given.items_path:
         settings["items_path"] = given.items_path
     data = RatingsDataModule(**settings)
-    output.write_text(written(settings, data, args), encoding="utf-8")
+    with replacing(output) as part:
+        part.write_text(written(settings, data, args), encoding="utf-8")
     say(data.in_words(), "data")
     if own:
         columns = {what: column for what, column in found.columns._asdict().items() if column is not None}

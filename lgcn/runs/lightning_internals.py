@@ -23,10 +23,11 @@ from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import register_type
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities import rank_zero_only
 
 from lgcn.errors import InputError, did_you_mean
 from lgcn.files import replacing
@@ -367,6 +368,16 @@ class NoProfiler(PassThroughProfiler):
 
 class NoLogger(DummyLogger):
     """A logger that writes nothing, for callbacks that need one, as in Lightning's --trainer.fast_dev_run."""
+
+
+class RunTensorBoardLogger(TensorBoardLogger):
+    """TensorBoardLogger that makes its folder anew where it has gone, or says why not in an OSError."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write hparams.yaml."""
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        super().save()
 
 
 class ContinuedCSVLogger(CSVLogger):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lgcn.contents import check
 from lgcn.errors import InputError
+from lgcn.files import replacing
 from lgcn.runs.folders import is_rehearsal, run_folder
 from lgcn.training.module import LightGCNModule
 
@@ -113,13 +114,12 @@ def save(figures: "dict[str, Figure]", run: Path, trainer: pl.Trainer) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        with replacing(run / FOLDER / f"{name}.png") as part:
+            Image.fromarray(pixels).save(part, "PNG")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"plots/{name}", pixels, trainer.global_step, dataformats="HWC")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tensorboard.plugins import projector
 
+from lgcn.files import replacing
 from lgcn.serving.recommender import Recommender
 
 FOLDER = "projector"
@@ -37,12 +38,15 @@ def write_projector(recommender: Recommender, run: Path) -> None:
     colour, category = _category(known, places)
     columns = {**first, "item": recommender.item_ids, **known, **category, "ratings": degree.tolist()}
     lines = [list(columns), *([_label(values[place]) for values in columns.values()] for place in places)]
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     row = "\t".join(["%.5g"] * points.shape[1]) + "\n"  # a tenth of the time that pandas takes
-    (folder / "items.tsv").write_text("".join(row % tuple(point) for point in points.tolist()))
-    (folder / "labels.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
-    (folder / "bookmarks.json").write_text(json.dumps([_bookmark(colour, lines[0][0], points)]))
+    texts = {
+        "items.tsv": "".join(row % tuple(point) for point in points.tolist()),
+        "labels.tsv": "".join("\t".join(line) + "\n" for line in lines),
+        "bookmarks.json": json.dumps([_bookmark(colour, lines[0][0], points)]),
+    }
+    for name, text in texts.items():
+        with replacing(run / FOLDER / name) as part:
+            part.write_text(text, encoding="utf-8")
     config = projector.ProjectorConfig()
     paths = {"tensor_path": "items.tsv", "metadata_path": "labels.tsv", "bookmarks_path": "bookmarks.json"}
     config.embeddings.add(tensor_name="items", **{name: f"{FOLDER}/{file}" for name, file in paths.items()})

@@ -18,6 +18,7 @@ import lgcn
 from lgcn.choices import full_name
 from lgcn.errors import InputError, did_you_mean
 from lgcn.evaluation.baselines import Baseline
+from lgcn.files import expanded
 from lgcn.graph.channels import Channel
 from lgcn.model.heads import Head
 from lgcn.model.initialisation import Initialisation
@@ -91,7 +92,7 @@ def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> 
     """A configuration and those that it builds on, with their files. ``above`` are the files that build on it."""
     if is_yaml(config):
         return [(None, _parsed(config, "--config"))]
-    names, beside = shipped(), [folder / Path(name).expanduser() for name in (config, f"{config}.yaml")]
+    names, beside = shipped(), [folder / expanded(name) for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
     if path is None:
         where, hint = f"{above[-1]}: base" if above else "--config", did_you_mean(Path(config).stem, names)
@@ -148,9 +149,17 @@ def names_a_model(contents: Iterable[Settings]) -> bool:
 #: Settings are short. A megabyte of YAML takes half a minute, and a few lines of it can stand for millions of values.
 LONGEST, MOST = 100_000, 20_000  # characters, and values
 
+#: Settings that are texts, whatever they look like: PyYAML reads 010 as 8, and 2026-01-15 as a date.
+TEXTS = (
+    *("run_name", "runs_dir", "init_from", "source", "root", "separator", "items_path", "users_path", "cache"),
+    *("train_path", "val_path", "test_path", "predict_path"),
+)
+#: Settings that are texts or whole numbers.
+COLUMNS = tuple(f"{what}_column" for what in ("user", "item", "rating", "timestamp"))
+
 
 class _Once(yaml.SafeLoader):
-    """Reads each key once: PyYAML would take the last of two values, and not say so."""
+    """Reads each key once: PyYAML would take the last of two values, and not say so. Texts are as they are written."""
 
     def get_single_node(self) -> Any:
         """What the text says, if it is no more than it looks."""
@@ -168,6 +177,13 @@ class _Once(yaml.SafeLoader):
         return number
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, value in node.value:
+            kind = value.tag.rpartition(":")[2]
+            whole = kind == "int" and re.fullmatch("0|[1-9][0-9]*", value.value)
+            if kind in ("int", "float", "bool", "timestamp") and (
+                key.value in TEXTS or (key.value in COLUMNS and not whole)
+            ):
+                value.tag = "tag:yaml.org,2002:str"
         lines: dict[str, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
             line = key.start_mark.line + 1

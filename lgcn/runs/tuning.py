@@ -300,7 +300,8 @@ class Search:
         monitor, first, best = study.user_attrs["monitor"], study.trials[0], study.best_trial
         ended = study.get_trials(states=ENDED)
         columns = ("number", "state", "value", "params", "duration")
-        study.trials_dataframe(columns).to_csv(self.folder / "trials.csv", index=False)
+        with replacing(self.folder / "trials.csv") as part:
+            study.trials_dataframe(columns).to_csv(part, index=False)
         with replacing(self.folder / "config.yaml") as part:
             note = f"# lgcn tune: trial {best.number + 1} of {len(ended)}, {monitor} {best.value:.4f}\n"
             part.write_text(note + best.user_attrs["config"])
@@ -383,4 +384,5 @@ def _plot(study: optuna.Study, ended: list[FrozenTrial], path: Path) -> None:
             axes.xaxis.set_minor_formatter(NullFormatter())
     for axes in panels[len(names) :]:
         axes.remove()
-    figure.savefig(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png")

@@ -7,7 +7,6 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -68,16 +67,6 @@ def _recommender(given: argparse.Namespace) -> tuple[Recommender, Path]:
     path = find_checkpoint(given.ckpt_path, Path(given.runs_dir), None)
     log.info("checkpoint %s", path)
     return Recommender.from_checkpoint(path), path
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """As :func:`lgcn.files.replacing`. A file that cannot be written, such as on a full disk, is an InputError."""
-    try:
-        with replacing(path) as part:
-            yield part
-    except OSError as error:
-        raise InputError(f"--output {path} cannot be written: {error.strerror or error}") from error
 
 
 def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
@@ -149,7 +138,7 @@ def recommend(parser: argparse.ArgumentParser, args: list[str]) -> None:
         return
     first, lengths = list(islice(found, SHOWN)), list[int]()
     # Progress is shown on stderr and is gone at the end.
-    with _writing(output) as part, Progress(console=Console(stderr=True), transient=True) as progress:
+    with replacing(output) as part, Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("recommending", total=len(recommender.user_ids) if everybody else None)
 
         def bunches() -> Bunches:
@@ -345,7 +334,7 @@ def similar(parser: argparse.ArgumentParser, args: list[str]) -> None:
     recommender, _ = _recommender(given)
     table = recommender.similar([*dict.fromkeys(given.items)], given.k)
     if given.output is not None:
-        with _writing(given.output) as part:
+        with replacing(given.output) as part:
             if given.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")
             elif given.output.suffix == ".json":

@@ -29,8 +29,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from lgcn.data.attributes import arrow_column
-from lgcn.errors import InputError
-from lgcn.files import replacing
+from lgcn.files import check_room, replacing
 from lgcn.model.factors import Factors
 from lgcn.serving.recommender import Recommender
 from lgcn.terminal import say
@@ -111,10 +110,7 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
     Raises:
         InputError: the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
+    check_room(folder, f"--output {folder}")
     model, known, train = recommender.model, recommender.model.factors.without_last(), recommender.snapshot.train
     user_bias, item_bias = (
         torch.zeros(len(rows)) if bias is None else bias
@@ -140,11 +136,8 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
     with Console(stderr=True).status("") as status:
         for name, write in files.items():
             status.update(f"writing {name}")
-            try:
-                with replacing(folder / name) as part:
-                    write(part)
-            except OSError as error:
-                raise InputError(f"--output {folder}: {name} cannot be written: {error.strerror or error}") from error
+            with replacing(folder / name) as part:
+                write(part)
     written = [folder / name for name in files]
     for path in written:
         say(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")

@@ -14,25 +14,28 @@ Everything is answered from memory. An error is a JSON object with one text, ``e
 machine.
 """
 
+import asyncio
 import ipaddress
 import json
 import logging
 import re
 import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
 from lgcn.serving.filters import LONGEST, example
-from lgcn.serving.recommender import MIN_RATINGS, Exclude, Explanation, Id, Recommendation, Recommender, as_written
+from lgcn.serving.recommender import MIN_RATINGS, Exclude, Explanation, Id, Recommender, as_written
 
 try:
     import uvicorn
+    from anyio import CapacityLimiter, to_thread
     from fastapi import FastAPI, HTTPException, Query, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
@@ -48,8 +51,10 @@ log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page.html")
 LARGEST_BODY = 1 << 20  # bytes
+BODY_SECONDS = 10.0  # for all of it
 MOST = 1000  # items or ratings in one answer or question
-MOST_REASONS = 20  # for each item; more of both would keep all others waiting
+MOST_REASONS = 20  # for each item
+HEAVY = 1000  # items and reasons of an answer, or 50,000 items to look at, from where on it is made in a thread
 LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser writes it
 # The page holds all it needs. It loads nothing from elsewhere, and no other page may show it in a frame.
 HEADERS = {
@@ -58,6 +63,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+SENT = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+T = TypeVar("T")
 
 Count = Annotated[int, Query(ge=1, le=MOST)]
 Reasons = Annotated[int, Query(ge=0, le=MOST_REASONS)]
@@ -99,6 +107,12 @@ class Recommended(BaseModel):
     because: Explanation | None = None
 
 
+class Failure(BaseModel):
+    """Why there is no answer."""
+
+    error: str
+
+
 class Recommendations(BaseModel):
     """The best first. ``unknown``: items of the question that are not in the data."""
 
@@ -117,7 +131,16 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
     """
     about: Any = {"title": "lgcn", "version": __version__, "description": "Recommendations of a trained LightGCN."}
     # The pages at docs_url and redoc_url would load scripts from elsewhere.
-    app = FastAPI(**about, default_response_class=Json, docs_url=None, redoc_url=None)
+    reasons = {
+        400: "It cannot be answered, or is for another host.",
+        404: "There is no such user, item or page.",
+        405: "The method is another one; Allow names it.",
+        408: f"The request did not come within {BODY_SECONDS:g} seconds.",
+        413: f"The request has more than {LARGEST_BODY:,} bytes.",
+        422: "A value is not of the kind that is described here.",
+    }
+    refusals: Any = {status: {"model": Failure, "description": text} for status, text in reasons.items()}
+    app = FastAPI(**about, default_response_class=Json, docs_url=None, redoc_url=None, responses=refusals)
     app.add_middleware(Guard, local=local)
     for kind in (StarletteHTTPException, RequestValidationError, InputError, Exception):
         app.add_exception_handler(kind, failed)
@@ -134,7 +157,10 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
 
 
 class Api:
-    """The answers. They are short, and one thread makes them all: to change threads for each would take longer."""
+    """The answers. They are short, and one thread makes them: to change threads for each would take longer.
+
+    Two other threads make those that take long, so that nobody else waits for them.
+    """
 
     def __init__(self, recommender: Recommender) -> None:
         self.recommender, self.snapshot = recommender, recommender.snapshot
@@ -142,6 +168,7 @@ class Api:
         self.degree = train.item_degree.tolist()
         self.by_degree = train.item_degree.argsort(descending=True, stable=True).tolist()
         self.lowered = [recommender.title(place).lower() for place in range(train.num_items)]
+        self.heavy = CapacityLimiter(2)
         self.page = PAGE.read_text(encoding="utf-8")
         values = [*map(as_written, train.rating.unique().tolist())]  # type: ignore[no-untyped-call]  # torch's
         self.about = {
@@ -165,7 +192,7 @@ class Api:
 
     async def show(self) -> HTMLResponse:
         """The page."""
-        return HTMLResponse(self.page, headers=HEADERS)
+        return HTMLResponse(self.page)
 
     async def model(self) -> dict[str, Any]:
         """What the model is and knows. ``values``: the ratings there are, if they are few."""
@@ -179,7 +206,10 @@ class Api:
             place for place in self.by_degree if place != exact and all(word in self.lowered[place] for word in words)
         )
         found = islice(chain([exact] if exact >= 0 else [], named), limit)
-        return [self._described(place) | {"ratings": self.degree[place]} for place in found]
+        return await self._made(
+            lambda: [self._described(place) | {"ratings": self.degree[place]} for place in found],
+            len(self.degree) // 50,
+        )
 
     async def similar(self, item: str, k: Count = 10) -> list[dict[str, Any]]:
         """The nearest items."""
@@ -194,7 +224,8 @@ class Api:
 
     async def find_users(self, query: Words = "", limit: Count = 20) -> list[Id]:
         """Users whose id begins with the query."""
-        return list(islice((user for user in self.recommender.user_ids if str(user).startswith(query)), limit))
+        found = islice((user for user in self.recommender.user_ids if str(user).startswith(query)), limit)
+        return await self._made(lambda: list(found), len(self.recommender.user_ids) // 50)
 
     async def ratings(self, user: str, limit: Count = 100) -> list[dict[str, Any]]:
         """What a user has rated in the training part, the highest first."""
@@ -217,8 +248,7 @@ class Api:
         raw = self.recommender.user_ids[self._place("user", user)]
         how: Any = {"exclude": exclude, "min_ratings": min_ratings, "where": where}
         how |= {"diversity": diversity, "because": because, "allow": allow or None, "block": block}
-        ((_, ones),) = self.recommender.each([raw], min(k, len(self.degree)), **how)
-        return self._answer(ones, user=raw)
+        return await self._answer(how, min(k, len(self.degree)), users=[raw], more={"user": raw})
 
     async def recommend_new(self, asked: Question) -> "Json":
         """The best items for somebody new."""
@@ -229,13 +259,21 @@ class Api:
         if not known:
             raise HTTPException(404, "none of the items is in the data")
         how = asked.model_dump(exclude={"ratings", "k"})
-        ((_, ones),) = self.recommender.each(ratings=known, k=min(asked.k, len(items)), **how)
         unknown = [item for item, at in zip(given, place, strict=True) if at < 0]
-        return self._answer(ones, **({"unknown": unknown} if unknown else {}))
+        more = {"unknown": unknown} if unknown else {}
+        return await self._answer(how, min(asked.k, len(items)), ratings=known, more=more)
 
-    def _answer(self, ones: list[Recommendation], **more: Any) -> "Json":
-        # It is sent as it is: to check it against its description would take longer than to make it.
-        return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
+    async def _answer(self, how: dict[str, Any], k: int, more: dict[str, Any], **who: Any) -> "Json":
+        def answer() -> Json:
+            ((_, ones),) = self.recommender.each(k=k, **who, **how)
+            # It is sent as it is: to check it against its description would take longer than to make it.
+            return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
+
+        return await self._made(answer, k * (1 + how["because"] + 20 * (how["diversity"] > 0)))
+
+    async def _made(self, make: Callable[[], T], size: int) -> T:
+        """An answer, made here, or if it is a large one in another thread."""
+        return make() if size < HEAVY else await to_thread.run_sync(make, limiter=self.heavy)
 
     def _described(self, place: int) -> dict[str, Any]:
         item, known = self.recommender.item(place)
@@ -256,15 +294,15 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _error(status: int, message: str) -> Json:
-    return Json({"error": message}, status)
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Json:
+    return Json({"error": message}, status, {**HEADERS, **(headers or {})})
 
 
 async def failed(request: Request, error: Any) -> Json:
     """The answer to a request that fails."""
     match error:
         case StarletteHTTPException():
-            return _error(error.status_code, str(error.detail))
+            return _error(error.status_code, str(error.detail), error.headers)
         case RequestValidationError():  # what is wrong and where; not what was sent, which may be long
             found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
             return _error(422, "; ".join(found))
@@ -274,7 +312,10 @@ async def failed(request: Request, error: Any) -> Json:
 
 
 class Guard:
-    """Refuse a request for another host, and one of more than LARGEST_BODY bytes before it is read whole."""
+    """Refuse a request for another host, one of more than LARGEST_BODY bytes before it is read whole, and a slow one.
+
+    Every answer has the HEADERS.
+    """
 
     def __init__(self, app: ASGIApp, local: bool) -> None:
         self.app, self.local = app, local
@@ -290,10 +331,18 @@ class Guard:
             return
         length, size = headers.get(b"content-length", b"0"), 0
         too_long, chunks = not length.isdigit() or int(length) > LARGEST_BODY, list[Message]()
-        while not too_long and (not chunks or chunks[-1].get("more_body")):  # a body without a length is counted
-            chunks.append(await receive())
-            size += len(chunks[-1].get("body", b""))
-            too_long = size > LARGEST_BODY
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while not too_long and (
+                    not chunks or chunks[-1].get("more_body")
+                ):  # a body without a length is counted
+                    chunks.append(await receive())
+                    size += len(chunks[-1].get("body", b""))
+                    too_long = size > LARGEST_BODY
+        except TimeoutError:
+            late = f"the request did not come within {BODY_SECONDS:g} seconds"
+            await _error(408, late, {"Connection": "close"})(scope, receive, send)
+            return
         if too_long:
             await _error(413, f"the request has more than {LARGEST_BODY:,} bytes")(scope, receive, send)
             return
@@ -301,7 +350,13 @@ class Guard:
         async def replay() -> Message:
             return chunks.pop(0) if chunks else await receive()
 
-        await self.app(scope, replay, send)
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(one for one in SENT if one[0] not in there)]
+            await send(message)
+
+        await self.app(scope, replay, send_on)
 
 
 def serve_at(recommender: Recommender, host: str, port: int) -> None:
@@ -319,6 +374,7 @@ def serve_at(recommender: Recommender, host: str, port: int) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen()  # who connects when the line below is there waits, and is not refused
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--host {host} --port {port} cannot be listened at: {reason}; try another") from error

@@ -765,3 +765,32 @@ def test_files_without_ratings_stay_pairs(tmp_path: Path) -> None:
     }
     data = RatingsDataModule(None, split="files", rating_column=None, **paths)
     assert data.kind == "pairs"
+
+
+@pytest.mark.parametrize(("test", "words"), [("b{u},x{i}", "users"), ("a{u},y{i}", "items"), ("a{u},x{i}", "")])
+def test_a_part_of_nearly_nobody_who_was_trained_on(
+    test: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [(user, item) for user in range(9) for item in range(5)]
+    for name, form in {"train": "a{u},x{i}", "test": test}.items():
+        rows = [form.format(u=user, i=item) + f",{(user + item) % 5}\n" for user, item in pairs[name == "test" :: 2]]
+        (tmp_path / name).write_text("user,item,rating\n" + "".join(rows))
+    RatingsDataModule(None, split="files", train_path=str(tmp_path / "train"), test_path=str(tmp_path / "test")).setup()
+    assert (f"100 % of the test part are of {words} without training ratings" in caplog.text) == bool(words)
+
+
+def test_times_keep_fractions_of_a_second(tmp_path: Path) -> None:
+    rows = "".join(f"{user},{item},{item % 4},{time}\n" for user in range(3) for item, time in ((10, 0.9), (21, 0.5)))
+    rows += "".join(f"{user},30,2,0.1\n{user},10,3,0.95\n{user},10,1,0.92\n" for user in range(3))
+    (tmp_path / "r.csv").write_text("user,item,rating,time\n" + rows)
+    data = RatingsDataModule(str(tmp_path / "r.csv"), timestamp_column="time", split="leave_last_out")
+    found = {part: data.items.decode(graph.item).tolist() for part, graph in data.graphs.items()}
+    assert found == {"train": [30] * 3, "val": [21] * 3, "test": [10] * 3}
+    assert data.graphs["test"].rating.tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("setting", ["separator", "root", "cache", "predict_path", "source", "items_path"])
+def test_a_number_where_a_text_belongs(setting: str) -> None:
+    given: Any = {"source": "sample", setting: 5}
+    with pytest.raises(InputError, match=f"--data.{setting} must be "):
+        RatingsDataModule(**given)

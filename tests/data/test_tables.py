@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import uuid
+import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from pyarrow import parquet
 
 from lgcn.data import tables
 from lgcn.data.canonical import Columns, read_table
+from lgcn.data.guess import guess
 from lgcn.data.layouts import Table
 from lgcn.data.sources import load
 from lgcn.errors import InputError
-from tests.data.reading import NAMED, PLACED, TIMED, Files, read, read_parquet, write_zip
+from tests.data.reading import NAMED, PLACED, TIMED, Files, read, read_parquet, write_folder, write_zip
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,7 @@ def test_bad_parquet(columns: Columns, data: dict[str, Any], words: str, tmp_pat
         ("user,item,rating\n,,\n1,2,nan\n", "no ratings"),
         ("user,item,rating\n1,2,3\nZoë,5,4\n".encode("latin-1"), r"line 3: 'Zo\\xeb 5 4' is not UTF-8.*iconv"),
         ("user,ïtem,rating\n1,2,3\n".encode("latin-1"), r"line 1: 'user \\xeftem rating' is not UTF-8"),
-        ("user,item,rating\n1,2,3\n".encode("utf-16"), "line 1: .* is not UTF-8"),
-        (b"PAR1\x00\x80\x81\xff", "line 1: .* is not UTF-8"),
+        (b"\x80PAR\x00\x80\x81\xff", "line 1: .* is not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -296,3 +297,105 @@ def test_random_text_against_pythons_own_writer(tmp_path: Path) -> None:
     table = read(tmp_path, text.getvalue())
     assert table["user"] == [user.strip() for user in users]
     assert table["item"] == [item.strip() for item in items]
+
+
+TEXT = "user,item,rating\n5,10,4.5\n6,11,3\n"
+TABBED = TEXT.replace(",", "\t")
+
+
+def as_parquet(text: str) -> bytes:
+    """The table of a CSV."""
+    content = io.BytesIO()
+    pd.read_csv(io.StringIO(text)).to_parquet(content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("R.CSV", TEXT.encode()),
+        ("R.CSV.GZ", gzip.compress(TEXT.encode())),
+        ("r.TSV", TABBED.encode()),
+        ("r.Tab.Gz", gzip.compress(TABBED.encode())),
+        ("packed.csv", gzip.compress(TEXT.encode())),
+        ("r.PARQUET", as_parquet(TEXT)),
+        ("no ending", as_parquet(TEXT)),
+        ("r.csv", TEXT.encode("utf-8-sig")),
+        ("r.csv", TEXT.encode("utf-16")),
+        ("r.csv", b"\xfe\xff" + TEXT.encode("utf-16-be")),
+        ("r.csv", TEXT.encode("utf-32")),
+        ("r.csv.gz", gzip.compress(TEXT.encode("utf-16"))),
+        ("r.tsv", TABBED.encode("utf-16")),
+    ],
+)
+def test_what_a_file_is_shows_in_how_it_begins(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    expected = {"user": [5, 6], "item": [10, 11], "rating": [4.5, 3.0]}
+    assert read_table(path, NAMED).to_dict("list") == expected
+    assert load(str(path), tmp_path).ratings.to_dict("list") == expected
+    assert [guess(path).columns.user, tables.column_names(path)] == ["user", ["user", "item", "rating"]]
+    described = tables.read_texts(path).astype(float).to_dict("list")
+    assert described == expected
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    assert read_table(zipfile.Path(tmp_path / "packed.zip", name), NAMED).to_dict("list") == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("user,item,rating\né,10,4\n".encode("latin-1"), "line 2: '\\\\xe9 10 4' is not UTF-8 text; convert"),
+        (TEXT.encode("utf-16")[:-1], "is not utf-16 text, as it begins: .*truncated data"),
+        (gzip.compress(TEXT.encode("utf-16"))[:-9], "is damaged"),
+    ],
+)
+def test_other_encodings_are_one_line(content: bytes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        read(tmp_path, content)
+
+
+COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ""),
+        ({6: 1, 8: 1}, r"ratings\.csv cannot be read: .*encrypted.*; unpack the archive yourself"),
+        ({8: 99, 10: 99}, r"ratings\.csv cannot be read: .*compression method is not supported"),
+        ({"content": 0xFF}, r"ratings\.csv (is damaged|cannot be read)"),
+    ],
+)
+def test_members_of_every_compression(
+    changed: dict[Any, int], words: str, compression: int, tmp_path: Path, movielens_files: Files
+) -> None:
+    path = tmp_path / "movies.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("ratings.csv", movielens_files("ml-25m")["ml-25m/ratings.csv"])
+    content = bytearray(path.read_bytes())
+    # Where the flags and the method stand, behind the marks of the member itself and of the archive's list.
+    local, listed = content.index(b"PK\3\4"), content.index(b"PK\1\2")
+    for at, value in changed.items():
+        if at == "content":
+            content[local + 41 + 12] ^= value
+        else:
+            content[(local if at == min(changed) else listed) + at] = value
+    path.write_bytes(content)
+    if words:
+        with pytest.raises(InputError, match=words):
+            load(str(path), tmp_path)
+    else:
+        assert len(load(str(path), tmp_path).ratings) == 18
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_that_are_called_like_files(packed: bool, tmp_path: Path, movielens_files: Files) -> None:
+    files = {"movies.csv/x": b"", "ratings.csv": movielens_files("ml-25m")["ml-25m/ratings.csv"]}
+    path = tmp_path / ("ml.zip" if packed else "ml")
+    (write_zip if packed else write_folder)(files, path)
+    found = load(str(path), tmp_path)
+    assert (len(found.ratings), found.items) == (18, None)
+    with pytest.raises(InputError, match="is a folder"):
+        load(str(path), tmp_path, paths=["movies.csv"])

@@ -15,7 +15,7 @@ from lgcn.checkpoints import find_checkpoint
 from lgcn.errors import InputError
 from tests.runs.running import BPR, DOT, FAST, checkpoint, refused
 
-ODD = ["q[ab]", "1e3", "7e4", "5", "2026-01-15", "a/b", "null.", "[/red]", "a b"]
+ODD = ["k[1,3]", "version_3", "1e3", "7e4", "5", "2026-01-15", "a/b", "null.", "[/red]", "a b"]
 
 
 @pytest.mark.parametrize("name", ODD)

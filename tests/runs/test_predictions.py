@@ -1,5 +1,6 @@
 """`lgcn predict`: what it writes, for pairs of a file, for who is unknown, and where."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,3 +61,31 @@ def test_output_that_cannot_be_written(rated: Path, tmp_path: Path, capsys: pyte
     for output, words in {"/proc/none/p.csv": "cannot be written", str(tmp_path): ".csv or .parquet"}.items():
         assert words in refused(capsys, [*args, output])
     assert "predictions.xlsx" in refused(capsys, [*args, "predictions.xlsx"])
+
+
+@pytest.mark.parametrize("kind", ["rated", "ranked"])
+def test_pairs_are_predicted_without_the_source_as_with_it(
+    kind: str, csv: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: Path = request.getfixturevalue(kind)
+    (tmp_path / "pairs.csv").write_text("user,item\nu1,0\nnobody,10\nu2,-5\nu7,190\n")
+    pairs = ["--data.predict_path", str(tmp_path / "pairs.csv")]
+    with_source = predicted(run, tmp_path, *pairs, "--data.source", str(csv))
+    monkeypatch.setattr("lgcn.data.sources.load", None)
+    pd.testing.assert_frame_equal(predicted(run, tmp_path, *pairs), with_source)
+
+
+def test_a_source_that_is_gone(
+    fit: Callable[..., Path], csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(shutil.copy(csv, tmp_path / "mine.csv"))
+    run = fit(source=source, steps=4)
+    source.rename(tmp_path / "moved.csv")
+    for command in ("test", "validate", "predict", "fit"):
+        message = refused(capsys, [command, "--ckpt_path", path_of(run)])
+        assert f"there is no file {source}" in message
+        assert f"lgcn {command} reads what the run was trained on: say where it is with --data.source" in message
+        assert "predict --data.predict_path FILE do not read the source" in message
+    main(["recommend", "--ckpt_path", path_of(run), "--users", "u1"])
+    main(["test", "--ckpt_path", path_of(run), "--data.source", str(tmp_path / "moved.csv")])
+    assert (run / "test_metrics.json").is_file()

@@ -149,3 +149,14 @@ def test_a_class_in_the_current_folder_is_used_from_yaml(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["model"]["objective"]["class_path"] == "mine.Absolute"
+
+
+@pytest.mark.parametrize("written", ["5", "010", "2026-01-15", "1e3", "1.10", "yes", "0x1f", "a b"])
+@pytest.mark.parametrize("name", ["run_name", "data.source", "data.user_column"])
+def test_a_text_is_read_as_it_is_written(name: str, written: str) -> None:
+    *section, key = name.split(".")
+    (content,) = settings.load(
+        "{" + "".join(f"{one}: {{" for one in section) + f"{key}: {written}" + "}" * len(section) + "}"
+    )
+    found = content["data"][key] if section else content[key]
+    assert found == (5 if name.endswith("column") and written == "5" else written)

@@ -241,11 +241,11 @@ def test_folders_that_cannot_be_written_to(
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         message = refused(capsys, [*base, str(path)])
-        assert message.startswith(f"lgcn: error: --output {path} cannot be made a folder: ")
+        assert message.startswith(f"lgcn: error: --output {path} cannot be written")
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "taken" / "items.parquet").mkdir(parents=True)
     message = refused(capsys, [*base, str(tmp_path / "taken")])
-    assert f"--output {tmp_path / 'taken'}: items.parquet cannot be written: " in message
+    assert f"{tmp_path / 'taken' / 'items.parquet'} cannot be written: " in message
     assert sorted(path.name for path in (tmp_path / "taken").iterdir()) == ["items.parquet", "users.parquet"]
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -375,6 +376,34 @@ def test_other_methods_are_refused(client: TestClient, trained: dict[str, Path])
     ):
         assert answer.status_code == 405
         assert error_of(answer, trained["films"].parents[3]) == "Method Not Allowed"
+        assert answer.headers["allow"] in ("GET", "POST")
+
+
+@pytest.mark.parametrize("path", ["/", "/api/model", "/openapi.json", "/api/nothing", "/api/items?limit=0", "/fails"])
+def test_every_answer_has_the_headers_of_the_page(
+    path: str, recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = application(recommender)
+    app.get("/fails")(lambda: 1 / 0)
+    quiet = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+    for host in ("localhost", "elsewhere"):
+        headers = quiet.get(path, headers={"host": host}).headers
+        assert {name: headers.get_list(name) for name in serve.HEADERS} == {
+            name: [value] for name, value in serve.HEADERS.items()
+        }
+
+
+def test_refusals_are_declared(client: TestClient) -> None:
+    content = get(client, "/openapi.json")
+    for ways in content["paths"].values():
+        for described in ways.values():
+            declared = described["responses"]
+            assert declared.keys() == {"200", "400", "404", "405", "408", "413", "422"}
+            shapes = {
+                declared[status]["content"]["application/json"]["schema"]["$ref"]
+                for status in declared.keys() - {"200"}
+            }
+            assert shapes == {"#/components/schemas/Failure"}
 
 
 def test_large_bodies_are_refused_with_and_without_a_length(client: TestClient, trained: dict[str, Path]) -> None:
@@ -519,6 +548,61 @@ def test_a_body_without_an_end_is_refused(server: tuple[str, int]) -> None:
     other.request("GET", "/api/model")
     assert other.getresponse().status == 200
     other.close()
+
+
+def test_slow_bodies_are_not_waited_for(server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "BODY_SECONDS", 0.3)
+    with socket.create_connection(server, timeout=30) as slow:
+        head = f"POST /api/recommendations HTTP/1.1\r\nHost: {server[0]}\r\nContent-Length: 100\r\n\r\n"
+        slow.sendall(head.encode())
+        started, answer = time.monotonic(), b""
+        while part := slow.recv(1 << 16):  # until the server closes
+            answer += part
+            if time.monotonic() - started < 0.2:
+                slow.sendall(b" ")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not come within 0.3 seconds" in answer
+    assert 0.25 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/users/1/recommendations?k=60&diversity=0.5", None),
+        ("/api/users/1/recommendations?k=100&because=20", None),
+        ("/api/recommendations", {"ratings": [{"item": 3}], "k": 1000, "because": 20, "diversity": 1}),
+    ],
+)
+def test_a_large_question_keeps_nobody_waiting(
+    path: str, body: Any, server: tuple[str, int], recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each, asked, go_on = recommender.each, threading.Event(), threading.Event()
+
+    def heavy(*args: Any, **how: Any) -> Any:
+        if how["because"] or how["diversity"]:
+            asked.set()
+            go_on.wait(30)
+        return each(*args, **how)
+
+    def ask(path: str, body: Any = None) -> int:
+        connection = http.client.HTTPConnection(*server, timeout=30)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST" if body else "GET", path, body and json.dumps(body), headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    monkeypatch.setattr(recommender, "each", heavy)
+    monkeypatch.setattr(serve, "HEAVY", 100)  # there are few items
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(ask, path, body)
+        try:
+            assert asked.wait(10)
+            others = [ask(one) for one in ("/api/users/2/recommendations", "/api/items?query=a", "/api/model", "/")]
+            waits = not found.done()
+        finally:
+            go_on.set()
+        assert (others, waits, found.result()) == ([200] * 4, True, 200)
 
 
 def test_addresses_that_cannot_be_listened_at(recommender: Recommender) -> None:
