@@ -1,7 +1,8 @@
 """Factors: a model's only output, and how a score is put together from it.
 
 Whatever the head, score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset. Training can therefore use
-one sampled product over the rated pairs, ranking one matrix product, and export two tables.
+one sampled product over the rated pairs, ranking one matrix product, and export two tables. A model that ranks may have
+a tail besides, which is sparse (:mod:`lgcn.model.neighbours`). Training does not see it.
 
 Shape letters: U users, I items, E ratings (edges), F factor columns, B users or pairs of a batch, k items.
 """
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from lgcn.graph.ops import EdgePattern, edge_scores
 from lgcn.graph.ratings import RatingGraph
+from lgcn.model.neighbours import Neighbours
 
 
 class Factors(NamedTuple):
-    """A model as tables: score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset.
+    """A model as tables: score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset, and perhaps a tail.
 
     >>> factors = Factors(torch.ones(2, 1), torch.tensor([[1.0], [2.0]]), None, None, torch.tensor(3.0))
     >>> factors.predict(torch.tensor([0]), torch.tensor([1]))
@@ -28,23 +30,29 @@ class Factors(NamedTuple):
     user_bias: Tensor | None  # [U]
     item_bias: Tensor | None  # [I]
     offset: Tensor  # []
+    tail: Neighbours | None = None
 
     # -- parts of the tables -------------------------------------------------------------------------------
 
     def without_last(self) -> "Factors":
         """Without the last rows, which :meth:`lgcn.model.lightgcn.LightGCN.completed` adds for anybody else."""
-        user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
-        return Factors(self.user[:-1], self.item[:-1], user_bias, item_bias, self.offset)
+        user_bias = None if self.user_bias is None else self.user_bias[:-1]
+        return self.of_items(len(self.item) - 1)._replace(user=self.user[:-1], user_bias=user_bias)
 
     def of_items(self, count: int) -> "Factors":
         """All users and the first ``count`` items. In completed factors these are the items of the catalogue."""
-        bias = self.item_bias
-        return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
+        bias, tail = self.item_bias, self.tail
+        return self._replace(
+            item=self.item[:count],
+            item_bias=None if bias is None else bias[:count],
+            tail=None if tail is None else tail.of_items(count),
+        )
 
     def times(self, unit: Tensor) -> "Factors":
         """Factors of scores that are ``unit`` times as large, but for the offset."""
         user_bias, item_bias = (None if bias is None else bias * unit for bias in (self.user_bias, self.item_bias))
-        return Factors(self.user * unit, self.item, user_bias, item_bias, self.offset)
+        tail = None if self.tail is None else self.tail.times(unit)
+        return Factors(self.user * unit, self.item, user_bias, item_bias, self.offset, tail)
 
     # -- scores --------------------------------------------------------------------------------------------
 
@@ -57,10 +65,11 @@ class Factors(NamedTuple):
         for bias, index in ((self.user_bias, user), (self.item_bias, item)):
             if bias is not None:
                 scores = scores + bias[index]
-        return scores
+        return scores if self.tail is None else scores + self.tail.pairs(user, item)
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Scores of all of a graph's edges, [E], without a copy of a row per edge."""
+        assert self.tail is None, "models that predict ratings have no tail"
         # U additions of the offset instead of E.
         bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
         return edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
@@ -68,7 +77,9 @@ class Factors(NamedTuple):
     def scores(self, users: Tensor) -> Tensor:
         """Scores [B, I] of all items for some users [B], to rank by. What is the same for all items is left out."""
         scores = self.user[users] @ self.item.t()
-        return scores if self.item_bias is None else scores.add_(self.item_bias)
+        if self.item_bias is not None:
+            scores = scores.add_(self.item_bias)
+        return scores if self.tail is None else scores.add_(self.tail.scores(users))
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """As :meth:`scores`, [B], for pairs given as two index tensors [B] int64. Losses can use them."""
@@ -76,7 +87,8 @@ class Factors(NamedTuple):
             order = user.argsort(stable=True)
             return self.pair_scores(user[order], item[order])[order.argsort()]
         pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
-        return edge_scores(pattern, self.user, self.item, None, self.item_bias)
+        scores = edge_scores(pattern, self.user, self.item, None, self.item_bias)
+        return scores if self.tail is None else scores + self.tail.pairs(user, item)
 
     def whole(self, scores: Tensor, users: Tensor) -> Tensor:
         """What :meth:`predict` gives, [B, k], from :meth:`scores` of some users."""
@@ -88,6 +100,7 @@ class Factors(NamedTuple):
 
         The item's bias is one more column, in which every user has 1. Without biases the tables are given as they are.
         """
+        assert self.tail is None, "a tail is in no table"
         user = self.user if users is None else self.user.index_select(0, users)
         if self.item_bias is None:
             return user, self.item

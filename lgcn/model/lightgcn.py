@@ -31,6 +31,8 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
+from lgcn.model.neighbours import Neighbours, check_neighbours
+from lgcn.model.tail import Tail
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
@@ -51,6 +53,7 @@ class LightGCN(nn.Module):
         channel_embeddings: ``own`` (a table [N, D] for each channel) or ``shared`` (one for all).
         head: see :mod:`lgcn.model.heads`; None is LinearHead. The model keeps a copy.
         init: the embeddings' first values; None is Normal.
+        tail: what is added to the scores from item to item; None is nothing.
 
     Raises:
         InputError: an argument is out of its range, with its name and value.
@@ -73,6 +76,7 @@ class LightGCN(nn.Module):
         head: Head | None = None,
         init: Initialisation | None = None,
         num_channels: int = 1,
+        tail: Tail | None = None,
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
@@ -103,12 +107,20 @@ class LightGCN(nn.Module):
         self.fixed_layer_weights = fixed
         self.head: Head = copy.deepcopy(made(Head, LinearHead() if head is None else head, "head"))
         self.head.build(num_users, num_items, embedding_dim)
+        self.tail: Tail | None = None if tail is None else made(Tail, tail, "tail")
+        if self.tail is not None:
+            shape = num_items, self.tail.width(num_items)
+            self.near: Tensor
+            self.register_buffer("near", torch.zeros(shape, dtype=torch.int32))
+            self.near_weight: Tensor
+            self.register_buffer("near_weight", torch.zeros(shape))
+            self.register_load_state_dict_post_hook(lambda model, _: check_neighbours(model.near, model.near_weight))
 
     @classmethod
     def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
         """The model that a :class:`lgcn.training.module.LightGCNModule` of these hyper-parameters trains."""
         names = inspect.signature(cls).parameters.keys() - {"num_channels"}
-        return cls(**{name: given[name] for name in names}, num_channels=len(given["propagation"]["channels"]))
+        return cls(**{name: given[name] for name in names if name in given}, num_channels=len(given["propagation"]["channels"]))
 
     @property
     def layer_weights(self) -> Tensor | list[float]:
@@ -159,6 +171,17 @@ class LightGCN(nn.Module):
             check_returned(self.head, "forward", len(rows) == len(given), wanted, rows)
         return scored
 
+    def with_tail(self, factors: Factors, graph: RatingGraph, value: Tensor) -> Factors:
+        """Factors with the tail, if there is one.
+
+        Args:
+            factors: of all users and items.
+            graph, value: the ratings that travel to users, and the weight of each, [E].
+        """
+        if self.tail is None or not bool(self.near_weight.any()):
+            return factors
+        return factors._replace(tail=Neighbours.of(self.near, self.near_weight, graph.pattern, value))
+
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors that predict any pair: index -1 is a user or item that is not in the data.
 
@@ -178,6 +201,7 @@ class LightGCN(nn.Module):
             None if user_bias is None else self.head.completed(user_bias, users),
             None if item_bias is None else of_items(item_bias),
             factors.offset,
+            None if factors.tail is None else factors.tail.with_another(),
         )
 
 
