@@ -66,6 +66,11 @@ class Neighbours(NamedTuple):
         """All scores ``unit`` times as large."""
         return self._replace(value=self.value * unit)
 
+    def histories(self, num_users: int) -> tuple[Tensor, Tensor]:
+        """Where each user's history starts, [U + 1], and its items, [E]; the values are ``value[1:]``."""
+        users = torch.arange(num_users + 1, device=self.pair.device) * USER
+        return torch.searchsorted(self.pair, users) - 1, torch.remainder(self.pair[1:], USER)
+
     # -- scores --------------------------------------------------------------------------------------------
 
     def scores(self, users: Tensor) -> Tensor:

@@ -84,7 +84,11 @@ def with_new_items(
     grown = replace(snapshot, items=items, graphs=graphs, item_attributes=Attributes(known))
 
     larger = LightGCN.of_settings({**settings, "num_items": len(items), "init": None})
-    larger.load_state_dict(dict(model.named_buffers()), strict=False)  # such as the mean of the ratings
+    larger.load_state_dict(dict(model.head.named_buffers(prefix="head")), strict=False)  # such as the mean rating
+    if model.tail is not None:  # that of known items, from known ones
+        width, known_items = model.near.shape[1], (places[1] >= 0).nonzero()[:, 0]
+        larger.near[known_items, :width] = place_of[model.near.long()][places[1][known_items]].int()
+        larger.near_weight[known_items, :width] = model.near_weight[places[1][known_items]]
     take_over(larger, model, places)
     propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
     if not settings["ranks"]:
