@@ -50,7 +50,8 @@ def best_weight(judge: Judge, factors: Factors, k: int) -> tuple[float, list[flo
     # Imported here, because it imports PyG.
     from lgcn.evaluation.ranking_metrics import RankingJudge
 
-    assert isinstance(judge, RankingJudge) and factors.tail is not None
+    assert isinstance(judge, RankingJudge)
+    assert factors.tail is not None
     judges = [RankingJudge(judge.part, judge.graph, judge.seen, [k]).to(judge.graph.device) for _ in WEIGHTS]
     plain = factors._replace(tail=None)
     for some in torch.split(judge.graph.user_degree.nonzero()[:, 0], users_at_a_time(2 * judge.graph.num_items)):

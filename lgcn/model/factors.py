@@ -32,6 +32,11 @@ class Factors(NamedTuple):
     offset: Tensor  # []
     tail: Neighbours | None = None
 
+    @property
+    def tables(self) -> dict[str, Tensor | None]:
+        """All but the tail, by name."""
+        return {name: part for name, part in self._asdict().items() if name != "tail"}
+
     # -- parts of the tables -------------------------------------------------------------------------------
 
     def without_last(self) -> "Factors":

@@ -114,13 +114,15 @@ class LightGCN(nn.Module):
             self.register_buffer("near", torch.zeros(shape, dtype=torch.int32))
             self.near_weight: Tensor
             self.register_buffer("near_weight", torch.zeros(shape))
-            self.register_load_state_dict_post_hook(lambda model, _: check_neighbours(model.near, model.near_weight))
+            self.register_load_state_dict_post_hook(_check_tail)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
         """The model that a :class:`lgcn.training.module.LightGCNModule` of these hyper-parameters trains."""
         names = inspect.signature(cls).parameters.keys() - {"num_channels"}
-        return cls(**{name: given[name] for name in names if name in given}, num_channels=len(given["propagation"]["channels"]))
+        return cls(
+            **{name: given[name] for name in names if name in given}, num_channels=len(given["propagation"]["channels"])
+        )
 
     @property
     def layer_weights(self) -> Tensor | list[float]:
@@ -208,3 +210,7 @@ class LightGCN(nn.Module):
 def _check(name: str, value: object, holds: bool, needed: str) -> None:
     if not holds:
         raise InputError(f"'{name}' must be {needed} (got {value!r})")
+
+
+def _check_tail(model: LightGCN, _: object) -> None:
+    check_neighbours(model.near, model.near_weight)

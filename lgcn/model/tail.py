@@ -1,9 +1,9 @@
 r"""Tails: what an item's neighbours say, which a table of vectors cannot hold (:mod:`lgcn.model.neighbours`).
 
 With R̃ the half of the propagation matrix that sends items to users, [U, I], summed over the channels, G = R̃ᵀ R̃ is the
-weighted co-occurrence of items, [I, I]. The neighbours S of an item i are the n items with the largest G_ji, where that
-is not 0. Their weights T_ji are found from G, and multiplied by the item's scale: where it receives over where it sends,
-as with the embeddings. G is made some rows at a time, and is never whole or dense.
+weighted co-occurrence of items, [I, I]. The neighbours of an item i are the n items j with the largest G_ji, where that
+is not 0. Their weights T_ji are found from G, and multiplied by the item's scale: where it receives over where it
+sends, as with embeddings. G is made some rows at a time, and is never whole or dense.
 
 A product costs as much as there are pairs of one user's items, so of a user with more than LONGEST items as many are
 drawn. Fitting then grows with the pairs; that of :class:`RidgeTail` with items · n², too.
@@ -117,7 +117,7 @@ class Tail(ABC):
 
     @abstractmethod
     def weigh(self, found: Cooccurrence, near: Tensor, value: Tensor) -> Tensor:
-        """T [I, n], from each item's neighbours [I, n] int64 and their entries of G; where these are 0, it is not read."""
+        """T [I, n], from each item's neighbours [I, n] int64 and their entries of G, of which 0 is no neighbour."""
 
     def fit(self, graph: RatingGraph, value: Tensor, item_scale: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Each item's neighbours, [I, n] int32, and their weights [I, n].
@@ -223,4 +223,4 @@ class RidgeTail(Tail):
 
 def _split(*tensors: Tensor, size: int) -> Iterator[tuple[Tensor, ...]]:
     """Some rows of each at a time."""
-    return zip(*(one.split(size) for one in tensors), strict=True)
+    return zip(*(torch.split(one, size) for one in tensors), strict=True)

@@ -97,7 +97,7 @@ class Scorer(nn.Module):
     def __init__(self, factors: Factors) -> None:
         super().__init__()
         self.has_tail = factors.tail is not None
-        parts = factors._replace(tail=None)._asdict()
+        parts = factors.tables
         if factors.tail is not None:
             parts |= {**factors.tail._asdict(), "sent": None}  # which pairs do not need
         for name, part in parts.items():
@@ -210,7 +210,7 @@ def _write_tensors(path: Path, known: Factors) -> None:
     from safetensors.torch import save_file
 
     names = ("user_embeddings", "item_embeddings", "user_biases", "item_biases", "offset")
-    parts = {name: part for name, part in zip(names, known[:-1], strict=True) if part is not None}
+    parts = {name: part for name, part in zip(names, known.tables.values(), strict=True) if part is not None}
     save_file({name: part.contiguous().clone() for name, part in parts.items()}, path)
 
 

@@ -289,7 +289,7 @@ class LightGCNModule(pl.LightningModule):
 
     def _factors_of(self, part: str) -> Factors:
         """The factors that a part is judged by, with the tail."""
-        factors = self(*self._matrices[part])
+        factors: Factors = self(*self._matrices[part])
         if self.model.tail is None:
             return factors
         return self.model.with_tail(factors, self.train_graph, self.propagation.sent_to_users(self.train_graph))

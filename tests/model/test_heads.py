@@ -18,7 +18,7 @@ def table(rows: int, seed: int) -> Tensor:
 def scores(head: Head, user: Tensor, item: Tensor) -> Tensor:
     """Predictions of all pairs, [U, I], of a head on embeddings that are not propagated."""
     factors: Factors = head(head.project(user), head.project(item))
-    p, q, user_bias, item_bias, offset = factors
+    p, q, user_bias, item_bias, offset, _ = factors
     out = p @ q.T + offset
     out = out if user_bias is None else out + user_bias[:, None]
     return out if item_bias is None else out + item_bias

@@ -37,7 +37,8 @@ def dense(graph: RatingGraph, value: Tensor) -> Tensor:
 
 def matrix_of(near: Tensor, weight: Tensor) -> Tensor:
     """T [I, I], a row for each neighbour."""
-    return torch.zeros(len(near), len(near), dtype=torch.float64).scatter_add_(1, near.long(), weight.double()).t()
+    rows = torch.zeros(len(near), len(near), dtype=torch.float64)
+    return rows.scatter_add_(1, near.long(), weight.double()).t()
 
 
 def fitted(tail: Tail, graph: RatingGraph, value: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,8 @@ def fitted(tail: Tail, graph: RatingGraph, value: Tensor, scale: Tensor | None =
 def ease(gram: Tensor, strength: Tensor | float) -> Tensor:
     """The ridge regression of each item on all others, by one inverse: EASE, equation 8."""
     inverse = torch.linalg.inv(gram + strength * torch.eye(len(gram), dtype=gram.dtype))
-    return (-inverse / inverse.diagonal()).fill_diagonal_(0)
+    weights: Tensor = -inverse / inverse.diagonal()
+    return weights.fill_diagonal_(0)
 
 
 @pytest.fixture(params=["at once", "in parts"])
@@ -109,7 +111,8 @@ def test_on_a_checkerboard_no_weight_crosses(tail: Tail) -> None:
     found = matrix_of(*fitted(tail, graph, torch.ones(len(graph))))
     same = (torch.arange(9)[:, None] - torch.arange(9)) % 2 == 0
     assert not found[~same].any()
-    assert not found[8].any() and not found[:, 8].any()
+    assert not found[8].any()
+    assert not found[:, 8].any()
     assert (found[:8, :8][same[:8, :8] & ~torch.eye(8, dtype=torch.bool)] != 0).all()
 
 
@@ -161,9 +164,7 @@ def test_scores_pairs_and_parts_are_those_of_the_dense_product() -> None:
         assert parts.shape == (ITEMS, last - first)
         torch.testing.assert_close(parts.sum(dim=1).double(), expected[user_], rtol=1e-4, atol=1e-6)
         weights = matrix_of(neighbours.near, neighbours.weight)[rated[first:last]]
-        torch.testing.assert_close(
-            parts.double(), weights.t() * neighbours.value[1:][first:last], rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(parts.double(), weights.t() * neighbours.value[1:][first:last], rtol=1e-4, atol=1e-6)
 
 
 def test_a_user_or_item_that_is_not_there_adds_nothing() -> None:

@@ -121,9 +121,11 @@ def test_a_known_user_who_comes_as_new_gets_the_same(fitted: Fitted) -> None:
     recommender, train_part = fitted.recommender, fitted.recommender.snapshot.train
     names = np.array(recommender.user_ids)[train_part.user.numpy()]
     ratings = pd.DataFrame({"user": names, "item": np.array(recommender.item_ids)[train_part.item.numpy()]})
-    again = all_scores(recommender, ratings=ratings.assign(user="new " + ratings["user"]), users=[
-        f"new {user}" for user in recommender.user_ids
-    ])
+    again = all_scores(
+        recommender,
+        ratings=ratings.assign(user="new " + ratings["user"]),
+        users=[f"new {user}" for user in recommender.user_ids],
+    )
     assert again == pytest.approx(all_scores(recommender), abs=1e-5)
     new = recommender.recommend(ratings=ratings[ratings["user"] == "u4"].drop(columns="user"), k=4, because=30)
     known = recommender.recommend(["u4"], k=4, exclude="training", because=30)
