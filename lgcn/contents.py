@@ -31,6 +31,7 @@ SETTINGS = {
     "k": [SIZE],
     "sessions?": (None, {"windows": [NUMBER], "damping": NUMBER}),
     "content?": (None, {"embeddings": NUMBER, "biases": NUMBER}),
+    "tail?": (None, CHOICE),
 }
 #: What Lightning writes of it, and what our own callbacks add.
 CONTENT = {

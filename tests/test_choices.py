@@ -17,10 +17,11 @@ from lgcn.evaluation.baselines import Baseline, Ease
 from lgcn.graph.channels import Binary, Channel, Liked
 from lgcn.model.heads import CosineHead, DotHead, Head
 from lgcn.model.initialisation import Initialisation, Spectral
+from lgcn.model.tail import RidgeTail, Tail
 from lgcn.training.masking import EdgeMasking, Masking
 from lgcn.training.objectives import Bpr, Objective, Softmax
 
-KINDS: list[Any] = [Baseline, Channel, Head, Initialisation, Masking, Objective]
+KINDS: list[Any] = [Baseline, Channel, Head, Initialisation, Masking, Objective, Tail]
 OURS = [(kind, one) for kind in KINDS for one in known(kind) if one.__module__.startswith("lgcn.")]
 
 
@@ -54,6 +55,7 @@ def test_every_choice_comes_back(kind: Any, one: Any) -> None:
         (Objective, Bpr(num_negatives=3)),
         (Initialisation, Spectral(power=-0.5, ridge=0.04)),
         (Masking, EdgeMasking(0.25)),
+        (Tail, RidgeTail(neighbours=7, weight=0.1)),
         (Baseline, Ease(l2=3.0, largest=5)),
         (Metric, R2Score(adjusted=2)),
     ],

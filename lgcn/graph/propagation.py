@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lgcn.choices import check_returned, made
@@ -154,3 +155,13 @@ class Propagation:
     def item_scale(self, graph: RatingGraph) -> Tensor:
         """[I] the items' factors in the weights of what is sent to users, from their degrees in ``graph``."""
         return graph.scales(self.degree_exponents, self.degree_damping)[1]
+
+    def item_ratio(self, graph: RatingGraph) -> Tensor:
+        """[I] the items' factors where they receive, over :meth:`item_scale`, where they send."""
+        receives, sending = (self.item_degree_exponents or self.degree_exponents)[0], self.item_scale(graph)
+        receiving = graph.scales((0.0, receives), self.degree_damping)[1]
+        return (receiving / sending).where(sending > 0, 0.0)
+
+    def sent_to_users(self, graph: RatingGraph) -> Tensor:
+        """[E] the weights with which items are sent to users, summed over the channels."""
+        return torch.stack(self.weights_to_users(graph)).sum(dim=0)

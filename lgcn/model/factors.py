@@ -1,7 +1,8 @@
 """Factors: a model's only output, and how a score is put together from it.
 
 Whatever the head, score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset. Training can therefore use
-one sampled product over the rated pairs, ranking one matrix product, and export two tables.
+one sampled product over the rated pairs, ranking one matrix product, and export two tables. A model that ranks may have
+a tail besides, which is sparse (:mod:`lgcn.model.neighbours`). Training does not see it.
 
 Shape letters: U users, I items, E ratings (edges), F factor columns, B users or pairs of a batch, k items.
 """
@@ -14,6 +15,7 @@ from torch import Tensor
 from lgcn.graph.ops import EdgePattern, edge_scores
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.sessions import Sessions
+from lgcn.model.neighbours import Neighbours
 
 
 class Moments(NamedTuple):
@@ -37,7 +39,7 @@ class Moments(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """A model as tables: score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset.
+    """A model as tables: score(u, i) = user[u] · item[i] + user_bias[u] + item_bias[i] + offset, and perhaps a tail.
 
     >>> factors = Factors(torch.ones(2, 1), torch.tensor([[1.0], [2.0]]), None, None, torch.tensor(3.0))
     >>> factors.predict(torch.tensor([0]), torch.tensor([1]))
@@ -50,23 +52,34 @@ class Factors(NamedTuple):
     item_bias: Tensor | None  # [I]
     offset: Tensor  # []
     moments: Moments | None = None  # what is added at a known time; user_bias is that of any other time
+    tail: Neighbours | None = None  # what is added from item to item, where items are ranked
+
+    @property
+    def tables(self) -> dict[str, Tensor | None]:
+        """All but moments and tail, by name."""
+        return {name: part for name, part in self._asdict().items() if name not in ("moments", "tail")}
 
     # -- parts of the tables -------------------------------------------------------------------------------
 
     def without_last(self) -> "Factors":
         """Without the last rows, which :meth:`lgcn.model.lightgcn.LightGCN.completed` adds for anybody else."""
-        user_bias, item_bias = (None if bias is None else bias[:-1] for bias in (self.user_bias, self.item_bias))
-        return self._replace(user=self.user[:-1], item=self.item[:-1], user_bias=user_bias, item_bias=item_bias)
+        user_bias = None if self.user_bias is None else self.user_bias[:-1]
+        return self.of_items(len(self.item) - 1)._replace(user=self.user[:-1], user_bias=user_bias)
 
     def of_items(self, count: int) -> "Factors":
         """All users and the first ``count`` items. In completed factors these are the items of the catalogue."""
-        bias = self.item_bias
-        return self._replace(item=self.item[:count], item_bias=None if bias is None else bias[:count])
+        bias, tail = self.item_bias, self.tail
+        return self._replace(
+            item=self.item[:count],
+            item_bias=None if bias is None else bias[:count],
+            tail=None if tail is None else tail.of_items(count),
+        )
 
     def times(self, unit: Tensor) -> "Factors":
         """Factors of scores that are ``unit`` times as large, but for the offset."""
         user_bias, item_bias = (None if bias is None else bias * unit for bias in (self.user_bias, self.item_bias))
-        return Factors(self.user * unit, self.item, user_bias, item_bias, self.offset)
+        tail = None if self.tail is None else self.tail.times(unit)
+        return self._replace(user=self.user * unit, user_bias=user_bias, item_bias=item_bias, tail=tail)
 
     # -- scores --------------------------------------------------------------------------------------------
 
@@ -82,10 +95,11 @@ class Factors(NamedTuple):
                 scores = scores + bias[index]
         if self.moments is not None and time is not None:
             scores = scores + self.moments.of_pairs(user, time)
-        return scores
+        return scores if self.tail is None else scores + self.tail.pairs(user, item)
 
     def predict_edges(self, graph: RatingGraph) -> Tensor:
         """Scores of all of a graph's edges, [E], at their times, without a copy of a row per edge."""
+        assert self.tail is None, "models that predict ratings have no tail"
         # U additions of the offset instead of E.
         bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
         scores = edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
@@ -95,7 +109,9 @@ class Factors(NamedTuple):
     def scores(self, users: Tensor) -> Tensor:
         """Scores [B, I] of all items for some users [B], to rank by. What is the same for all items is left out."""
         scores = self.user[users] @ self.item.t()
-        return scores if self.item_bias is None else scores.add_(self.item_bias)
+        if self.item_bias is not None:
+            scores = scores.add_(self.item_bias)
+        return scores if self.tail is None else scores.add_(self.tail.scores(users))
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """As :meth:`scores`, [B], for pairs given as two index tensors [B] int64. Losses can use them."""
@@ -103,7 +119,8 @@ class Factors(NamedTuple):
             order = user.argsort(stable=True)
             return self.pair_scores(user[order], item[order])[order.argsort()]
         pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
-        return edge_scores(pattern, self.user, self.item, None, self.item_bias)
+        scores = edge_scores(pattern, self.user, self.item, None, self.item_bias)
+        return scores if self.tail is None else scores + self.tail.pairs(user, item)
 
     def whole(self, scores: Tensor, users: Tensor) -> Tensor:
         """What :meth:`predict` gives, [B, k], from :meth:`scores` of some users."""
@@ -115,6 +132,7 @@ class Factors(NamedTuple):
 
         The item's bias is one more column, in which every user has 1. Without biases the tables are given as they are.
         """
+        assert self.tail is None, "a tail is in no table"
         user = self.user if users is None else self.user.index_select(0, users)
         if self.item_bias is None:
             return user, self.item

@@ -32,7 +32,9 @@ from lgcn.model.content import Content, ContentMap, Sides
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
+from lgcn.model.neighbours import Neighbours, check_neighbours
 from lgcn.model.sessions import SessionBias, SessionBiases
+from lgcn.model.tail import Tail
 
 LayerWeights = Literal["uniform", "learned"] | Sequence[float]
 
@@ -56,6 +58,7 @@ class LightGCN(nn.Module):
         sessions: biases of a user's days and hours (:mod:`lgcn.model.sessions`); None is without.
         content: what is known of users and items has a part in their factors (:mod:`lgcn.model.content`); None is
             without. Both need :meth:`prepare`.
+        tail: what is added to the scores from item to item; None is nothing.
 
     Raises:
         InputError: an argument is out of its range, with its name and value.
@@ -80,6 +83,7 @@ class LightGCN(nn.Module):
         num_channels: int = 1,
         sessions: SessionBias | None = None,
         content: Content | None = None,
+        tail: Tail | None = None,
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
@@ -113,12 +117,22 @@ class LightGCN(nn.Module):
         biases, known = SessionBias.of(sessions), Content.of(content)
         self.sessions = None if biases is None else SessionBiases(biases)
         self.content = None if known is None else ContentMap(known, embedding_dim)
+        self.tail: Tail | None = None if tail is None else made(Tail, tail, "tail")
+        if self.tail is not None:
+            shape = num_items, self.tail.width(num_items)
+            self.near: Tensor
+            self.register_buffer("near", torch.zeros(shape, dtype=torch.int32))
+            self.near_weight: Tensor
+            self.register_buffer("near_weight", torch.zeros(shape))
+            self.register_load_state_dict_post_hook(_check_tail)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of_settings(cls, given: Mapping[str, Any]) -> "LightGCN":
         """The model that a :class:`lgcn.training.module.LightGCNModule` of these hyper-parameters trains."""
         names = inspect.signature(cls).parameters.keys() - {"num_channels"}
-        return cls(**{name: given[name] for name in names}, num_channels=len(given["propagation"]["channels"]))
+        return cls(
+            **{name: given[name] for name in names if name in given}, num_channels=len(given["propagation"]["channels"])
+        )
 
     def prepare(self, train: RatingGraph, features: Callable[[], Sides]) -> RatingGraph:
         """Make the parameters that depend on what the data hold.
@@ -217,6 +231,17 @@ class LightGCN(nn.Module):
             factors = factors if part is None else part(factors, unit)
         return factors
 
+    def with_tail(self, factors: Factors, graph: RatingGraph, value: Tensor) -> Factors:
+        """Factors with the tail, if there is one.
+
+        Args:
+            factors: of all users and items.
+            graph, value: the ratings that travel to users, and the weight of each, [E].
+        """
+        if self.tail is None or not bool(self.near_weight.any()):
+            return factors
+        return factors._replace(tail=Neighbours.of(self.near, self.near_weight, graph.pattern, value))
+
     def completed(self, factors: Factors, graph: RatingGraph, replace_items: bool = True) -> Factors:
         """Factors that predict any pair: index -1 is a user or item that is not in the data.
 
@@ -238,9 +263,14 @@ class LightGCN(nn.Module):
                 whole = completed[:-1] if more is None else completed[:-1] + more
                 kept = rows if name == "item" and not replace_items else whole
                 tables[table] = torch.cat([kept, completed[-1:]])
+        tables["tail"] = None if factors.tail is None else factors.tail.with_another()
         return factors._replace(**tables)
 
 
 def _check(name: str, value: object, holds: bool, needed: str) -> None:
     if not holds:
         raise InputError(f"'{name}' must be {needed} (got {value!r})")
+
+
+def _check_tail(model: LightGCN, _: object) -> None:
+    check_neighbours(model.near, model.near_weight)

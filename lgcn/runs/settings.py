@@ -22,6 +22,7 @@ from lgcn.files import expanded
 from lgcn.graph.channels import Channel
 from lgcn.model.heads import Head
 from lgcn.model.initialisation import Initialisation
+from lgcn.model.tail import Tail
 from lgcn.training.masking import Masking
 from lgcn.training.objectives import Objective
 
@@ -40,6 +41,7 @@ CHOICES = {
     "model.objective": Objective,
     "model.head": Head,
     "model.init": Initialisation,
+    "model.tail": Tail,
     "model.masking": Masking,
     "model.propagation.channels": Channel,
     "baselines": Baseline,

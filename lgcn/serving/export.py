@@ -2,15 +2,16 @@
 
     users.parquet  items.parquet   a row each: id, what is known, embedding, bias, number of training ratings
     embeddings.safetensors         the same numbers as tensors, in the order of the rows
-    items.faiss                    an inner-product index of the items (where faiss is installed)
+    tail.safetensors               the sparse part of the scores (of models that have one)
+    items.faiss                    an inner-product index of the items (where faiss is installed, and there is no tail)
     scorer.pt2                     a torch.export program from row numbers to scores
     README.md                      how to use them
 
 Whatever the model, score(u, i) = p(u) · q(i) + b(u) + b(i) + offset (:mod:`lgcn.model.factors`), so these tables are
-all of it. The index holds (q(i), b(i)), to be asked with (p(u), 1): what is the same for all of a user's items is left
-out.
+all of it, but for a tail (:mod:`lgcn.model.neighbours`), which an index of vectors cannot hold. The index holds
+(q(i), b(i)), to be asked with (p(u), 1): what is the same for all of a user's items is left out.
 
-Shape letters: U users, I items, F factor columns, B pairs.
+Shape letters: U users, I items, F factor columns, B pairs, n neighbours of an item, E ratings.
 """
 
 import io
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from lgcn.data.attributes import arrow_column
 from lgcn.files import check_room, replacing
 from lgcn.model.factors import Factors
+from lgcn.model.neighbours import Neighbours
 from lgcn.serving.recommender import Recommender
 from lgcn.terminal import say
 
@@ -41,7 +43,7 @@ README = """\
 
 Trained on {origin}; from the checkpoint {checkpoint}.
 
-score(user, item) = user embedding · item embedding + user bias + item bias + {offset!r}{ratings}
+score(user, item) = user embedding · item embedding + user bias + item bias + {offset!r}{tail}{ratings}
 
 | file | what it is |
 | --- | --- |
@@ -49,7 +51,7 @@ score(user, item) = user embedding · item embedding + user bias + item bias + {
 | items.parquet | {num_items:,} items: likewise{titled} |
 | embeddings.safetensors | user_embeddings, item_embeddings, user_biases, item_biases, offset; rows as in the tables |
 | scorer.pt2 | from row numbers to scores |
-{index}
+{files}
 ```python
 import torch
 scorer = torch.export.load("scorer.pt2").module()
@@ -59,6 +61,12 @@ scorer(torch.tensor([0, 0]), torch.tensor([5, 7])){clamp}
 {search}"""
 
 INDEX = "| items.faiss | an inner-product index of (embedding, bias) of the items; position = row of items.parquet |\n"
+TAIL_FILE = "| tail.safetensors | the rest of the score, as above; items are rows of items.parquet |\n"
+TAIL = """ + tail(user, item)
+
+The tail is the sum, over the item's neighbours, of the neighbour's weight (row `item` of neighbours and
+neighbour_weights; 0 is none) times the weight of the neighbour in the user's history. That is 0 if it is not there.
+The history of a user is history_items and history_weights from history_starts[user] to history_starts[user + 1]."""
 SEARCH = """
 ```python
 import faiss, numpy as np
@@ -87,11 +95,21 @@ class Scorer(nn.Module):
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
-        for name, part in factors._replace(moments=None)._asdict().items():
-            self.register_buffer(name, None if part is None else part.clone())
+        self.has_tail = factors.tail is not None
+        parts = factors.tables
+        if factors.tail is not None:
+            parts |= {**factors.tail._asdict(), "sent": None}  # which pairs do not need
+        for name, part in parts.items():
+            if part is None:  # no buffer: torch.export miscounts those that are None
+                setattr(self, name, None)
+            else:
+                self.register_buffer(name, part.clone())
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        factors: Any = Factors(*(getattr(self, name) for name in Factors._fields))
+        factors: Any = Factors(*(getattr(self, name) for name in Factors._fields[:5]))
+        if self.has_tail:
+            tail: Any = Neighbours(*(getattr(self, name) for name in Neighbours._fields))
+            factors = factors._replace(tail=tail)
         scores: Tensor = factors.predict(user, item)
         return scores
 
@@ -126,27 +144,32 @@ def export_to(recommender: Recommender, folder: Path, checkpoint: Path) -> list[
             path, {"id": recommender.item_ids, **of_items.columns}, known.item, item_bias, train.item_degree
         ),
         "embeddings.safetensors": lambda path: _write_tensors(path, known),
+        "tail.safetensors": lambda path: _write_tail(path, known),
         "items.faiss": lambda path: _write_index(path, known),
         "scorer.pt2": lambda path: _write_scorer(path, Scorer(model.factors).eval()),
-        "README.md": lambda path: path.write_text(_readme(recommender, checkpoint, faiss), encoding="utf-8"),
+        "README.md": lambda path: path.write_text(_readme(recommender, checkpoint, [*files]), encoding="utf-8"),
     }
-    if not (faiss := find_spec("faiss") is not None):
-        del files["items.faiss"]
-        (folder / "items.faiss").unlink(missing_ok=True)  # it would be another model's
+    faiss, has_tail = find_spec("faiss") is not None, known.tail is not None
+    for name, written in (("items.faiss", faiss and not has_tail), ("tail.safetensors", has_tail)):
+        if not written:
+            del files[name]
+            (folder / name).unlink(missing_ok=True)  # it would be another model's
     with Console(stderr=True).status("") as status:
         for name, write in files.items():
             status.update(f"writing {name}")
             with replacing(folder / name) as part:
                 write(part)
-    written = [folder / name for name in files]
-    for path in written:
+    paths = [folder / name for name in files]
+    for path in paths:
         say(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
-    if not faiss:
+    if has_tail:
+        log.info("without items.faiss: an index of vectors would leave the tail out; rank with scorer.pt2")
+    elif not faiss:
         log.info("without items.faiss, which needs faiss: pip install 'lgcn[faiss]'")
-    return written
+    return paths
 
 
-def _readme(recommender: Recommender, checkpoint: Path, faiss: bool) -> str:
+def _readme(recommender: Recommender, checkpoint: Path, names: list[str]) -> str:
     lowest, highest, clamps = recommender.model.scale
     return README.format(
         origin=recommender.snapshot.origin,
@@ -158,8 +181,9 @@ def _readme(recommender: Recommender, checkpoint: Path, faiss: bool) -> str:
         num_items=len(recommender.item_ids),
         columns=recommender.model.factors.user.shape[1],
         titled="".join(f", {name}" for name in recommender.snapshot.item_attributes.columns),
-        index=INDEX if faiss else "",
-        search=SEARCH if faiss else "",
+        tail=TAIL if "tail.safetensors" in names else "",
+        files="".join(line for line in (TAIL_FILE, INDEX) if line.split("|")[1].strip() in names),
+        search=SEARCH if "items.faiss" in names else "",
     )
 
 
@@ -179,7 +203,17 @@ def _write_tensors(path: Path, known: Factors) -> None:
     from safetensors.torch import save_file
 
     names = ("user_embeddings", "item_embeddings", "user_biases", "item_biases", "offset")
-    parts = {name: part for name, part in zip(names, known[:5], strict=True) if part is not None}
+    parts = {name: part for name, part in zip(names, known.tables.values(), strict=True) if part is not None}
+    save_file({name: part.contiguous().clone() for name, part in parts.items()}, path)
+
+
+def _write_tail(path: Path, known: Factors) -> None:
+    from safetensors.torch import save_file
+
+    assert known.tail is not None
+    users, items = known.tail.histories(len(known.user))
+    parts = {"neighbours": known.tail.near, "neighbour_weights": known.tail.weight, "history_starts": users}
+    parts |= {"history_items": items, "history_weights": known.tail.value[1:]}
     save_file({name: part.contiguous().clone() for name, part in parts.items()}, path)
 
 

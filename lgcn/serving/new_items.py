@@ -80,7 +80,11 @@ def with_new_items(
     larger.prepare(
         grown.train, lambda: [grown.features[0], features_of(grown.item_attributes, len(grown_items), names)]
     )
-    larger.load_state_dict(dict(model.named_buffers()), strict=False)  # such as the mean of the ratings
+    larger.load_state_dict(dict(model.head.named_buffers(prefix="head")), strict=False)  # such as the mean rating
+    if model.tail is not None:  # that of known items, from known ones
+        width, known = model.near.shape[1], places[1] >= 0
+        larger.near[known, :width] = _place_of(places[1])[model.near.long()][places[1][known]].int()
+        larger.near_weight[known, :width] = model.near_weight[places[1][known]]
     take_over(larger, model, places)
     propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
     if not settings["ranks"]:
@@ -114,8 +118,7 @@ def _unknown(ratings: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
 
 def _grown(snapshot: Snapshot, items: Vocabulary, places: Tensor, rated: pd.DataFrame | None) -> Snapshot:
     """The data with further items; ``places`` [I] are those of the items in the old data, -1 for new ones."""
-    place_of = torch.empty(len(snapshot.items), dtype=torch.long)
-    place_of[places[places >= 0]] = (places >= 0).nonzero()[:, 0]
+    place_of = _place_of(places)
     kind: dict[str, Any] = {name: getattr(snapshot.train, name) for name in KIND}
     kind |= {"num_users": len(snapshot.users), "num_items": len(items)}
     graphs = {}
@@ -156,6 +159,12 @@ def _described(grown: Snapshot, items: pd.DataFrame | Path, places: Tensor) -> A
             for name, column in columns.items()
         }
     )
+
+
+def _place_of(places: Tensor) -> Tensor:
+    """Where each old item is among the grown ones, from the old place of each grown one."""
+    known = (places >= 0).nonzero()[:, 0]
+    return torch.empty_like(known).scatter_(0, places[known], known)
 
 
 def _at(column: list[Any], places: Tensor) -> list[Any]:

@@ -391,8 +391,11 @@ class Recommender:
         contribution = self.model.head.reads(population.columns[row], factors.item[place]) @ carried.t()
         if population.corrections is not None:
             contribution = contribution + factors.item[place] @ population.corrections[edge].t()
+        if factors.tail is not None:
+            contribution = contribution + factors.tail.parts(row, place)
         # Without embeddings, and without what is propagated, a score is mean and biases.
-        bare = factors._replace(user=factors.user[:, :0], item=factors.item[:, :0], user_bias=population.bias)
+        user_rows, item_rows = factors.user[:, :0], factors.item[:, :0]
+        bare = factors._replace(user=user_rows, item=item_rows, user_bias=population.bias, tail=None)
         basis, total = bare.predict(user.expand(len(place)), place), contribution.sum(dim=1)
         best = contribution.topk(min(most, len(rated)), dim=1)
         parts = torch.stack([basis, torch.tensor(scores) - basis - total, total - best.values.sum(dim=1)], dim=1)
@@ -513,7 +516,8 @@ class Recommender:
         scores = self.model.factors.predict(torch.from_numpy(of_known), place)
         for new in self.new_users(ratings) if ratings is not None else ():
             factors, rows = new.population.factors, torch.from_numpy(_rows(new.ids, users))
-            theirs = self.model.factors._replace(user=factors.user, user_bias=factors.user_bias)
+            theirs = factors._replace(item=self.model.factors.item, item_bias=self.model.factors.item_bias)
+            theirs = theirs._replace(tail=factors.tail and factors.tail.with_another())
             scores[rows >= 0] = theirs.predict(rows[rows >= 0], place[rows >= 0])
         values: NDArray[np.float32] = self.model.scale.clamped(scores).numpy()
         return values

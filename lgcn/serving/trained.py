@@ -101,7 +101,8 @@ class TrainedModel:
             weights.append(matrix.by_user.values())
         user, item = combined[:num_users], combined[num_users:]
         #: Of pairs; index -1 is a user or item that is not in the data.
-        self.factors = model.completed(model.scored(user, item), graph, replace_items=not self.ranks)
+        factors = model.with_tail(model.scored(user, item), graph, torch.stack(weights).sum(dim=0))
+        self.factors = model.completed(factors, graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
         self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
@@ -135,8 +136,9 @@ class TrainedModel:
         if bias is not None:
             of_anybody = torch.zeros(1) if their_bias is None else their_bias
             bias = torch.cat([bias.where(rated, of_anybody), of_anybody])
-        rows = torch.cat([rows.where(rated[:, None], anybody), anybody])
-        factors = known._replace(user=rows, user_bias=bias, moments=None)
+        tail = known.tail and known.tail.with_histories(graph.pattern, torch.stack(weights).sum(dim=0))
+        user = torch.cat([rows.where(rated[:, None], anybody), anybody])
+        factors = known._replace(user=user, user_bias=bias, moments=None, tail=tail)
         return Population(factors, columns, fitted, graph, weights, corrections)
 
     def _trust(self, degree: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ on all training ratings, or on some that it draws. What a step does depends only
 step's number, so a resumed run is the same run.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -18,6 +19,7 @@ from torchmetrics import Metric
 from lgcn.choices import check_returned, made, plain
 from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part
+from lgcn.evaluation.weights import best_weight, spread_of_vectors
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
@@ -28,9 +30,12 @@ from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.sessions import SessionBias
+from lgcn.model.tail import Tail
 from lgcn.training.masking import Masking
 from lgcn.training.objectives import Objective, SquaredError
 from lgcn.training.penalty import L2, with_penalties
+
+log = logging.getLogger(__name__)
 
 #: The settings that decide which parameters there are.
 SHAPE = ("num_users", "num_items", "embedding_dim", "num_layers", "layer_weights", "ego_layer", "channel_embeddings")
@@ -50,6 +55,8 @@ class LightGCNModule(pl.LightningModule):
             made of their neighbours only, which generalises better (docs/results.md).
         channel_embeddings: ``own`` or ``shared``, whether each channel has an embedding table of its own.
         init: the embeddings' first values: Normal or Spectral. Null is Normal.
+        tail: what is added to the scores from item to item, for objectives that rank: RidgeTail or CooccurrenceTail.
+            Null is nothing. Training does not see it.
         propagation: what travels over the graph.
         head: from embeddings to scores: LinearHead (the notebook's), DotHead (the paper's) or CosineHead. Null is
             LinearHead.
@@ -93,6 +100,7 @@ class LightGCNModule(pl.LightningModule):
         metrics: list[Metric] | None = None,
         sessions: SessionBias | None = None,
         content: Content | None = None,
+        tail: Tail | None = None,
     ) -> None:
         super().__init__()
         self.objective: Objective = made(Objective, SquaredError() if objective is None else objective, "objective")
@@ -105,13 +113,14 @@ class LightGCNModule(pl.LightningModule):
         self.own_metrics = [made(Metric, one, "metrics") for one in metrics or []]
         init = made(Initialisation, Normal() if init is None else init, "init")
         head = made(Head, LinearHead() if head is None else head, "head")
-        self._check(init, head)
+        tail = None if tail is None else made(Tail, tail, "tail")
+        self._check(init, head, tail)
         shape = (num_users, num_items, embedding_dim, num_layers, layer_weights, ego_layer, channel_embeddings)
         settings: dict[str, Any] = dict(zip(SHAPE, shape, strict=True))
         settings |= {"init": init, "head": head, "propagation": vars(self.propagation), "objective": self.objective}
         settings |= {"masking": self.masking, "l2": vars(self.l2), "k": self.ks, "clamp": clamp}
-        settings |= {"metrics": self.own_metrics, "ranks": ranks}
         self.sessions, self.content = SessionBias.of(sessions), Content.of(content)
+        settings |= {"metrics": self.own_metrics, "ranks": ranks, "tail": tail}
         settings |= {
             name: None if one is None else vars(one)
             for name, one in (("sessions", self.sessions), ("content", self.content))
@@ -128,11 +137,14 @@ class LightGCNModule(pl.LightningModule):
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
         self._factors: Factors | None = None
         self._loss: Tensor | None = None  # of a step whose loss is read
+        self._tail_weight: Tensor | None = None  # before anything is said of its size
         self._trained_steps, self._restored = 0, False
 
-    def _check(self, init: Initialisation, head: Head) -> None:
+    def _check(self, init: Initialisation, head: Head, tail: Tail | None) -> None:
         """Raise an InputError if the choices do not fit together."""
         name = type(self.objective).__name__
+        if tail is not None and not self.objective.ranks:
+            raise InputError(f"'tail' {type(tail).__name__} is for objectives that rank (got {name})")
         if self.objective.ranks and not head.personal:
             raise InputError(
                 f"'objective' {name} needs a 'head' such as DotHead or CosineHead: {type(head).__name__} ranks items "
@@ -201,6 +213,17 @@ class LightGCNModule(pl.LightningModule):
         self._restored = True
 
     def on_fit_start(self) -> None:
+        """Fit what is fitted before training: the embeddings, unless they have their values, and the tail."""
+        self._fit_embeddings()
+        if self.model.tail is not None and (self.objective.trains or not self._restored):
+            graph = self.train_graph
+            fitted = graph, self.propagation.sent_to_users(graph), self.propagation.item_ratio(graph), int(self.seed)
+            near, self._tail_weight = self.model.tail.fit(*fitted)
+            self.model.near.copy_(near)
+        if not self.objective.trains:
+            self._weigh_tail()
+
+    def _fit_embeddings(self) -> None:
         """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
         if not self.model.init.fits or self._restored:
             return
@@ -211,6 +234,28 @@ class LightGCNModule(pl.LightningModule):
             matrix = graph.propagation_matrix(value=value, normalisation=self.propagation.normalisation)
             assert isinstance(matrix, BipartiteMatrix)
             self.model.init.fit(table, matrix, int(self.seed))
+
+    @torch.no_grad()
+    def _weigh_tail(self) -> None:
+        """Say how much the tail counts beside the vectors as they are now."""
+        tail, weight = self.model.tail, self._tail_weight
+        if tail is None or weight is None:
+            return
+        self.model.near_weight.copy_(weight)
+        factors, judge = self._factors_of("val"), self.judge("val")
+        if factors.tail is None:
+            return
+        unit = spread_of_vectors(factors, self.train_graph.user_degree)
+        self.model.near_weight.mul_(unit)
+        counts = tail.weight
+        if counts is None:
+            factors = factors._replace(tail=factors.tail.times(unit))
+            counts, values = best_weight(judge, factors, self.ks[0])
+            log.info(
+                "the tail has weight %g, which is best on the validation part: %s %.4f, without it %.4f",
+                *(counts, self.monitor[0], max(values), values[0]),
+            )
+        self.model.near_weight.mul_(counts)
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -284,14 +329,23 @@ class LightGCNModule(pl.LightningModule):
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
+    def _factors_of(self, part: str) -> Factors:
+        """The factors that a part is judged by, with the tail."""
+        factors: Factors = self(*self._matrices[part])
+        if self.model.tail is None:
+            return factors
+        return self.model.with_tail(factors, self.train_graph, self.propagation.sent_to_users(self.train_graph))
+
     def _evaluate(self, part: str) -> None:
-        factors = self(*self._matrices[part])
         # In a ranking, an item without a training pair is scored from where it is.
-        self._factors = self.model.completed(factors, self.train_graph, replace_items=not self.objective.ranks)
+        factors, replaces = self._factors_of(part), not self.objective.ranks
+        self._factors = self.model.completed(factors, self.train_graph, replace_items=replaces)
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.check_finite()
+            if self.objective.trains:
+                self._weigh_tail()
         self._evaluate("val")
 
     def on_test_epoch_start(self) -> None:
@@ -356,7 +410,8 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, str]:
     """The hyper-parameters that decide which parameters there are, in words."""
     channels = [_short(one) for one in settings.get("propagation", {}).get("channels", [])]
     deciding = {name: str(settings.get(name)) for name in SHAPE}
-    return deciding | {"head": _short(settings.get("head")), "channels": str(channels)}
+    chosen = {name: _short(settings.get(name)) for name in ("head", "tail")}
+    return deciding | chosen | {"channels": str(channels)}
 
 
 def _short(choice: Any) -> str:

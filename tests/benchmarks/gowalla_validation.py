@@ -19,6 +19,7 @@ n the training items of a user drawn at random, and N = n / 0.8 rounded up, a us
 next longer one) has N - n held out. With the files written, a model is judged by
 
     lgcn fit --config configs/gowalla.yaml --run_name gowalla-validation --data.source null --data.format adjacency \
+        --data.val_fraction 0.1 \
         --data.train_path FOLDER/train.txt --data.val_path FOLDER/random.txt --data.test_path data/gowalla/test.txt
     lgcn validate --run_name gowalla-validation --data.val_path FOLDER/block.txt
 

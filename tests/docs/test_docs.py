@@ -237,10 +237,11 @@ def test_names_in_the_table_of_choices_are_those_there_are() -> None:
     from lgcn.graph.channels import Channel
     from lgcn.model.heads import Head
     from lgcn.model.initialisation import Initialisation
+    from lgcn.model.tail import Tail
     from lgcn.training.masking import Masking
     from lgcn.training.objectives import Objective
 
-    kinds: list[Any] = [Baseline, Channel, Head, Initialisation, Masking, Objective]
+    kinds: list[Any] = [Baseline, Channel, Head, Initialisation, Masking, Objective, Tail]
     for kind in kinds:
         for one in known(kind):
             if one.__module__.startswith("lgcn."):

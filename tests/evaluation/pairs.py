@@ -67,7 +67,7 @@ def made_factors(biases: bool, seed: int = 1) -> Factors:
 
 def without_gradients(factors: Factors) -> Factors:
     """The same factors, to judge."""
-    return Factors(*(None if part is None else part.detach() for part in factors[:5]))  # type: ignore[arg-type]
+    return Factors(*(None if part is None else part.detach() for part in factors.tables.values()))  # type: ignore[arg-type]
 
 
 def score(factors: Factors, user: int, item: int) -> Tensor:

@@ -169,11 +169,14 @@ def test_factors_rank_as_they_predict(biases: bool) -> None:
     user, item = torch.randn(4, 3, generator=draw), torch.randn(6, 3, generator=draw)
     bias = (torch.randn(4, generator=draw), torch.randn(6, generator=draw)) if biases else (None, None)
     factors = Factors(user, item, bias[0], bias[1], torch.tensor(3.5))
-    before = [part.clone() for part in factors[:5] if part is not None]
+    parts = [part for part in factors.tables.values() if part is not None]
+    before = [part.clone() for part in parts]
     best = top_items(factors, torch.arange(4), [], 6).item
     preds = factors.predict(torch.arange(4).repeat_interleave(6), torch.arange(6).repeat(4)).view(4, 6)
     assert best.tolist() == preds.argsort(dim=1, descending=True).tolist()
-    assert all(torch.equal(a, b) for a, b in zip(before, [p for p in factors[:5] if p is not None], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, [p for p in factors.tables.values() if p is not None], strict=True)
+    )
 
 
 def test_nothing_relevant_counts_nobody() -> None:

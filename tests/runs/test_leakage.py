@@ -57,8 +57,13 @@ def test_held_out_ratings_change_no_prediction(
 
 @pytest.mark.parametrize(
     "settings",
-    [[*BPR, "--model.init=Spectral", *FAST_ADAM], [*SOFTMAX, *FAST_ADAM], CLOSED],
-    ids=["bpr", "softmax, masked", "closed form"],
+    [
+        [*BPR, "--model.init=Spectral", *FAST_ADAM],
+        [*SOFTMAX, *FAST_ADAM],
+        CLOSED,
+        [*CLOSED, "--model.tail=RidgeTail", "--model.tail.neighbours=6", "--model.tail.weight=0.3"],
+    ],
+    ids=["bpr", "softmax, masked", "closed form", "closed form, tail"],
 )
 @pytest.mark.parametrize("change", ["other items", "few"])
 def test_held_out_pairs_change_no_ranking(

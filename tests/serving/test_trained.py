@@ -393,12 +393,8 @@ def test_new_users_know_nothing_of_each_other(head: dict[str, Any], objective: s
 @pytest.mark.parametrize("head", HEADS, ids=str)
 def test_new_users_change_nothing_known(head: dict[str, Any]) -> None:
     one, ratings = made(**head, **MIXED, clamp=True), new_ratings()
-    held = [
-        *one.trained.factors[:5],
-        *one.trained.known.factors[:5],
-        one.trained.known.columns,
-        *one.trained.known.weights,
-    ]
+    held: list[Tensor | None] = [one.trained.known.columns, *one.trained.known.weights]
+    held += [*one.trained.factors.tables.values(), *one.trained.known.factors.tables.values()]
     held += [*one.trained.sent, ratings.user, ratings.item, ratings.rating, one.train.rating]
     before = [None if part is None else part.clone() for part in held]
     first = tables(one.trained.new(ratings))

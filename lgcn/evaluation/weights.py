@@ -1,0 +1,63 @@
+"""Weights of a model's two parts, its vectors and its tail, as a validation part has it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lgcn.evaluation.judges import Judge
+from lgcn.evaluation.own_metrics import keep_local
+from lgcn.graph.budget import users_at_a_time
+from lgcn.model.factors import Factors
+
+#: What is tried: the tail's spread, as a share of the vectors'.
+WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
+USERS = 2000  # whose scores say how far they spread
+
+
+class Scored(NamedTuple):
+    """Scores [B, I] that are known already."""
+
+    known: Tensor
+
+    def scores(self, users: Tensor) -> Tensor:
+        return self.known
+
+
+def spread_of_vectors(factors: Factors, degree: Tensor) -> Tensor:
+    """How much further the scores of the vectors spread than those of the tail, a scalar.
+
+    That is the mean over users of the standard deviation over items. Of many users with training pairs, whose number
+    is ``degree`` [U], some count.
+    """
+    assert factors.tail is not None
+    users = degree.nonzero()[:, 0]
+    users = users[:: -(-len(users) // USERS)]
+    plain, spreads = factors._replace(tail=None), torch.zeros(2, device=users.device)
+    for some in torch.split(users, users_at_a_time(2 * len(factors.item))):
+        spreads += torch.stack([one.scores(some).std(dim=1).sum() for one in (plain, factors.tail)])
+    return spreads[0] / spreads[1].clamp(min=torch.finfo(spreads.dtype).tiny)
+
+
+def best_weight(judge: Judge, factors: Factors, k: int) -> tuple[float, list[float]]:
+    """The weight of the tail with the highest NDCG@k, the smallest of equal ones, and the NDCG@k of all WEIGHTS.
+
+    Args:
+        judge: of rankings. It does not change.
+        factors: with a tail of weight 1.
+        k: how many items of a ranking count.
+    """
+    # Imported here, because it imports PyG.
+    from lgcn.evaluation.ranking_metrics import RankingJudge
+
+    assert isinstance(judge, RankingJudge)
+    assert factors.tail is not None
+    judges = [RankingJudge(judge.part, judge.graph, judge.seen, [k]).to(judge.graph.device) for _ in WEIGHTS]
+    plain = factors._replace(tail=None)
+    for some in torch.split(judge.graph.user_degree.nonzero()[:, 0], users_at_a_time(2 * judge.graph.num_items)):
+        vectors, tail = plain.scores(some), factors.tail.scores(some)
+        for weight, one in zip(WEIGHTS, judges, strict=True):
+            keep_local(one)
+            one.rank(Scored(vectors + weight * tail), some)
+    values = [float(one.results()[f"{one.part}/ranking_ndcg@{k}"]) for one in judges]
+    return WEIGHTS[values.index(max(values))], values
