@@ -10,6 +10,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,6 @@ CHECKPOINTS = "checkpoints"
 KINDS = ("best", "last")
 #: What Lightning writes into the checkpoint of a module with hyper-parameters, whoever trained it.
 REQUIRED = {"state_dict", "hyper_parameters", "global_step"}
-
-#: What reading a damaged or foreign file raises.
 
 
 def versions(runs_dir: Path, name: str | None = None) -> list[Path]:
@@ -61,7 +60,9 @@ def run_of(checkpoint: Path) -> Path | None:
     return Path(os.path.relpath(folder.parent)) if folder.name == CHECKPOINTS else None
 
 
-def find_checkpoint(wanted: str, runs_dir: Path, name: str | None, option: str = "--ckpt_path") -> Path:
+def find_checkpoint(
+    wanted: str, runs_dir: Path, name: str | None, option: str = "--ckpt_path", or_older: bool = False
+) -> Path:
     """The file that ``wanted`` means: a path, or ``best`` or ``last`` of the newest run.
 
     Args:
@@ -75,7 +76,7 @@ def find_checkpoint(wanted: str, runs_dir: Path, name: str | None, option: str =
     if wanted in KINDS:
         paths = [run / CHECKPOINTS / f"{wanted}.ckpt" for run in versions(runs_dir, name)]
     found = [path for path in paths if path.is_file() or (path.name == "last.ckpt" and other_of(path).is_file())]
-    if found and found[0] == paths[0]:
+    if found and (or_older or found[0] == paths[0]):
         return found[0]
     if wanted in KINDS:
         where = runs_dir / name if name else runs_dir
@@ -130,7 +131,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
+    archive = False
+    with suppress(zipfile.BadZipFile):  # which is_zipfile raises, too
+        archive = zipfile.is_zipfile(path)
+    if not archive:
         raise InputError(f"{path} is not a checkpoint of lgcn, or is damaged; give one that `lgcn fit` wrote")
     try:
         _check_archive(path)

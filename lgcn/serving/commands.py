@@ -64,7 +64,7 @@ def _file(text: str) -> Path:
 
 def _recommender(given: argparse.Namespace) -> tuple[Recommender, Path]:
     import_modules(given.imports)
-    path = find_checkpoint(given.ckpt_path, Path(given.runs_dir), None)
+    path = find_checkpoint(given.ckpt_path, Path(given.runs_dir), None, or_older=True)
     log.info("checkpoint %s", path)
     return Recommender.from_checkpoint(path), path
 

@@ -12,9 +12,17 @@ import torch
 import yaml
 
 from lgcn import Recommender
-from lgcn.checkpoints import read_checkpoint
+from lgcn.checkpoints import other_of, read_checkpoint
 from lgcn.errors import InputError
 from tests.runs.running import checkpoint, path_of, refused
+
+
+@pytest.fixture
+def run(run: Path) -> Path:
+    """A run without the other checkpoint, from which it could go on."""
+    other_of(Path(path_of(run))).unlink()
+    return run
+
 
 #: Every command that reads a checkpoint, with the checkpoint's path and a folder to write to.
 READERS: dict[str, Callable[[str, str], list[str]]] = {
