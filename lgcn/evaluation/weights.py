@@ -12,6 +12,7 @@ from lgcn.model.factors import Factors
 
 #: What is tried: the tail's spread, as a share of the vectors'.
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
+NEARLY = 0.998  # of the highest: less says nothing of other parts
 USERS = 2000  # whose scores say how far they spread
 
 
@@ -40,7 +41,7 @@ def spread_of_vectors(factors: Factors, degree: Tensor) -> Tensor:
 
 
 def best_weight(judge: Judge, factors: Factors, k: int) -> tuple[float, list[float]]:
-    """The weight of the tail with the highest NDCG@k, the smallest of equal ones, and the NDCG@k of all WEIGHTS.
+    """The smallest weight of the tail whose NDCG@k is nearly the highest, and the NDCG@k of all WEIGHTS.
 
     Args:
         judge: of rankings. It does not change.
@@ -60,4 +61,4 @@ def best_weight(judge: Judge, factors: Factors, k: int) -> tuple[float, list[flo
             keep_local(one)
             one.rank(Scored(vectors + weight * tail), some)
     values = [float(one.results()[f"{one.part}/ranking_ndcg@{k}"]) for one in judges]
-    return WEIGHTS[values.index(max(values))], values
+    return next(weight for weight, value in zip(WEIGHTS, values, strict=True) if value >= NEARLY * max(values)), values
