@@ -40,7 +40,7 @@ class Content:
     """
 
     embeddings: float = 100.0
-    biases: float = 30.0
+    biases: float = 1000.0
 
     def __post_init__(self) -> None:
         for name in ("embeddings", "biases"):
