@@ -255,6 +255,8 @@ class LgcnCLI(internals.OneCommandCLI):
         given, fitting = self.given("trainer", made=True), self.subcommand == "fit"
         runs, going_on, step = self.invocation[1:4]
         run, first_step = (next_version(runs), 0) if going_on is None else (going_on, step)
+        if rank_zero_only.rank > 0:  # type: ignore[attr-defined]  # the first process has made it
+            run = next(iter(checkpoints.versions(runs.parent, runs.name)), run) if going_on is None else run
         printed_only = False
         if self.subcommand in ("fit", "test") and not (self.watch or given["fast_dev_run"]):
             try:
@@ -493,7 +495,7 @@ def main(args: list[str]) -> None:
         except Exception as error:
             if found := in_own_class(error, (*settings.CHOICES.values(), Metric, Callback)):
                 raise found from error
-            restores = args[:1] != ["fit"] or "ckpt_path" in " ".join(args)
+            restores = args[0] in ("validate", "test", "predict") or "ckpt_path" in " ".join(args)
             if restores and (found := in_restoring(error)):
                 raise found from error
             raise

@@ -50,7 +50,7 @@ OWN: dict[str, dict[str, Any]] = {
     "ml-100k": {
         **{"data.source": "ml-100k", "data.split": "files"},
         **{"data.train_path": "u1.base", "data.test_path": "u1.test"},
-        **{"model.l2.per": "node", "model.l2.embeddings": 2e-5, "model.l2.biases": 1e-4},
+        "data.val_fraction": 0.05,
     },
     "ml-1m": {
         "data.source": "ml-1m",

@@ -167,7 +167,7 @@ def test_help_begins_with_our_own_options(capsys: pytest.CaptureFixture[str]) ->
     text = printed_help(capsys, "fit", "--help")
     places = [text.index(f"  --{name} ") for name in ("data.source", "model.num_layers", "optimizer", "run_name")]
     assert places == sorted(places)
-    assert len(text.splitlines()) < 350
+    assert len(text.splitlines()) < 360
     assert text.startswith("usage: lgcn fit [options]\n\nTrain a model, or resume a run.\n\nData:\n")
     assert "\n  --trainer" not in text
     assert "--help.trainer lists the options of the Trainer" in re.sub(r"\s+", " ", text)

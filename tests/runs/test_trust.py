@@ -48,7 +48,7 @@ HOSTILE: list[tuple[str, Any]] = [
     ("model.head", chosen("lgcn.training.objectives.Bpr")),
     ("model.head", {"class_path": "lgcn.model.heads.DotHead", "dict_kwargs": {"x": POPEN}}),
     ("model.head", chosen("lgcn.model.heads.DotHead", biases=POPEN)),
-    ("model.propagation.channels", [chosen("mine.Recent", days=3)]),
+    ("model.propagation.channels", [chosen("nobodys.Recent", days=3)]),
     ("model.objective", chosen("lgcn.training.objectives.subprocess.Popen")),
     ("model.metrics", [[chosen("mine.Metric")]]),
     ("model.metrics", [chosen("torchmetrics.text.bert.BERTScore", model_name_or_path="evil/model")]),

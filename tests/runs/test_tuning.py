@@ -60,7 +60,7 @@ def test_the_first_trial_is_the_recipe_and_the_best_configuration_gives_what_it_
     study = study_of(folder)
     assert {path.name for path in folder.iterdir()} == {"study.db", "trials.csv", "trials.png", "config.yaml"}
     assert [path.name for path in folder.parent.iterdir()] == ["tune"]  # trials leave nothing
-    assert study.trials[0].params == {"model.l2.embeddings": 25.0, "optimizer.init_args.lr": 0.02}
+    assert study.trials[0].params == {"model.l2.embeddings": 1.2, "optimizer.init_args.lr": 0.02}
     where = ["--runs_dir", str(tmp_path / "runs"), "--report=false"]
     main(["fit", "--data.source", str(csv), *BRIEF, *where])
     main(["fit", "--config", str(folder / "config.yaml"), *where])
@@ -132,7 +132,7 @@ def test_a_trial_that_falls_behind_is_stopped(tune: Callable[..., Path], tmp_pat
     """A learning rate of nearly nothing, after five trials that learn: it ends at a third of the steps."""
     folder = tune(trials=5)
     study = study_of(folder)
-    study.enqueue_trial({"model.l2.embeddings": 25.0, "optimizer.init_args.lr": 0.01})
+    study.enqueue_trial({"model.l2.embeddings": 1.2, "optimizer.init_args.lr": 0.01})
     (tmp_path / "space.yaml").write_text(SPACE)
     distributions = study.trials[0].distributions
     assert isinstance(distributions["optimizer.init_args.lr"], FloatDistribution)

@@ -365,6 +365,7 @@ def test_what_hyper_parameters_say() -> None:
         "ranks": True,
         "sessions": None,
         "content": None,
+        "tail": None,
     }
 
 
