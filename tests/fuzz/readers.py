@@ -173,7 +173,7 @@ def places(nest: Any) -> Iterator[tuple[Any, Any]]:
 
 
 NUMBERS = [0, -1, 1, 2**31, 2**63, 10**30, 10**12, float("nan"), float("inf"), -0.5, True, None]
-OTHERS: list[Any] = [*NUMBERS, "", "x", "\ud800", "os.system", "[" * 500, [], {}, [None], {"class_path": "os.system"}]
+OTHERS: list[Any] = [*NUMBERS, "", "x", "\x00", "os.system", "[" * 500, [], {}, [None], {"class_path": "os.system"}]
 OTHERS += [
     torch.zeros(0),
     torch.zeros(3),
