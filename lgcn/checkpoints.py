@@ -68,6 +68,7 @@ def find_checkpoint(
     Args:
         name: of a configuration, to look at its runs only. None looks at all runs.
         option: what names it, for errors.
+        or_older: whether one of an older run will do, where the newest has none, because it is still in training.
 
     Raises:
         InputError: there is no such file, or only one of an older run.

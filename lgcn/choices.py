@@ -111,6 +111,16 @@ def made(kind: type[Any], given: Any, what: str) -> Any:
         raise InputError(f"'{what}': {error}") from error
 
 
+def settings_object(kind: type[Any], given: Any) -> Any:
+    """A settings object, which has no other kinds, or one made of its arguments, which is what a checkpoint holds.
+
+    >>> from lgcn.graph.propagation import Propagation
+    >>> settings_object(Propagation, {"over": "positives"}).over
+    'positives'
+    """
+    return kind(**given) if isinstance(given, Mapping) else given
+
+
 def full_name(kind: type[Any], given: Any, what: str) -> Any:
     """A choice as the user or a checkpoint gives it, with the full name of its class in place of a short one.
 

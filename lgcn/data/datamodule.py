@@ -569,9 +569,7 @@ class RatingsDataModule(pl.LightningDataModule):
         """What a checkpoint keeps of the data."""
         data, train = self._data, self._data.train
         if not self._keeps_times:
-            pattern = train.pattern
-            train = replace(train, time=None)
-            vars(train)["pattern"] = pattern  # made once for both
+            train = train.having(time=None)
         parts = [data.graphs[name] for name in ("val", "test", "left_out")]
         user, item, rating = (torch.cat([getattr(part, name) for part in parts]) for name in ("user", "item", "rating"))
         kind = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}

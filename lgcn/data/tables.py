@@ -187,12 +187,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         name, wrong = member.filename, None
         if member.flag_bits & 0x1:
             wrong = "is encrypted; encrypt nothing, or give the file itself"
-        elif member.compress_type not in (
-            zipfile.ZIP_STORED,
-            zipfile.ZIP_DEFLATED,
-            zipfile.ZIP_BZIP2,
-            zipfile.ZIP_LZMA,
-        ):
+        elif member.compress_type not in COMPRESSIONS:
             wrong = "is compressed in a way that Python does not know; use the usual one"
         elif member.file_size > max(SUSPECT, RATIO * member.compress_size):
             wrong = f"grows more than {RATIO} times when it is decompressed, as no ratings do"

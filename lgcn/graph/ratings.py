@@ -155,9 +155,9 @@ class RatingGraph:
         user, item, rating = change(self.user), change(self.item), change(self.rating)
         return replace(self, user=user, item=item, rating=rating, time=time, session=session)
 
-    def with_sessions(self, session: Tensor) -> "RatingGraph":
-        """The same ratings with their sessions, [E, W] (:mod:`lgcn.graph.sessions`)."""
-        made = replace(self, session=session)
+    def having(self, **columns: Tensor | None) -> "RatingGraph":
+        """The same pairs with another ``time`` or ``session``. Their pattern is made once for both graphs."""
+        made = replace(self, **columns)  # type: ignore[arg-type]
         vars(made)["pattern"] = self.pattern
         return made
 

@@ -5,6 +5,7 @@ Shape letters: U users, E ratings (edges), W windows, n sessions, B pairs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Sessions:
         """The number of sessions, n."""
         return len(self.keys)
 
-    @property
+    @cached_property
     def owner(self) -> Tensor:
         """[n] the user of each session."""
         return self.keys // self.slots % self.num_users

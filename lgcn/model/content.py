@@ -8,7 +8,7 @@ factorization", KDD 2008, and Kula, "Metadata embeddings for user and item cold-
 Shape letters: U users, I items, A features, D embedding columns, E ratings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,6 @@ class Content:
         for name in ("embeddings", "biases"):
             if not (damping := getattr(self, name)) >= 0:
                 raise InputError(f"'{name}' must be 0 or more (got {damping})")
-
-    @classmethod
-    def of(cls, given: Any) -> "Content | None":
-        """The settings, also from the plain values that a checkpoint holds."""
-        return cls(**given) if isinstance(given, Mapping) else given
 
 
 class ContentMap(nn.Module):

@@ -100,7 +100,7 @@ def fold_in(
     node, other = (ends[1], ends[0]) if of_items else ends
     chosen = is_new[node].nonzero()[:, 0]
     chosen = chosen[node[chosen].argsort(stable=True)]
-    factors, unit = model(*matrices), float(getattr(model.head, "unit", 1.0))
+    factors, unit = model(*matrices), float(model.head.unit_of_ratings)
     left, node, other = (graph.rating - factors.predict(*ends))[chosen] / unit, node[chosen], other[chosen]
     count = torch.bincount(node, minlength=len(is_new))
     # Parameters may be of half precision. What is solved for is not.

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lgcn.choices import check_returned, made
+from lgcn.choices import check_returned, made, settings_object
 from lgcn.errors import InputError
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
@@ -114,7 +114,7 @@ class LightGCN(nn.Module):
         self.fixed_layer_weights = fixed
         self.head: Head = copy.deepcopy(made(Head, LinearHead() if head is None else head, "head"))
         self.head.build(num_users, num_items, embedding_dim)
-        biases, known = SessionBias.of(sessions), Content.of(content)
+        biases, known = settings_object(SessionBias, sessions), settings_object(Content, content)
         self.sessions = None if biases is None else SessionBiases(biases)
         self.content = None if known is None else ContentMap(known, embedding_dim)
         self.tail: Tail | None = None if tail is None else made(Tail, tail, "tail")

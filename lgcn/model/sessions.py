@@ -7,9 +7,8 @@ that the user's own bias keeps what all days share. A session that training does
 Shape letters: U users, E ratings (edges), W windows, n sessions, B pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +49,6 @@ class SessionBias:
             raise InputError(f"'damping' must be above 0 (got {self.damping})")
         object.__setattr__(self, "windows", tuple(map(float, self.windows)))
 
-    @classmethod
-    def of(cls, given: Any) -> "SessionBias | None":
-        """The settings, also from the plain values that a checkpoint holds."""
-        return cls(**given) if isinstance(given, Mapping) else given
-
 
 class SessionBiases(nn.Module):
     """The biases of the training ratings' sessions. :meth:`prepare` finds out how many there are.
@@ -81,7 +75,7 @@ class SessionBiases(nn.Module):
             self.effect.data = self.effect.new_zeros(len(sessions))
         if graph.time is None or not len(sessions):
             return graph
-        return graph.with_sessions(sessions.find(graph.user, graph.time))
+        return graph.having(session=sessions.find(graph.user, graph.time))
 
     def mean(self) -> Tensor:
         """[U] the mean over each user's training ratings, all windows together."""

@@ -62,7 +62,7 @@ def _move(old: LightGCN, new: LightGCN) -> None:
     was, head = old.head, new.head
     if not (isinstance(was, DotHead) and isinstance(head, DotHead)):
         return
-    units = [float(one.unit) if one.standardised else 1.0 for one in (was, head)]
+    units = [float(one.unit_of_ratings) for one in (was, head)]
     ratio = units[0] / units[1]
     new.embedding.weight.mul_(ratio**0.5)  # a score is a product of two
     if new.sessions is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lgcn.choices import check_returned, made, plain
+from lgcn.choices import check_returned, made, plain, settings_object
 from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part
 from lgcn.evaluation.weights import best_weight, spread_of_vectors
@@ -105,8 +105,8 @@ class LightGCNModule(pl.LightningModule):
         super().__init__()
         self.objective: Objective = made(Objective, SquaredError() if objective is None else objective, "objective")
         ranks = self.objective.ranks
-        self.propagation = _value(Propagation, propagation).decided(ranks)
-        self.l2, self.masking = _value(L2, l2), None if masking is None else made(Masking, masking, "masking")
+        self.propagation = settings_object(Propagation, propagation).decided(ranks)
+        self.l2, self.masking = settings_object(L2, l2), None if masking is None else made(Masking, masking, "masking")
         self.ks, self.clamp = [k] if isinstance(k, int | np.integer) else list(k), clamp
         if not self.ks or min(self.ks) < 1:
             raise InputError(f"'k' must be at least 1, or several such numbers (got {k})")
@@ -119,7 +119,7 @@ class LightGCNModule(pl.LightningModule):
         settings: dict[str, Any] = dict(zip(SHAPE, shape, strict=True))
         settings |= {"init": init, "head": head, "propagation": vars(self.propagation), "objective": self.objective}
         settings |= {"masking": self.masking, "l2": vars(self.l2), "k": self.ks, "clamp": clamp}
-        self.sessions, self.content = SessionBias.of(sessions), Content.of(content)
+        self.sessions, self.content = settings_object(SessionBias, sessions), settings_object(Content, content)
         settings |= {"metrics": self.own_metrics, "ranks": ranks, "tail": tail}
         settings |= {
             name: None if one is None else vars(one)
@@ -399,11 +399,6 @@ class LightGCNModule(pl.LightningModule):
             f"the checkpoint is of another model or other data: {'; '.join(differences) or 'its parameters differ'}; "
             "use the settings of its run (config.yaml beside it), or train anew"
         )
-
-
-def _value(kind: type, given: Any) -> Any:
-    """A settings object, or one made of its arguments, which is what a checkpoint holds."""
-    return kind(**given) if isinstance(given, Mapping) else given
 
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, str]:
