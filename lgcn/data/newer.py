@@ -66,8 +66,11 @@ def held_out(
     kind["threshold"] = train.threshold if threshold is None else threshold
     rating = np.ones(len(user)) if trained.implicit else ratings["rating"].to_numpy()
 
+    columns = {"user": user, "item": item, "rating": rating}
+    if "timestamp" in ratings:
+        columns["time"] = ratings["timestamp"].to_numpy()
+
     def graph(rows: Rows) -> RatingGraph:
-        columns = {"user": user, "item": item, "rating": rating}
         edges: dict[str, Any] = {name: torch.tensor(column[rows]) for name, column in columns.items()}
         return RatingGraph.from_edges(**edges, **kind)
 

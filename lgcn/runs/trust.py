@@ -24,6 +24,7 @@ from lgcn.choices import NOT_OWN
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.sources import default_root, is_missing
 from lgcn.errors import InputError
+from lgcn.files import expanded
 from lgcn.runs.settings import CHOICES, SECTIONS, Settings, read_yaml
 from lgcn.training.module import SHAPE
 
@@ -121,7 +122,7 @@ def of_checkpoint(
         if judges and is_around(name):
             log.warning("%s; it is left out", why)
             continue
-        own_class = next((f" (a class of your own: --import {one})" for one in _modules(value)), "")
+        own_class = next((f" (a class of your own: --import {one})" for one in imports(value)), "")
         raise InputError(f"{why}; if you want it, say it again on the command line or in --config{own_class}")
     _check_is_there(taken.get("data") or {}, path, said)
     model, trained = taken.get("model") or {}, content.get("hyper_parameters", {})
@@ -136,8 +137,8 @@ def is_around(name: str) -> bool:
     return name.startswith("trainer.") or name == "data.cache"
 
 
-def imports(own: Settings) -> list[str]:
-    """The modules of the classes that a run's settings name and that are neither ours nor Lightning's."""
+def imports(own: Any) -> list[str]:
+    """The modules of the classes that settings name and that are neither ours nor Lightning's."""
     named = re.findall(r'"class_path": "([\w.]+)\.\w+"', json.dumps(own, default=str))
     return sorted({module for module in named if not f"{module}.".startswith(NOT_OWN)})
 
@@ -242,20 +243,10 @@ def _is_plain(value: Any, said: Said | None = None) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-def _modules(value: Any) -> Iterator[str]:
-    """The modules of the classes in a value that may be the user's own."""
-    for one in value if isinstance(value, list) else [value]:
-        full = one.get("class_path") if isinstance(one, Mapping) else one
-        if isinstance(full, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", full):
-            module = full.rpartition(".")[0]
-            if not f"{module}.".startswith(NOT_OWN):
-                yield module
-
-
 def _check_is_there(data: Mapping[str, Any], path: Path, said: Said) -> None:
     """Raise an InputError if a named data set would be downloaded because a checkpoint names it."""
     source, root = data.get("source"), said.values.get("data.root", data.get("root"))
-    folder = default_root() if root in (None, "null") else Path(root).expanduser()
+    folder = default_root() if root in (None, "null") else expanded(root)
     if "data.source" not in said.values and is_missing(source, folder):
         raise InputError(
             f"{path} says --data.source {source}, which is not in {folder}, and a checkpoint downloads nothing: say "

@@ -261,3 +261,10 @@ def test_the_settings_of_a_plain_trainers_checkpoint() -> None:
         "datamodule_hyper_parameters": {"source": "r.csv"},
     }
     assert of_checkpoint(content, CHECKPOINT) == {"data": {"source": "r.csv"}, "model": {"num_layers": 1}}
+
+
+def test_a_root_in_the_home_of_nobody() -> None:
+    """It is a folder like any other that is not there."""
+    content = {"config": yaml.safe_dump({"data": {"source": "ml-1m"}})}
+    with pytest.raises(InputError, match=r"ml-1m, which is not in ~nobody_of_this_name/a, and a checkpoint downloads"):
+        of_checkpoint(content, CHECKPOINT, Said(values={"data.root": "~nobody_of_this_name/a"}))

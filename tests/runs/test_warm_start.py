@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from made_tables import made_table
 
@@ -192,6 +193,8 @@ def test_judged_on_newer_ratings(
     monkeypatch.chdir(tmp_path)
     newer = table[2000:].copy()
     newer.loc[newer.index[-10:], "user"] = range(99_990, 100_000)
+    last = table[:1900].groupby("user")["time"].max()  # in sessions that training knows
+    newer["time"] = newer["user"].map(last).fillna(newer["time"])
     newer.to_csv("newer.csv", index=False)
     undrawn([command, "--ckpt_path", str(first.checkpoint), "--data.source", "newer.csv", "--report=false"])
     recommender = Recommender.from_checkpoint(first.checkpoint)
@@ -201,7 +204,10 @@ def test_judged_on_newer_ratings(
     asked = newer[known & ~seen]
     words = f"{len(newer):,} ratings, {(~known).sum()} of them of users or items that the model does not know"
     assert words in caplog.text
-    preds = recommender.predict(asked["user"], asked["item"])
+    model, snapshot = recommender.model, recommender.snapshot
+    pairs = snapshot.users.encode(asked["user"]), snapshot.items.encode(asked["item"]), asked["time"].to_numpy(copy=True)
+    preds = model.scale.clamped(model.factors.predict(*map(torch.from_numpy, pairs))).numpy()
+    assert not np.allclose(preds, recommender.predict(asked["user"], asked["item"]), atol=1e-3)  # of no session
     expected = float(np.sqrt(((preds - asked["rating"]) ** 2).mean()))
     if command == "test":
         written = json.loads(next(first.run.parent.rglob("test_metrics.json")).read_text())
