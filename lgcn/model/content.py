@@ -48,6 +48,21 @@ class Content:
                 raise InputError(f"'{name}' must be 0 or more (got {damping})")
 
 
+@torch.no_grad()
+def with_rows(table: nn.Parameter, count: int) -> None:
+    """Give a parameter so many rows of 0, unless it has as many already.
+
+    It stays the same object, because the optimiser of the command line has it before the data are read.
+
+    >>> table = nn.Parameter(torch.ones(1, 2))
+    >>> with_rows(table, 2)
+    >>> table.tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
+    if len(table) != count:
+        table.data = table.new_zeros(count, *table.shape[1:])
+
+
 class ContentMap(nn.Module):
     """Embeddings and biases of the features. :meth:`prepare` finds out which there are.
 
@@ -68,10 +83,7 @@ class ContentMap(nn.Module):
         """Take note of the features of users and items."""
         self.sides = [one if one is None else one.to(self.user.device) for one in sides]
         for name, features in zip(("user", "item"), sides, strict=True):
-            table, count = getattr(self, name), 0 if features is None else len(features.names)
-            if len(table) != count:
-                # The optimiser of the command line has this parameter already, so it stays the same object.
-                table.data = table.new_zeros(count, table.shape[1])
+            with_rows(getattr(self, name), 0 if features is None else len(features.names))
 
     def added(self, factors: Factors, unit: Tensor | float) -> dict[str, Tensor]:
         """What the features add to tables of the factors, by name; ``unit`` is that of biases and users' factors."""

@@ -66,6 +66,9 @@ def _of_data(new: LightGCN, old: LightGCN, users: Tensor) -> dict[str, Tensor]:
     """The parameters that depend on what the data hold: sessions and features keep theirs."""
     values = {}
     if old.sessions is not None and new.sessions is not None:
+        was, now = old.sessions.settings.windows, new.sessions.settings.windows
+        if was != now:
+            raise InputError(f"the trained model has other settings: 'windows' {[*was]} there and {[*now]} here")
         place = new.sessions.numbered.numbers_in(old.sessions.numbered, users)
         known = torch.cat([old.sessions.effect.detach(), old.sessions.effect.new_zeros(1)])
         values["sessions.effect"] = known[place]  # -1 is the last

@@ -28,7 +28,7 @@ from lgcn.choices import check_returned, made, settings_object
 from lgcn.errors import InputError
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
-from lgcn.model.content import Content, ContentMap, Sides
+from lgcn.model.content import Content, ContentMap, Sides, with_rows
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
@@ -147,6 +147,15 @@ class LightGCN(nn.Module):
         if self.content is not None:
             self.content.prepare(features())
         return train if self.sessions is None else self.sessions.prepare(train)
+
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Give the parameters that depend on the data as many rows as a LightGCNModule's state has.
+
+        That is for a state that is read before the data are known.
+        """
+        for name, parameter in self.named_parameters(prefix="model"):
+            if name in state and name.startswith(("model.sessions.", "model.content.")):
+                with_rows(parameter, len(state[name]))
 
     @classmethod
     def of_checkpoint(

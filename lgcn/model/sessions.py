@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.sessions import Sessions
+from lgcn.model.content import with_rows
 from lgcn.model.factors import Factors, Moments
 
 MOST_WINDOWS = 16  # each is 4 bytes a rating
@@ -70,9 +71,7 @@ class SessionBiases(nn.Module):
     def prepare(self, graph: RatingGraph) -> RatingGraph:
         """Number the sessions of the training ratings. Returns these ratings with their sessions."""
         self.sessions = sessions = Sessions.of(graph, self.settings.windows)
-        if len(self.effect) != len(sessions):
-            # The optimiser of the command line has this parameter already, so it stays the same object.
-            self.effect.data = self.effect.new_zeros(len(sessions))
+        with_rows(self.effect, len(sessions))
         if graph.time is None or not len(sessions):
             return graph
         return graph.having(session=sessions.find(graph.user, graph.time))

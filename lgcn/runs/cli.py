@@ -325,10 +325,6 @@ class LgcnCLI(internals.OneCommandCLI):
             with suppress(OSError):  # it is empty, or of another run
                 run.rmdir()
             raise InputError(f"--trainer: {error}") from error
-        device, count = trainer.strategy.root_device, sum(one.numel() for one in self.model.parameters())
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        several = f"{trainer.world_size} processes, the first " if trainer.world_size > 1 else ""
-        log.info("%s parameters, on %s%s", f"{count:,}", several, name)
         return trainer
 
     def configure_optimizers(  # type: ignore[override]  # an instance's method, to see its configuration

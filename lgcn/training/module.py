@@ -194,6 +194,9 @@ class LightGCNModule(pl.LightningModule):
         self.judges = nn.ModuleDict(
             {part: self.objective.judge(part, graphs, self.ks, self.scale, self.own_metrics) for part in judged}
         )
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        several = f"{self.trainer.world_size} processes, the first " if self.trainer.world_size > 1 else ""
+        log.info("%s parameters, on %s%s", f"{sum(map(Tensor.numel, self.parameters())):,}", several, name)
         if stage == "fit":
             self.model.head.fit_ratings(self.train_graph)
         self._restored = False
@@ -389,6 +392,8 @@ class LightGCNModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint's parameters fit this model. An InputError says which settings differ."""
         self._trained_steps, self._restored = checkpoint["global_step"], True
+        if not hasattr(self, "training_ratings"):  # load_from_checkpoint: the data come later
+            self.model.make_room(checkpoint["state_dict"])
         states = checkpoint["state_dict"], self.state_dict()
         theirs, ours = ({name: value.shape for name, value in state.items()} for state in states)
         if theirs == ours:
@@ -404,7 +409,7 @@ class LightGCNModule(pl.LightningModule):
 def _deciding(settings: Mapping[str, Any]) -> dict[str, str]:
     """The hyper-parameters that decide which parameters there are, in words."""
     channels = [_short(one) for one in settings.get("propagation", {}).get("channels", [])]
-    deciding = {name: str(settings.get(name)) for name in SHAPE}
+    deciding = {name: str(settings.get(name)) for name in (*SHAPE, "sessions", "content")}
     chosen = {name: _short(settings.get(name)) for name in ("head", "tail")}
     return deciding | chosen | {"channels": str(channels)}
 

@@ -11,6 +11,7 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.model.fold_in import DAMPING, RIDGE, fold_in, take_over
 from lgcn.model.heads import DotHead
 from lgcn.model.lightgcn import LightGCN
+from lgcn.model.sessions import SessionBias
 from tests.made import light_gcn
 
 
@@ -103,3 +104,13 @@ def test_models_of_other_settings() -> None:
         take_over(trained(2, 3, num_channels=2), trained(2, 3), places)
     with pytest.raises(InputError, match=r"head\.item_bias, head\.user_bias differ"):
         take_over(light_gcn(2, 3, 4, head="dot"), trained(2, 3), places)
+
+
+def test_sessions_of_other_windows_are_other_settings() -> None:
+    """An hour's bias says nothing of a day's, even where there are as many."""
+    graph = graph_of([(0, 0, 5.0), (1, 1, 2.0)], 2, 2).having(time=torch.tensor([0.0, 9e5], dtype=torch.float64))
+    old, new = (LightGCN(2, 2, 4, sessions=SessionBias([window])) for window in (86400.0, 3600.0))
+    for model in (old, new):
+        model.prepare(graph, lambda: [None, None])
+    with pytest.raises(InputError, match=r"other settings: 'windows' \[86400.0\] there and \[3600.0\] here"):
+        take_over(new, old, [torch.arange(2), torch.arange(2)])

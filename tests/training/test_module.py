@@ -2,9 +2,12 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -12,14 +15,17 @@ from torch.nn.functional import mse_loss
 from torchmetrics import R2Score
 
 from lgcn.data.batches import TrainingSteps
+from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.evaluation.baselines import RankingBaseline, RatingBaseline
 from lgcn.evaluation.judges import judged_baselines
 from lgcn.graph.channels import Binary, Centered
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
+from lgcn.model.content import Content
 from lgcn.model.heads import CosineHead, DotHead
 from lgcn.model.initialisation import Normal, Spectral
+from lgcn.model.sessions import SessionBias
 from lgcn.training.masking import EdgeDropout, EdgeMasking
 from lgcn.training.module import LightGCNModule
 from lgcn.training.objectives import Bpr, ClosedForm, Softmax
@@ -27,7 +33,7 @@ from lgcn.training.penalty import L2
 from tests.evaluation import pairs
 from tests.evaluation.pairs import made_graphs, pairs_of
 from tests.made import channel_matrices
-from tests.training.conftest import Run
+from tests.training.conftest import Run, made_ratings
 from tests.training.own import LastHit, MeanError, PairHinge, QuarticError
 from tests.training.running import Given, made_module, trained, trainer_of
 from tests.training.test_masking import EDGES, ITEMS, USERS, made_graph, with_ratings
@@ -154,6 +160,29 @@ def test_an_own_rating_objective_and_metric(rated: Run) -> None:
     assert results["test/rmse"] == pytest.approx((sum(error**2 for error in errors) / len(errors)) ** 0.5, rel=1e-4)
     assert rated.logged.keys() >= {"train/loss", "val/loss", "val/rmse", "val/recall@5", "val/mean_error"}
     assert rated.trainer.global_step == 20
+
+
+def test_sessions_and_content_are_loaded_before_the_data_are_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many parameters these have is known by the data only, and all of them are counted."""
+    table = made_ratings().assign(time=lambda rows: 600.0 * np.arange(len(rows)))
+    items = pd.DataFrame({"item": table["item"].unique()}).assign(genre=lambda rows: ["a", "b"] * (len(rows) // 2))
+    data = RatingsDataModule(table, timestamp_column="time", items_path=items, steps_per_epoch=10)
+    given: dict[str, Any] = {"head": DotHead(biases=True), "sessions": SessionBias(), "content": Content()}
+    module = LightGCNModule(data.num_users, data.num_items, embedding_dim=4, num_layers=1, **given)
+    trainer = trainer_of(10)
+    with caplog.at_level("INFO"):
+        trainer.fit(module, datamodule=data)
+    state = module.state_dict()
+    assert len(state["model.sessions.effect"]) > 100
+    assert state["model.content.item"].shape == (2, 5)
+    assert f"{sum(one.numel() for one in module.parameters()):,} parameters, on cpu" in caplog.text
+    trainer.save_checkpoint(path := tmp_path / "model.ckpt")
+    again = LightGCNModule.load_from_checkpoint(path, weights_only=True)
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+    results = [trainer_of(1).validate(one, datamodule=data, verbose=False)[0] for one in (module, again)]
+    assert results[0] == results[1]
 
 
 def test_an_own_ranking_objective_and_metric(ranked: Run) -> None:
