@@ -10,7 +10,6 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 
 from lgcn.contents import check_content
 from lgcn.errors import InputError, did_you_mean
+from lgcn.files import is_zip
 
 log = logging.getLogger(__name__)
 
@@ -132,10 +132,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
-    archive = False
-    with suppress(zipfile.BadZipFile):  # which is_zipfile raises, too
-        archive = zipfile.is_zipfile(path)
-    if not archive:
+    if not is_zip(path):
         raise InputError(f"{path} is not a checkpoint of lgcn, or is damaged; give one that `lgcn fit` wrote")
     try:
         _check_archive(path)

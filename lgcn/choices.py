@@ -184,7 +184,7 @@ def _class(kind: type[Any], name: str, what: str) -> type[Any]:
 
 # -- what goes wrong in a class of the user's own --------------------------------------------------------------
 
-#: Where classes are that are not the user's.
+#: How the names of modules begin whose classes are not the user's.
 NOT_OWN = ("lgcn.", "lightning.", "torch.", "torchmetrics.")
 
 

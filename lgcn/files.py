@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,18 @@ def check_output(path: Path, endings: tuple[str, ...]) -> None:
     if path.is_dir():
         raise InputError(f"--output {path} is a folder; name a file in it")
     check_room(path.parent, f"--output {path}")
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, by its name or its content.
+
+    >>> is_zip(Path("ratings.ZIP"))
+    True
+    """
+    with suppress(zipfile.BadZipFile):  # which is_zipfile raises, too
+        # A pipe may never end.
+        return path.suffix.lower() == ".zip" or (path.is_file() and zipfile.is_zipfile(path))
+    return False
 
 
 def expanded(path: str | Path) -> Path:

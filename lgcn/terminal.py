@@ -123,8 +123,8 @@ class OneLineParser(argparse.ArgumentParser):
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     """Exit with one line: status 2 on an InputError or a type in ``more``, 1 on Diverged, 130 on an interrupt.
 
-    An OSError is none of the program's: a full disk, or a folder that is gone. TensorBoard's thread meets it, too, and
-    the main thread hears of it.
+    An OSError is no fault of the program: the disk is full, or a folder is gone. TensorBoard's thread has the same
+    error, which is not printed a second time.
     """
     hook = threading.excepthook
     threading.excepthook = lambda found: None if issubclass(found.exc_type, OSError) else hook(found)

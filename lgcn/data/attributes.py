@@ -5,6 +5,7 @@ They are read from a table with any columns. One of them holds the raw ids, and 
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -85,7 +86,11 @@ class Attributes:
 
 
 def read_attributes(
-    source: pd.DataFrame | Path, ids: Vocabulary, what: Literal["user", "item"], column: Any
+    source: pd.DataFrame | Path,
+    ids: Vocabulary,
+    what: Literal["user", "item"],
+    column: Any,
+    known: Collection[str] = (),
 ) -> Attributes:
     """What a table says of users or items.
 
@@ -98,6 +103,7 @@ def read_attributes(
         ids: the raw ids of the data.
         what: whose they are.
         column: the name or position of the ids in the ratings.
+        known: names of columns that a model has learned from. They keep their names: none of them is the title.
 
     Raises:
         InputError: it cannot be read, or no column has ids of the data.
@@ -112,31 +118,39 @@ def read_attributes(
     check_columns(called, columns, columns)
     table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, list | tuple | set) else value)
     table.columns = pd.Index(columns)
-    key = _key(table, ids, (str(column), what, f"{what}Id", f"{what}_id", "id"), called)
+    key = _key(table, ids, named_as_ids(table, what, column), called)
     raw, rest = as_ids(table[key]), table.drop(columns=key)
     if not isinstance(source, pd.DataFrame):
         rest = rest.apply(_numbers)
-    title = _title(rest)
+    title = _title(rest.drop(columns=[*known], errors="ignore"))
     names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
     if title is not None:
         rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
-    known = ids.encode(raw) >= 0
-    found = raw[known].nunique()
+    there = ids.encode(raw) >= 0
+    found = raw[there].nunique()
     log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
     if title is not None:
         log.info("%s: the title is '%s'", called, title)
-    if unknown := int((~known).sum()):
+    if unknown := int((~there).sum()):
         log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
-    return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[known], ids, key=what)
+    return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[there], ids, key=what)
 
 
-def _key(table: pd.DataFrame, ids: Vocabulary, names: tuple[str, ...], called: str) -> str:
-    """The column with the raw ids."""
+def named_as_ids(table: pd.DataFrame, what: Literal["user", "item"], column: Any) -> list[str]:
+    """The columns whose names say that they hold raw ids, the likeliest first; the arguments are as above.
+
+    >>> named_as_ids(pd.DataFrame(columns=["id", "ISBN"]), "item", "isbn")
+    ['ISBN', 'id']
+    """
+    usual = [str(column), what, f"{what}Id", f"{what}_id", "id"]
+    return [name for one in usual for name in map(str, table.columns) if name.lower() == one.lower()]
+
+
+def _key(table: pd.DataFrame, ids: Vocabulary, named: list[str], called: str) -> str:
+    """The column with the raw ids: the first of those that are ``named`` so and have some, or else that with most."""
     found = {str(name): int((ids.encode(as_ids(table[name])) >= 0).sum()) for name in table}
-    shares = {name: count / max(len(table), 1) for name, count in found.items()}
-    named = [name for usual in names for name in shares if name.lower() == usual.lower() and shares[name] > 0]
-    best = named[0] if named else max(shares, key=lambda name: shares[name], default="")
-    if not shares or not shares[best]:
+    best = next((name for name in named if found[name]), max(found, key=lambda name: found[name], default=""))
+    if not found or not found[best]:
         raise InputError(
             f"{called} describes nothing of the data: no column has an id of the ratings, such as "
             f"{next(iter(ids))!r}; it has {some(list(table.columns))}"

@@ -45,19 +45,8 @@ Over = Literal["train", "split"]
 #: The settings that decide which edges are in which part.
 DECISIVE = (
     *("source", "root", "user_column", "item_column", "rating_column", "timestamp_column", "separator", "format"),
-    *(
-        "kind",
-        "duplicates",
-        "min_rating",
-        "split",
-        "val_fraction",
-        "test_fraction",
-        "train_path",
-        "val_path",
-        "test_path",
-        "seed",
-    ),
-    "add_self_loops",
+    *("kind", "duplicates", "min_rating", "split", "val_fraction", "test_fraction", "train_path", "val_path"),
+    *("test_path", "seed", "add_self_loops"),
 )
 
 #: Settings that decide what else is read.
@@ -213,9 +202,9 @@ class RatingsDataModule(pl.LightningDataModule):
         self.eval_graph = eval_graph
         self.ask()
 
-    def ask(self, by_users: bool = False, times: bool = False) -> None:
-        """Say what a model needs: held-out batches of users instead of rated pairs, times in its checkpoints."""
-        self._by_users, self._keeps_times = by_users, times
+    def ask(self, by_users: bool = False, times: bool = False, features: bool = False) -> None:
+        """Say what a model needs: held-out batches of users instead of pairs, times in its checkpoints, features."""
+        self._by_users, self._keeps_times, self._needs_features = by_users, times, features
         for made_earlier in ("snapshot", "_packed"):
             vars(self).pop(made_earlier, None)
 
@@ -583,13 +572,22 @@ class RatingsDataModule(pl.LightningDataModule):
         return {"fingerprint": self.fingerprint, "snapshot": self._packed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raise an InputError if a checkpoint was trained on other users, items or training ratings."""
+        """Raise an InputError if a checkpoint was trained on other users, items or training ratings.
+
+        For a model that needs features, what is known of users and items must be the same, too.
+        """
         if state_dict["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"the checkpoint was trained on other data than {self._data.origin} with these settings: users, items "
                 "or training ratings differ; use the --data settings of its run (config.yaml beside it), or train "
                 f"anew; {NEED_NOTHING}"
             )
+        for what in ("item", "user") if self._needs_features else ():
+            if state_dict["snapshot"][name := f"{what}_attributes"] != getattr(self._data, name).packed():
+                raise InputError(
+                    f"what is known of {what}s is not what the checkpoint was trained with, and its model uses that "
+                    f"(--model.content); give the --data.{what}s_path of its run, or train on with --init_from"
+                )
 
 
 def _summary(data: Snapshot, split: str, given: float | None) -> list[str]:

@@ -10,11 +10,11 @@ import numpy as np
 from lgcn.data.attributes import Attributes
 from lgcn.graph.features import Features
 
-#: Rows that must have a word for it to be a feature.
+#: How many rows must have a word before it is a feature.
 FEW = 5
-#: Words that a column may have; of a column with more, the most frequent ones count.
+#: How many words of a column become features: the most frequent ones.
 WORDS = 200
-#: Groups of equal size that numbers are divided into, where there are more different ones.
+#: How many groups of about equal size a column of numbers is divided into, if it has more different numbers.
 GROUPS = 20
 
 YEAR = re.compile(r"\((\d{4})\)\s*$")

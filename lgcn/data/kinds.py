@@ -9,9 +9,9 @@ Kind = Literal["ratings", "counts", "pairs"]
 
 Numbers = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-#: Of counts, the largest one is rarer than the count 1 by this factor; of a scale, people use both ends.
+#: In counts, the largest value is this many times rarer than 1. On a scale of ratings, people use both ends.
 RARER = 20
-#: Of counts, one in a hundred is above the median by this factor; of a scale, none is.
+#: In counts, one in a hundred is this many times the median. On a scale of ratings, none is.
 ABOVE = 10
 #: Where on a scale the positive ratings begin.
 POSITIVE = 0.6

@@ -15,7 +15,7 @@ from lgcn.graph.ratings import RatingGraph
 
 log = logging.getLogger(__name__)
 
-#: Of newer ratings, a smaller share of known users and items is worth a warning.
+#: If a smaller share of the newer ratings is of known users and items, there is a warning.
 FEW = 0.05
 
 

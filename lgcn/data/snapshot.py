@@ -25,6 +25,7 @@ from lgcn.errors import InputError
 from lgcn.graph.features import Features
 from lgcn.graph.ops import row_starts
 from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import as_written
 
 Packed = dict[str, Any]
 
@@ -85,6 +86,12 @@ class Snapshot:
     def implicit(self) -> bool:
         """Whether there are pairs only, and no ratings."""
         return self.train.implicit
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating of a model's data, those included that training left out."""
+        rating = torch.cat([self.train.rating, self.others.rating])
+        return as_written(float(rating.min())), as_written(float(rating.max()))
 
     @property
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ from lgcn.data.download import download_archive
 from lgcn.data.layouts import LAYOUTS, Layout, Table
 from lgcn.data.tables import DAMAGED, Place, check_archive, nearest_file, some
 from lgcn.errors import InputError, MissingFile
-from lgcn.files import expanded
+from lgcn.files import expanded, is_zip
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class RatingTable(NamedTuple):
 
 def default_root() -> Path:
     """The folder of archives if none is given: the environment variable ``LGCN_DATA``, else ``data``."""
-    return Path(os.environ.get("LGCN_DATA", "data"))
+    return expanded(os.environ.get("LGCN_DATA", "data"))
 
 
 def fetch(source: str | None, root: Path, mirror: str = GROUPLENS) -> None:
@@ -124,7 +124,7 @@ def load(source: str | None, root: Path, own: Layout | None = None, paths: Seque
             )
         return _load_sample()
     path = _locate(source, root)
-    if not paths and path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
+    if not paths and path.is_file() and not is_zip(path):
         return RatingTable([own.read_ratings(path)], None, str(path), own.implicit)
     with _opened(path) as place:
         layout, folder = _find_layout(place, path)
@@ -157,7 +157,7 @@ def unread(source: str | None, format: str) -> tuple[list[str], str]:
     own = source is not None and source not in (SAMPLE, *EDITIONS, *PAPER)
     path = expanded(str(source))
     names = [] if source in EDITIONS else ["mirror"] if source in PAPER else ["mirror", "root"]
-    if (own and not path.is_dir() and path.suffix.lower() != ".zip") or source is None:
+    if (own and not path.is_dir() and not is_zip(path)) or source is None:
         if format == "table":
             return names, "a table of your own"
         return [*names, *OF_TABLES], f"--data.format {format}"
@@ -224,8 +224,6 @@ def _opened(path: Path) -> Iterator[Place]:
             yield zipfile.Path(archive)
         except (*DAMAGED, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
-        except RuntimeError as error:
-            raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
 
 
 def _find_layout(place: Place, path: Path) -> tuple[Layout, Place]:

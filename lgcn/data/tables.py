@@ -35,6 +35,9 @@ DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, str
 #: How Python can read a member of a zip.
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
+#: Flags of a member that is encrypted, patched, or encrypted strongly.
+UNREADABLE = 0x01 | 0x20 | 0x40
+
 #: What is compressed further than a hundred times, and large then, is no table of ratings.
 RATIO, SUSPECT = 100, 20_000_000  # and bytes
 
@@ -136,8 +139,6 @@ def readable(path: Place) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise InputError(f"{path} is damaged ({error}); remove it and get it again") from error
-    except RuntimeError as error:  # of zipfile, about what is encrypted, or packed in a way that Python does not know
-        raise InputError(f"{path} cannot be read: {error}; unpack the archive yourself") from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -148,10 +149,15 @@ def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
+        start: bytes = file.read(4)
+        file.seek(0)
+        if packed := path.name.lower().endswith(".gz") or start.startswith(b"\x1f\x8b"):
+            start = gzip.GzipFile(fileobj=file).read(4)
+            file.seek(0)
+        encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), None)
         if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
-        plain: Any = _Gzip(file, size, path) if _is_packed(path) else file
-        encoding = _encoding(path)
+        plain: Any = _Gzip(file, size, path) if packed else file
         try:
             yield io.BytesIO(plain.read().decode(encoding).encode()) if encoding else plain
         except UnicodeError as error:
@@ -185,7 +191,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
     """Raise an InputError if a zip has files that cannot be read, or that nobody wants to read."""
     for member in archive.infolist():
         name, wrong = member.filename, None
-        if member.flag_bits & 0x1:
+        if member.flag_bits & UNREADABLE:
             wrong = "is encrypted; encrypt nothing, or give the file itself"
         elif member.compress_type not in COMPRESSIONS:
             wrong = "is compressed in a way that Python does not know; use the usual one"
@@ -207,29 +213,12 @@ def _parquet_file(path: Place, file: IO[bytes]) -> parquet.ParquetFile:
 
 def is_parquet(path: Place) -> bool:
     """Whether a file is Parquet, by its name or how it begins."""
-    return path.name.lower().endswith((".parquet", ".pq")) or _beginning(path).startswith(b"PAR1")
-
-
-def _is_packed(path: Place) -> bool:
-    """Whether a file is gzip."""
-    return path.name.lower().endswith(".gz") or _beginning(path).startswith(b"\x1f\x8b")
-
-
-def _encoding(path: Place) -> str | None:
-    """Of a file's text, decompressed; None is UTF-8."""
-    start = _beginning(path)
-    if _is_packed(path):
-        with path.open("rb") as file:
-            start = gzip.GzipFile(fileobj=file).read(4)
-    return next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), None)
-
-
-def _beginning(path: Place) -> bytes:
-    """The first bytes of a file; none of a folder or of what is not there."""
+    if path.name.lower().endswith((".parquet", ".pq")):
+        return True
     if not path.is_file():
-        return b""
+        return False
     with path.open("rb") as file:
-        return file.read(4)
+        return bool(file.read(4) == b"PAR1")
 
 
 def nearest_file(path: Place) -> str:

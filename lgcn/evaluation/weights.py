@@ -1,4 +1,4 @@
-"""Weights of a model's two parts, its vectors and its tail, as a validation part has it."""
+"""The weight of a model's tail beside its vectors, chosen on a validation part."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from lgcn.model.factors import Factors
 
 #: What is tried: the tail's spread, as a share of the vectors'.
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
-NEARLY = 0.998  # of the highest: less says nothing of other parts
+NEARLY = 0.998  # of the highest NDCG: a smaller difference does not carry over to other parts
 USERS = 2000  # whose scores say how far they spread
 
 
@@ -26,10 +26,10 @@ class Scored(NamedTuple):
 
 
 def spread_of_vectors(factors: Factors, degree: Tensor) -> Tensor:
-    """How much further the scores of the vectors spread than those of the tail, a scalar.
+    """The spread of the vectors' scores over that of the tail's, a scalar.
 
-    That is the mean over users of the standard deviation over items. Of many users with training pairs, whose number
-    is ``degree`` [U], some count.
+    The spread is the mean over users of the standard deviation over items. About USERS of the users with training pairs
+    are looked at; ``degree`` [U] is how many pairs each has.
     """
     assert factors.tail is not None
     users = degree.nonzero()[:, 0]

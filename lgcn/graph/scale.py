@@ -1,7 +1,9 @@
 """The scale of ratings, which keeps predictions within its ends."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from lgcn.graph.ratings import RatingGraph
@@ -16,6 +18,16 @@ def spread(graph: RatingGraph) -> float:
     """
     found = float(graph.rating.double().std(correction=0)) if len(graph) else 0.0
     return found or 1.0
+
+
+@lru_cache(maxsize=4096)
+def as_written(rating: float) -> float:
+    """A float32 as the number that somebody wrote.
+
+    >>> as_written(4.699999809265137)  # torch.tensor(4.7).item()
+    4.7
+    """
+    return float(str(np.float32(rating)))
 
 
 class RatingScale(NamedTuple):

@@ -25,11 +25,11 @@ Sides = Sequence[Features | None]
 
 @dataclass(frozen=True)
 class Content:
-    """How much a feature must say to be believed. Data without attributes have no features.
+    """How strongly the embeddings and biases of features are damped. Data without attributes have no features.
 
     Args:
-        embeddings: ratings that say an embedding is 0, for each feature.
-        biases: ratings of bias 0 that are added to each feature.
+        embeddings: strength of the penalty on a feature's embedding, as a number of ratings; 0 or more.
+        biases: how many ratings of bias 0 are added to each feature; 0 or more.
 
     Raises:
         InputError: an argument is out of its range.

@@ -24,7 +24,7 @@ MOST_WINDOWS = 16  # each is 4 bytes a rating
 
 @dataclass(frozen=True)
 class SessionBias:
-    """What a session is, and how much it must say to be believed. Data without times have no sessions.
+    """What a session is, and how strongly its bias is damped. Data without times have no sessions.
 
     Args:
         windows: lengths in seconds. A user's ratings in the same window are a session.

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 # By definition these count training steps, not epochs.
 PER_STEP_SCHEDULES = ("OneCycleLR", "CyclicLR")
 
-#: When a training ends of which nobody says it: after so many validations, or so many without a better result.
+#: When a training stops that was given no end: after so many validations, or so many without a better result.
 EPOCHS, PATIENCE = 100, 10
 
 #: Choices that null stands for, by setting.

@@ -43,8 +43,6 @@ except ImportError as error:
 
 log = logging.getLogger(__name__)
 
-Space = dict[str, BaseDistribution]  # by setting
-
 DESCRIPTION = """\
 Search for better settings by validation. The first of the trials is the configuration as it is. The test part is not
 read. The same command goes on with a search that was stopped, and more --trials go on with one that has ended.

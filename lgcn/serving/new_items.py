@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lgcn.data.attributes import Attributes, read_attributes
+from lgcn.data.attributes import Attributes, named_as_ids, read_attributes
 from lgcn.data.canonical import as_ids
 from lgcn.data.features import features_of
 from lgcn.data.snapshot import KIND, Snapshot
@@ -102,10 +102,11 @@ def _unknown(ratings: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
         if name not in ratings:
             raise InputError(f"ratings of new items need a column '{name}' (got {', '.join(map(str, ratings))})")
     user, raw = snapshot.users.encode(ratings["user"]), as_ids(pd.Series(ratings["item"]).reset_index(drop=True))
-    given = np.ones(len(raw))
+    given = np.ones(len(raw), dtype=np.float32)
     if not snapshot.implicit:
-        given = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64)
-        low, high = float(snapshot.train.rating.min()), float(snapshot.train.rating.max())
+        low, high = snapshot.scale
+        with np.errstate(over="ignore"):  # compared as float32, which is how the data's own ratings are kept
+            given = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64).astype(np.float32)
         outside = snapshot.kind == "ratings" and ((given < low) | (given > high)).any()
         if outside or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
             raise InputError(f"ratings of new items must be numbers on the scale of the data, {low:g} to {high:g}")
@@ -137,28 +138,30 @@ def _grown(snapshot: Snapshot, items: Vocabulary, places: Tensor, rated: pd.Data
 
 def _unknown_ids(items: pd.DataFrame | Path, snapshot: Snapshot) -> list[Any]:
     """The raw ids of a table of items that are not in the data."""
-    table = items if isinstance(items, pd.DataFrame) else read_texts(items)
-    names = [str(snapshot.columns[1]), "item", "itemId", "item_id", "id", "movieId"]
-    key = next((name for name in names if name in table), None)
-    if key is None:
-        raise InputError(f"the table of items needs a column of ids, {names[0]!r} (got {', '.join(map(str, table))})")
-    raw = as_ids(table[key].reset_index(drop=True)).dropna()
+    table = (items if isinstance(items, pd.DataFrame) else read_texts(items)).rename(columns=str)
+    usual = snapshot.columns[1]
+    named = [*named_as_ids(table, "item", usual), *named_as_ids(table, "item", "movieId")]
+    if not named:
+        raise InputError(f"the table of items needs a column of ids, '{usual}' (got {', '.join(map(str, table))})")
+    raw = as_ids(table[named[0]].reset_index(drop=True)).dropna()
     return [*dict.fromkeys(raw[snapshot.items.encode(raw) < 0])]
 
 
 def _described(grown: Snapshot, items: pd.DataFrame | Path, places: Tensor) -> Attributes:
-    """What is known of old items, and of the new ones by a table. Columns that the model does not know say nothing."""
-    found = read_attributes(items, grown.items, "item", grown.columns[1]).columns
-    new, columns = (places < 0).tolist(), grown.item_attributes.columns
-    return Attributes(
-        {
-            name: [
-                found[name][at] if name in found and is_new else value
-                for at, (value, is_new) in enumerate(zip(column, new, strict=True))
-            ]
-            for name, column in columns.items()
-        }
-    )
+    """What is known of old items, and of the new ones by a table.
+
+    Columns that the model does not know say nothing, and in a column of numbers neither do texts.
+    """
+    columns = dict(grown.item_attributes.columns)
+    found = read_attributes(items, grown.items, "item", grown.columns[1], columns.keys() - {"title"}).columns
+    for name in columns.keys() & found.keys():
+        theirs: list[Any] = found[name]
+        if not any(isinstance(value, str) for value in columns[name]):
+            numbers = pd.to_numeric(pd.Series(theirs, dtype=object), errors="coerce")
+            theirs = [None if np.isnan(number) else number for number in numbers.tolist()]
+        of_new = zip(columns[name], theirs, (places < 0).tolist(), strict=True)
+        columns[name] = [new if is_new else old for old, new, is_new in of_new]
+    return Attributes(columns)
 
 
 def _place_of(places: Tensor) -> Tensor:

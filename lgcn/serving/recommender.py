@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,6 +28,7 @@ from lgcn.errors import InputError
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ops import EdgePattern, row_starts
 from lgcn.graph.ratings import RatingGraph
+from lgcn.graph.scale import as_written
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
 from lgcn.serving.diversity import CANDIDATES, diverse
@@ -50,7 +51,7 @@ MIN_RATINGS = 0
 RATINGS = 1 << 14  # of new users that are processed at a time
 
 
-# Of these three there are many, and to make a frozen dataclass takes four times as long.
+# There are many objects of these three classes, and making a frozen dataclass takes four times as long.
 @dataclass
 class Reason:
     """What one of a user's ratings adds to a score.
@@ -124,6 +125,7 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
+        self.scale = snapshot.scale
         #: What the data is made of, in words.
         self.word = "pair" if snapshot.implicit else snapshot.kind[:-1]
         #: What is known of each item, by column.
@@ -343,12 +345,6 @@ class Recommender:
                     reasons = self._explained(users.population, row, places, of_items[: len(places)], because)
                 values = zip(places, of_items, nothing if self.ranks else ratings, reasons, strict=False)
                 yield users.ids[row], [Recommendation(*self.item(place), *more) for place, *more in values]
-
-    @cached_property
-    def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating of the data, those included that training left out."""
-        rating = torch.cat([self.snapshot.train.rating, self.snapshot.others.rating])
-        return as_written(float(rating.min())), as_written(float(rating.max()))
 
     def rated(self, row: int, limit: int) -> list[tuple[int, float]]:
         """A user's highest training ratings, given the user's index: the items' indices, and the ratings."""
@@ -585,16 +581,6 @@ class Recommender:
                 f"none of the {what}s asked for ({len(given):,}) is in the data that the model was trained on"
             )
         return torch.from_numpy(index)
-
-
-@lru_cache(maxsize=4096)
-def as_written(rating: float) -> float:
-    """A float32 as the number that somebody wrote.
-
-    >>> as_written(torch.tensor(4.7).item())  # 4.699999809265137
-    4.7
-    """
-    return float(str(np.float32(rating)))
 
 
 def _rows(ids: Sequence[Any], asked: Iterable[Hashable]) -> NDArray[np.int64]:

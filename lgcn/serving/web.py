@@ -30,8 +30,9 @@ import torch
 
 from lgcn import __version__
 from lgcn.errors import InputError
+from lgcn.graph.scale import as_written
 from lgcn.serving.filters import LONGEST, example
-from lgcn.serving.recommender import MIN_RATINGS, Exclude, Explanation, Id, Recommender, as_written
+from lgcn.serving.recommender import MIN_RATINGS, Exclude, Explanation, Id, Recommender
 
 try:
     import uvicorn

@@ -177,7 +177,7 @@ class LightGCNModule(pl.LightningModule):
         if data is None or not hasattr(data, "graphs"):
             raise InputError("LightGCNModule needs its graphs: give the Trainer datamodule=RatingsDataModule(...)")
         times = self.propagation.uses_times or self.sessions is not None
-        data.ask(by_users=self.objective.ranks, times=times)
+        data.ask(by_users=self.objective.ranks, times=times, features=self.content is not None)
         if (found := (data.num_users, data.num_items)) != (self.model.num_users, self.model.num_items):
             raise InputError(
                 f"the data has {found[0]:,} users and {found[1]:,} items, and the model was made for "

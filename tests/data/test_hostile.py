@@ -165,3 +165,16 @@ def test_bytes_that_are_something_else(form: Callable[[bytes], bytes], name: str
     (tmp_path / name).write_bytes(form(RATINGS))
     with pytest.raises(InputError, match=name.replace(".", r"\.")):
         data(tmp_path / name)
+
+
+def test_a_table_that_ends_like_an_archive_of_several_disks(tmp_path: Path) -> None:
+    """Python raises an error about it where it is asked whether that is an archive."""
+    path = tmp_path / "r.csv"
+    tail = b"PK\x06\x07" + bytes(12) + (2).to_bytes(4, "little") + b"PK\x05\x06" + bytes(18)
+    path.write_bytes(
+        b"user,item,rating\n" + b"".join(b"u%d,i%d,%d\n" % (i % 7, i % 5, 1 + i % 4) for i in range(90)) + tail
+    )
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.is_zipfile(path)
+    with pytest.raises(InputError, match=r"r\.csv, line 92: 1 fields where the first line has 3"):
+        data(path)

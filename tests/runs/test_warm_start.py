@@ -206,8 +206,8 @@ def test_judged_on_newer_ratings(
     assert words in caplog.text
     model, snapshot = recommender.model, recommender.snapshot
     pairs = snapshot.users.encode(asked["user"]), snapshot.items.encode(asked["item"])
-    preds = model.factors.predict(*map(torch.from_numpy, pairs), torch.tensor(asked["time"].to_list(), dtype=torch.float64))
-    preds = model.scale.clamped(preds).numpy()
+    times = torch.tensor(asked["time"].to_list(), dtype=torch.float64)
+    preds = model.scale.clamped(model.factors.predict(*map(torch.from_numpy, pairs), times)).numpy()
     assert not np.allclose(preds, recommender.predict(asked["user"], asked["item"]), atol=1e-3)  # of no session
     expected = float(np.sqrt(((preds - asked["rating"]) ** 2).mean()))
     if command == "test":

@@ -165,3 +165,22 @@ def test_attributes_need_content(trained: tuple[Path, pd.DataFrame, pd.DataFrame
     )
     with pytest.raises(InputError, match="trained without content"):
         Recommender.from_checkpoint(plain.checkpoint, items=made_items(4000))
+
+
+def test_ratings_at_the_ends_of_the_scale_and_texts_among_numbers(tmp_path: Path) -> None:
+    """4.7 is kept as the float32 below it. A year that is no number says nothing, and changes no other item."""
+    draw = np.random.default_rng(0)
+    pairs = np.unravel_index(draw.choice(800, 500, replace=False), (20, 40))
+    table = pd.DataFrame({"user": pairs[0], "item": pairs[1], "rating": draw.choice([0.1, 1.3, 3.2, 4.7], 500)})
+    known = pd.DataFrame({"item": range(40), "year": [1990 + item % 8 for item in range(40)]})
+    brief: dict[str, Any] = {"data": {"steps_per_epoch": 10, "items_path": known}, "trainer": QUIET | {"max_steps": 20}}
+    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, **brief)
+    new = pd.DataFrame({"user": [0, 1], "item": [99, 99], "rating": [0.1, 4.7]})
+    assert 99 in Recommender.from_checkpoint(fitted.checkpoint, new_items=new).item_ids
+    with pytest.raises(InputError, match=r"numbers on the scale of the data, 0.1 to 4.7"):
+        Recommender.from_checkpoint(fitted.checkpoint, new_items=new.assign(rating=4.71))
+    described = pd.DataFrame({"item": [97, 98], "year": ["1992", "unknown"]})
+    after = Recommender.from_checkpoint(fitted.checkpoint, items=described)
+    assert after.predict([0] * 40, range(40)) == pytest.approx(fitted.recommender.predict([0] * 40, range(40)))
+    years = dict(zip(after.item_ids, after.snapshot.item_attributes.columns["year"], strict=True))
+    assert (years[5], years[97], years[98]) == (1995, 1992, None)

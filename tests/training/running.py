@@ -27,7 +27,7 @@ class Given(pl.LightningDataModule):
         self.graphs, self.steps, self.size = graphs, steps, size
         self.num_users, self.num_items = graphs["train"].num_users, graphs["train"].num_items
 
-    def ask(self, by_users: bool, times: bool) -> None:
+    def ask(self, by_users: bool, times: bool, features: bool) -> None:
         self.by_users = by_users
 
     def train_dataloader(self) -> TrainingSteps:
