@@ -667,7 +667,15 @@ def test_an_option_that_there_is_not(command: str, capsys: pytest.CaptureFixture
         assert f"there is no option {option.split('=')[0]};" in capsys.readouterr().err
 
 
-WAITING = "from lgcn.__main__ import main; main(['--version']); import torch"
+# OpenMP prints its settings when it is loaded, as it is with torch.
+WAITING = """
+import ctypes, importlib.util
+from lgcn.__main__ import main
+from pathlib import Path
+main(["--version"])
+(library,) = (Path(importlib.util.find_spec("torch").origin).parent / "lib").glob("libgomp*")
+ctypes.CDLL(str(library))
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of PyPI's torch is GCC's on Linux alone")
@@ -735,29 +743,36 @@ def test_training_keeps_the_memory_of_a_step_for_the_next(settled: list[str]) ->
     assert settled[1] == "0"
 
 
-MODULES = "import sys; from lgcn.__main__ import main; main(sys.argv[1:]); print(*sys.modules)"
+# In one process, one after another: others' modules pile up.
+MODULES = """
+import json, sys
+from lgcn.__main__ import main
+for args in json.loads(sys.argv[1]):
+    main(args)
+    print("\\n" + " ".join(sorted({name.split(".")[0] for name in sys.modules})))
+"""
 
 
-def imported(*args: str) -> set[str]:
-    """The packages that a command has imported, in a process of its own."""
-    call = [sys.executable, "-c", MODULES, *args]
-    done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=60)
-    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+@pytest.fixture(scope="module")
+def imported(trained: dict[str, Path], fitted: tuple[Path, Path]) -> list[set[str]]:
+    """The packages that a process has imported after the overview, after recommending, and after a validation."""
+    recommend = ["recommend", "--ckpt_path", str(trained["made"]), "--users", "u1", "--because"]
+    commands = [["--help"], recommend, ["validate", "--ckpt_path", str(fitted[1])]]
+    call = [sys.executable, "-c", MODULES, json.dumps(commands)]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=120)
+    return [set(line.split()) for line in done.stdout.splitlines() if " lgcn " in line and " sys " in line]
 
 
-def test_the_overview_imports_next_to_nothing() -> None:
-    found = imported("--help")
-    assert {"lgcn", "rich"} <= found
-    assert not found & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
+def test_the_overview_imports_next_to_nothing(imported: list[set[str]]) -> None:
+    assert {"lgcn", "rich"} <= imported[0]
+    assert not imported[0] & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
 
 
-def test_predicting_ratings_needs_nothing_of_ranking(fitted: tuple[Path, Path]) -> None:
-    found = imported("validate", "--ckpt_path", str(fitted[1]))
-    assert {"lightning", "torchmetrics"} <= found
-    assert "torch_geometric" not in found
+def test_recommending_needs_nothing_of_training(imported: list[set[str]]) -> None:
+    assert {"torch", "pandas"} <= imported[1]
+    assert not imported[1] & {"lightning", "torchmetrics", "torch_geometric", "sklearn", "matplotlib", "tensorboard"}
 
 
-def test_recommending_needs_nothing_of_training(trained: dict[str, Path]) -> None:
-    found = imported("recommend", "--ckpt_path", str(trained["made"]), "--users", "u1", "--because")
-    assert {"torch", "pandas"} <= found
-    assert not found & {"lightning", "torchmetrics", "torch_geometric", "sklearn", "matplotlib", "tensorboard"}
+def test_predicting_ratings_needs_nothing_of_ranking(imported: list[set[str]]) -> None:
+    assert {"lightning", "torchmetrics"} <= imported[2]
+    assert "torch_geometric" not in imported[2]
