@@ -1,10 +1,8 @@
 """``lgcn recommend`` and ``lgcn similar``: what they show and write, for whom, how they fail; and ``lgcn`` itself."""
 
-import ctypes
 import inspect
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -691,56 +689,6 @@ def test_threads_wait_as_told_and_else_a_millisecond(given: dict[str, str], expe
     call = [sys.executable, "-c", WAITING]
     done = subprocess.run(call, env=env, check=True, capture_output=True, text=True, timeout=60)
     assert set(re.findall("GOMP_SPINCOUNT = '(.*)'", done.stderr)) == {expected}
-
-
-SETTLED = """
-import torch
-from lgcn.__main__ import main
-try: main(["fit", "--help"])
-except SystemExit: pass
-"""
-
-# Bits of 1.4e-42, which no arithmetic has touched yet; enough of them for every thread to get some.
-DENORMAL = """
-print((torch.full((1 << 20,), 1000, dtype=torch.int32).view(torch.float32) * 2).view(torch.int32).unique().tolist())
-"""
-
-# The fourth number that glibc gives is how many blocks it has mapped, each of which goes back to the system when freed.
-MAPPED = """
-import ctypes
-class Mallinfo2(ctypes.Structure):
-    _fields_ = [(f"number_{place}", ctypes.c_size_t) for place in range(10)]
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Mallinfo2
-before = libc.mallinfo2().number_3
-table = torch.empty(30 << 20, dtype=torch.uint8)
-print(libc.mallinfo2().number_3 - before)
-"""
-
-
-@pytest.fixture(scope="module")
-def settled() -> list[str]:
-    """What the two programs above print in a process in which training could begin."""
-    env = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))
-    }
-    env["OMP_NUM_THREADS"] = "2"
-    call = [sys.executable, "-c", SETTLED + DENORMAL + MAPPED]
-    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=120)
-    return [line for line in done.stdout.splitlines() if re.fullmatch(r"\[?-?\d+\]?", line)]
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="looks at bits as an x86-64 CPU handles them")
-def test_training_takes_denormal_numbers_for_zero_in_every_thread(settled: list[str]) -> None:
-    assert settled[0] == "[0]"
-
-
-@pytest.mark.skipif(
-    platform.machine() != "x86_64" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
-    reason="torch takes its memory from glibc on x86-64, which tells from 2.33 on what it does",
-)
-def test_training_keeps_the_memory_of_a_step_for_the_next(settled: list[str]) -> None:
-    assert settled[1] == "0"
 
 
 # In one process, one after another: others' modules pile up.
