@@ -1,10 +1,8 @@
 """``lgcn recommend`` and ``lgcn similar``: what they show and write, for whom, how they fail; and ``lgcn`` itself."""
 
-import ctypes
 import inspect
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -667,7 +665,15 @@ def test_an_option_that_there_is_not(command: str, capsys: pytest.CaptureFixture
         assert f"there is no option {option.split('=')[0]};" in capsys.readouterr().err
 
 
-WAITING = "from lgcn.__main__ import main; main(['--version']); import torch"
+# OpenMP prints its settings when it is loaded, as it is with torch.
+WAITING = """
+import ctypes, importlib.util
+from lgcn.__main__ import main
+from pathlib import Path
+main(["--version"])
+(library,) = (Path(importlib.util.find_spec("torch").origin).parent / "lib").glob("libgomp*")
+ctypes.CDLL(str(library))
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of PyPI's torch is GCC's on Linux alone")
@@ -685,79 +691,36 @@ def test_threads_wait_as_told_and_else_a_millisecond(given: dict[str, str], expe
     assert set(re.findall("GOMP_SPINCOUNT = '(.*)'", done.stderr)) == {expected}
 
 
-SETTLED = """
-import torch
+# In one process, one after another: others' modules pile up.
+MODULES = """
+import json, sys
 from lgcn.__main__ import main
-try: main(["fit", "--help"])
-except SystemExit: pass
-"""
-
-# Bits of 1.4e-42, which no arithmetic has touched yet; enough of them for every thread to get some.
-DENORMAL = """
-print((torch.full((1 << 20,), 1000, dtype=torch.int32).view(torch.float32) * 2).view(torch.int32).unique().tolist())
-"""
-
-# The fourth number that glibc gives is how many blocks it has mapped, each of which goes back to the system when freed.
-MAPPED = """
-import ctypes
-class Mallinfo2(ctypes.Structure):
-    _fields_ = [(f"number_{place}", ctypes.c_size_t) for place in range(10)]
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Mallinfo2
-before = libc.mallinfo2().number_3
-table = torch.empty(30 << 20, dtype=torch.uint8)
-print(libc.mallinfo2().number_3 - before)
+for args in json.loads(sys.argv[1]):
+    main(args)
+    print("\\n" + " ".join(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
 @pytest.fixture(scope="module")
-def settled() -> list[str]:
-    """What the two programs above print in a process in which training could begin."""
-    env = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))
-    }
-    env["OMP_NUM_THREADS"] = "2"
-    call = [sys.executable, "-c", SETTLED + DENORMAL + MAPPED]
-    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=120)
-    return [line for line in done.stdout.splitlines() if re.fullmatch(r"\[?-?\d+\]?", line)]
+def imported(trained: dict[str, Path], fitted: tuple[Path, Path]) -> list[set[str]]:
+    """The packages that a process has imported after the overview, after recommending, and after a validation."""
+    recommend = ["recommend", "--ckpt_path", str(trained["made"]), "--users", "u1", "--because"]
+    commands = [["--help"], recommend, ["validate", "--ckpt_path", str(fitted[1])]]
+    call = [sys.executable, "-c", MODULES, json.dumps(commands)]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=120)
+    return [set(line.split()) for line in done.stdout.splitlines() if " lgcn " in line and " sys " in line]
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="looks at bits as an x86-64 CPU handles them")
-def test_training_takes_denormal_numbers_for_zero_in_every_thread(settled: list[str]) -> None:
-    assert settled[0] == "[0]"
+def test_the_overview_imports_next_to_nothing(imported: list[set[str]]) -> None:
+    assert {"lgcn", "rich"} <= imported[0]
+    assert not imported[0] & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
 
 
-@pytest.mark.skipif(
-    platform.machine() != "x86_64" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
-    reason="torch takes its memory from glibc on x86-64, which tells from 2.33 on what it does",
-)
-def test_training_keeps_the_memory_of_a_step_for_the_next(settled: list[str]) -> None:
-    assert settled[1] == "0"
+def test_recommending_needs_nothing_of_training(imported: list[set[str]]) -> None:
+    assert {"torch", "pandas"} <= imported[1]
+    assert not imported[1] & {"lightning", "torchmetrics", "torch_geometric", "sklearn", "matplotlib", "tensorboard"}
 
 
-MODULES = "import sys; from lgcn.__main__ import main; main(sys.argv[1:]); print(*sys.modules)"
-
-
-def imported(*args: str) -> set[str]:
-    """The packages that a command has imported, in a process of its own."""
-    call = [sys.executable, "-c", MODULES, *args]
-    done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=60)
-    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
-
-
-def test_the_overview_imports_next_to_nothing() -> None:
-    found = imported("--help")
-    assert {"lgcn", "rich"} <= found
-    assert not found & {"torch", "lightning", "pandas", "numpy", "pyarrow", "scipy"}
-
-
-def test_predicting_ratings_needs_nothing_of_ranking(fitted: tuple[Path, Path]) -> None:
-    found = imported("validate", "--ckpt_path", str(fitted[1]))
-    assert {"lightning", "torchmetrics"} <= found
-    assert "torch_geometric" not in found
-
-
-def test_recommending_needs_nothing_of_training(trained: dict[str, Path]) -> None:
-    found = imported("recommend", "--ckpt_path", str(trained["made"]), "--users", "u1", "--because")
-    assert {"torch", "pandas"} <= found
-    assert not found & {"lightning", "torchmetrics", "torch_geometric", "sklearn", "matplotlib", "tensorboard"}
+def test_predicting_ratings_needs_nothing_of_ranking(imported: list[set[str]]) -> None:
+    assert {"lightning", "torchmetrics"} <= imported[2]
+    assert "torch_geometric" not in imported[2]

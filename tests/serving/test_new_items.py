@@ -17,7 +17,7 @@ QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def partial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """The checkpoint of a model that does not know the four most rated items, their ratings, and all ratings."""
     table = made_table("1 to 10", 4000)
     hidden = table["item"].value_counts().index[:4]
@@ -28,10 +28,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
 
 
 def test_new_items_are_predicted_better_than_by_what_is_known_without_them(
-    trained: tuple[Path, pd.DataFrame, pd.DataFrame],
+    partial: tuple[Path, pd.DataFrame, pd.DataFrame],
 ) -> None:
     """From half of their ratings; the other half is asked for."""
-    checkpoint, ratings, _ = trained
+    checkpoint, ratings, _ = partial
     shown, asked = ratings[::2], ratings[1::2]
     before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, new_items=shown)
     errors = [
@@ -41,9 +41,9 @@ def test_new_items_are_predicted_better_than_by_what_is_known_without_them(
     assert errors[1] < 0.93 * errors[0]
 
 
-def test_what_was_known_stays(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+def test_what_was_known_stays(partial: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
     """But for the degree of the user who rated something new, and the mean rating."""
-    checkpoint, ratings, table = trained
+    checkpoint, ratings, table = partial
     one_user = ratings[ratings["user"] == ratings["user"].iloc[0]]
     before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, new_items=one_user)
     assert set(after.item_ids) - set(before.item_ids) == set(one_user["item"])
@@ -56,8 +56,8 @@ def test_what_was_known_stays(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) 
     assert {item: titles[item] for item in known} == known
 
 
-def test_parts_of_a_score_add_up(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    checkpoint, ratings, _ = trained
+def test_parts_of_a_score_add_up(partial: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    checkpoint, ratings, _ = partial
     after = Recommender.from_checkpoint(checkpoint, new_items=ratings[:-20])
     user = next(user for user in after.user_ids if user not in set(ratings["user"][:-20]))
     parts = after.explain(user, ratings["item"].iloc[0])
@@ -67,9 +67,9 @@ def test_parts_of_a_score_add_up(trained: tuple[Path, pd.DataFrame, pd.DataFrame
 
 
 def test_the_command(
-    trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: Any, caplog: Any
+    partial: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: Any, caplog: Any
 ) -> None:
-    checkpoint, ratings, table = trained
+    checkpoint, ratings, table = partial
     known = table["item"][~table["item"].isin(ratings["item"])].iloc[0]
     ratings.to_csv(tmp_path / "new.csv", index=False)
     user = str(ratings["user"].iloc[0])
@@ -90,23 +90,20 @@ def test_the_command(
     assert set(found["item"][found["user"] == 9999]) >= set(ratings["item"])
 
 
-def test_nothing_new(trained: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    checkpoint, _, table = trained
+def test_nothing_new(partial: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    checkpoint, _, table = partial
     known = table[:5].assign(item=Recommender.from_checkpoint(checkpoint).item_ids[0])
     for ratings in (known, pd.DataFrame({"user": [9999], "item": ["new"], "rating": [3.0]})):
         with pytest.raises(InputError, match="no rating is of a user that the model knows and an item"):
             Recommender.from_checkpoint(checkpoint, new_items=ratings)
 
 
-def test_ids_of_another_kind(tmp_path: Path) -> None:
+def test_ids_of_another_kind(fitted: tuple[Path, Path]) -> None:
     """Integers and a text together are texts, and the integers are still found."""
-    table = made_table("1 to 10", 2000)
-    table["item"] = table["item"].str[1:].astype(int)
-    brief: dict[str, Any] = {"data": {"steps_per_epoch": 10}, "trainer": QUIET | {"max_steps": 10}}
-    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, **brief)
-    new = pd.DataFrame({"user": [0, 1], "item": ["x1", "x1"], "rating": [9.0, 8.0]})
-    after = Recommender.from_checkpoint(fitted.checkpoint, new_items=new)
-    assert after.predict([0], [5]) == pytest.approx(after.predict([0], ["5"]))
+    new = pd.DataFrame({"user": ["u0", "u1"], "item": ["x1", "x1"], "rating": [4.0, 3.0]})
+    after = Recommender.from_checkpoint(fitted[1], new_items=new)
+    assert after.predict(["u0"], [7]) == pytest.approx(after.predict(["u0"], ["7"]))
+    assert after.predict(["u0"], [7]) != pytest.approx(after.predict(["u0"], ["nothing"]))
     assert "x1" in after.item_ids
 
 
@@ -120,18 +117,18 @@ def test_ids_of_another_kind(tmp_path: Path) -> None:
     ],
 )
 def test_ratings_that_cannot_be(
-    columns: dict[str, Any], words: str, trained: tuple[Path, pd.DataFrame, pd.DataFrame]
+    columns: dict[str, Any], words: str, partial: tuple[Path, pd.DataFrame, pd.DataFrame]
 ) -> None:
     new = pd.DataFrame({"user": [0, 1], "item": ["x", "x"], **columns})
     with pytest.raises(InputError, match=words):
-        Recommender.from_checkpoint(trained[0], new_items=new)
+        Recommender.from_checkpoint(partial[0], new_items=new)
 
 
 def test_items_that_nobody_has_rated_have_a_place_by_what_is_known_of_them(
-    trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    partial: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Their ratings, which the model never saw, are predicted better than without."""
-    checkpoint, ratings, _ = trained
+    checkpoint, ratings, _ = partial
     described = made_items(4000)
     before, after = Recommender.from_checkpoint(checkpoint), Recommender.from_checkpoint(checkpoint, items=described)
     assert set(after.item_ids) - set(before.item_ids) == set(ratings["item"])
@@ -152,19 +149,16 @@ def test_items_that_nobody_has_rated_have_a_place_by_what_is_known_of_them(
     assert all(titles[item] in shown for item in set(ratings["item"]))
 
 
-def test_attributes_need_content(trained: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
-    checkpoint, _, table = trained
+def test_attributes_need_content(partial: tuple[Path, pd.DataFrame, pd.DataFrame], trained: dict[str, Path]) -> None:
+    checkpoint, _, _ = partial
     described = made_items(4000)
     known = described[described["item"].isin(Recommender.from_checkpoint(checkpoint).item_ids)]
     with pytest.raises(InputError, match="describes no item that the model does not know"):
         Recommender.from_checkpoint(checkpoint, items=known)
     with pytest.raises(InputError, match=r"needs a column of ids, 'item' \(got what\)"):
         Recommender.from_checkpoint(checkpoint, items=pd.DataFrame({"what": [1]}))
-    plain = lgcn.fit(
-        table, runs_dir=tmp_path, report=False, model={"content": None}, trainer={**QUIET, "max_steps": 20}
-    )
     with pytest.raises(InputError, match="trained without content"):
-        Recommender.from_checkpoint(plain.checkpoint, items=made_items(4000))
+        Recommender.from_checkpoint(trained["made"], items=described)
 
 
 def test_ratings_at_the_ends_of_the_scale_and_texts_among_numbers(tmp_path: Path) -> None:
