@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     name: str
     why: list[str]  # what the data are and what was chosen, for people
     data: RatingsDataModule | None = None  # which was read to find out
-    found: Settings = {}  # of the data: what nobody said
+    times: Column | None = None  # the column that was found to hold them
 
 
 def data_settings(contents: Iterable[Settings], options: Settings) -> Settings | None:
@@ -101,12 +101,12 @@ def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
     name, does = RECIPES[module.kind]
     others = ", ".join(other for other, _ in RECIPES.values() if other != name)
     why = [
-        f"the data are {module.in_words()}{times and _OF_TIMES.format(times)}",
+        f"the data are {module.in_words()}{'' if times is None else _OF_TIMES.format(times)}",
         f"so the recipe is '{name}', which {does} (--config takes another, such as {others})",
         _end(name),
         "the best model of all validations is kept, and judged beside baselines",
     ]
-    return Recipe(name, why, module, {} if times is None else {"timestamp_column": times})
+    return Recipe(name, why, module, times)
 
 
 def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:

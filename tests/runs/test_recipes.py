@@ -164,11 +164,11 @@ def test_times_are_found_and_said(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "t.csv", index=False)
     for source, frames in ((str(tmp_path / "t.csv"), {}), ("DataFrame", {"source": table})):
         recipe = choose({"source": source}, frames)
-        assert recipe.found == {"timestamp_column": "time"}
+        assert recipe.times == "time"
         assert "times from column 'time' (--data.timestamp_column null leaves them out)" in recipe.why[0]
         assert recipe.data is not None
         assert recipe.data.graphs["train"].time is not None
-        assert choose({"source": source, "timestamp_column": None}, frames).found == {}
+        assert choose({"source": source, "timestamp_column": None}, frames).times is None
     said = data_settings([{"data": {"source": "t.csv", "timestamp_column": None}}], {})
     assert said == {"source": "t.csv", "timestamp_column": None}
 
@@ -180,7 +180,7 @@ def test_what_only_looks_like_times_is_left_out_with_a_warning(
     table.loc[2500, "time"] = "unknown"
     table.to_csv(tmp_path / "t.csv", index=False)
     recipe = choose({"source": str(tmp_path / "t.csv")}, {})
-    assert recipe.found == {}
+    assert recipe.times is None
     assert "column 'time' looks like times, but is left out: " in caplog.text
 
 
