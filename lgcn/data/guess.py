@@ -1,10 +1,13 @@
 """Guess: which column of a table is what, from its names and its first rows."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from lgcn.data.canonical import Columns
-from lgcn.data.tables import Column, Place, first_rows, is_number, is_parquet
+from lgcn.data.tables import MISSING, Column, Place, first_rows, is_number, is_parquet
 from lgcn.errors import InputError
 
 #: Words in the names of columns. The first that is there counts.
@@ -84,6 +87,56 @@ def guess(path: Place) -> Guess:
     return Guess(Columns(**found), separator)  # type: ignore[arg-type]
 
 
+def guess_times(table: Place | pd.DataFrame, columns: Columns, separator: str | None = None) -> Column | None:
+    """Which further column of a table says when its rows were made; None if none does beyond doubt.
+
+    Its first values are dates, or seconds since 1970 under a name that says so. A column that is the same in all rows
+    of each user or item, as a birthday or a day of release is, says something else, and so does one of several dates
+    that no name tells apart.
+
+    Args:
+        table: a CSV, TSV or Parquet file, or a DataFrame.
+        columns: those that are known.
+        separator: of the file; None is the usual one of its ending.
+
+    Raises:
+        InputError: the file cannot be read.
+
+    >>> guess_times(pd.DataFrame({"user": [1, 1], "item": [1, 2], "at": ["2025-01-02", "2025-01-03"]}), Columns())
+    'at'
+    """
+    if isinstance(table, pd.DataFrame):
+        head = table.head(ROWS)
+        rows = [[*map(str, head.columns)], *([*map(_text, row)] for row in head.itertuples(index=False))]
+    else:
+        rows = first_rows(table, separator, ROWS + 1)
+    has_header = bool(rows) and str(columns.user) in rows[0]
+    width = len(rows[0]) if rows else 0
+    names: list[Column] = [*rows[0]] if has_header else [*range(width)]
+    values = {name: [row[place] for row in rows[has_header:] if len(row) == width] for place, name in enumerate(names)}
+    known = {name: values[name] for name in columns[:2] if name in values}
+    found = []
+    for name in [name for name in names if name not in columns and _are_times(values[name])]:
+        said = has_header and any(word in _words(name) for word in TIMES)
+        if (said or not is_number(next(filter(str.strip, values[name])))) and not any(
+            _is_told_by(values[name], side) for side in known.values()
+        ):
+            found.append((not said, name))
+    surest = [name for place, name in found if place == min(found)[0]]
+    return surest[0] if len(surest) == 1 else None
+
+
+def _text(value: Any) -> str:
+    """A field of a DataFrame as a file has it."""
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+
+
+def _is_told_by(column: Sequence[str], ids: Sequence[str]) -> bool:
+    """Whether all rows of each id, of which one has several at least, have the same value."""
+    told = dict(zip(ids, column, strict=True))
+    return len(told) < len(ids) and all(told[one] == value for one, value in zip(ids, column, strict=True))
+
+
 def _separator(path: Place) -> str | None:
     """What divides the first rows into the same number of fields, if it is not the usual one."""
     if is_parquet(path):
@@ -111,13 +164,14 @@ def _words(name: Column) -> set[str]:
 
 
 def _are_times(column: list[str]) -> bool:
-    """Whether all are dates, or numbers of seconds since 1990 or later."""
-    given = [text.strip() for text in column if text.strip()]
+    """Whether all are dates, or numbers of seconds since 1970 that are in the years 1990 to 2099."""
+    given = [text.strip() for text in column if text.strip().lower() not in MISSING]
     dates = all(re.match(r"\d{4}-\d\d-\d\d", text) for text in given)
-    return bool(given) and (dates or all(is_number(text) and float(text) > 631_152_000 for text in given))
+    years = range(631_152_000, 4_102_444_800)
+    return bool(given) and (dates or all(is_number(text) and int(float(text)) in years for text in given))
 
 
 def _are_ratings(column: list[str]) -> bool:
     """Whether all are numbers, of few different values."""
-    given = [text.strip() for text in column if text.strip()]
+    given = [text.strip() for text in column if text.strip().lower() not in MISSING]
     return bool(given) and all(map(is_number, given)) and len(set(given)) <= max(len(given) / 4, 3)

@@ -103,6 +103,11 @@ class RatingJudge(Judge):
         self.metrics.reset()
         return values
 
+    def rmse(self, factors: Factors) -> float:
+        """The RMSE on the whole part of factors that predict any pair. It is of this process alone."""
+        preds = self.scale.clamped(factors.without_last().predict_edges(self.graph))
+        return float((preds - self.graph.rating).square().mean().sqrt())
+
     def of_baseline(self, baseline: RatingBaseline) -> dict[str, float]:
         metrics, graph = self.metrics.clone(), self.graph
         metrics.reset()

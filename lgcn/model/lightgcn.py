@@ -29,6 +29,7 @@ from lgcn.errors import InputError
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.content import Content, ContentMap, Sides, with_rows
+from lgcn.model.correction import Correction, corrected
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
@@ -59,6 +60,7 @@ class LightGCN(nn.Module):
         content: what is known of users and items has a part in their factors (:mod:`lgcn.model.content`); None is
             without. Both need :meth:`prepare`.
         tail: what is added to the scores from item to item; None is nothing.
+        correction: factors are corrected by what is left of errors (:mod:`lgcn.model.correction`); None is never.
 
     Raises:
         InputError: an argument is out of its range, with its name and value.
@@ -84,6 +86,7 @@ class LightGCN(nn.Module):
         sessions: SessionBias | None = None,
         content: Content | None = None,
         tail: Tail | None = None,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__()
         _check("num_users", num_users, num_users >= 1, "at least 1")
@@ -117,6 +120,10 @@ class LightGCN(nn.Module):
         biases, known = settings_object(SessionBias, sessions), settings_object(Content, content)
         self.sessions = None if biases is None else SessionBiases(biases)
         self.content = None if known is None else ContentMap(known, embedding_dim)
+        self.correction = settings_object(Correction, correction)
+        if self.correction is not None:
+            self.strength: Tensor  # of the correction; 0 is none
+            self.register_buffer("strength", torch.zeros(()))
         self.tail: Tail | None = None if tail is None else made(Tail, tail, "tail")
         if self.tail is not None:
             shape = num_items, self.tail.width(num_items)
@@ -239,6 +246,10 @@ class LightGCN(nn.Module):
         for part in (self.content, self.sessions):
             factors = factors if part is None else part(factors, unit)
         return factors
+
+    def corrected(self, factors: Factors, train: RatingGraph) -> Factors:
+        """Factors of all users and items, corrected by the training ratings if there is something to correct."""
+        return factors if self.correction is None else corrected(factors, train, float(self.strength))
 
     def with_tail(self, factors: Factors, graph: RatingGraph, value: Tensor) -> Factors:
         """Factors with the tail, if there is one.

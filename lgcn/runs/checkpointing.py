@@ -122,9 +122,12 @@ class RunCheckpoints(Checkpoint):
         # The step of a closed form counts as none, and yet it has something to save in the end.
         self.saved_step = trainer.global_step or -1
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Some callbacks put other weights in place for a validation, or change them between it and the save.
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._keeps(trainer):
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Some callbacks put other weights in place for a validation, or change them between it and the save. The
+        # module finds some as a validation starts.
+        if batch_idx == 0 and trainer.state.fn == "fit" and not trainer.sanity_checking and self._keeps(trainer):
             self._judged = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

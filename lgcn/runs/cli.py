@@ -416,7 +416,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     # Options change a recipe. A configuration that says something of the model is whole.
     if anew and start is None and (adapts or not settings.names_a_model(contents)):
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
-        contents = [{"why": recipe.why}, *settings.load(recipe.name), *contents]
+        times = {} if recipe.times is None else {"data": {"timestamp_column": recipe.times}}
+        contents = [{"why": recipe.why} | times, *settings.load(recipe.name), *contents]
         said = {"stem": recipe.name} | said
         for line in recipe.why:
             log.info(line)

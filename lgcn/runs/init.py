@@ -62,7 +62,9 @@ def written(settings: dict[str, Any], data: RatingsDataModule, args: list[str]) 
         "user_column": f"{data.num_users:,} users",
         "item_column": f"{data.num_items:,} items",
         "rating_column": "there are no ratings" if data.columns.rating is None else data.in_words(),
-        "timestamp_column": "for splits by time" if data.columns.timestamp is not None else "there are no times",
+        "timestamp_column": "for a user's days and hours, and splits by time"
+        if data.columns.timestamp is not None
+        else "there are no times",
     }
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
     lines = [f"{line}  # {about[key]}" if key in about else line for line, key in zip(lines, settings, strict=True)]

@@ -8,10 +8,16 @@ from jsonargparse import ArgumentError, ArgumentParser
 from pandas import DataFrame
 
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.guess import guess_times
 from lgcn.data.sources import unread
+from lgcn.data.tables import Column
+from lgcn.errors import InputError
+from lgcn.files import expanded
 from lgcn.runs.settings import Settings, dumped, load
 
 log = logging.getLogger(__name__)
+
+_OF_TIMES = "; times from column '{}' (--data.timestamp_column null leaves them out)"
 
 #: The shipped recipe for each kind of data, and what it does.
 RECIPES = {
@@ -27,6 +33,7 @@ class Recipe(NamedTuple):
     name: str
     why: list[str]  # what the data are and what was chosen, for people
     data: RatingsDataModule | None = None  # which was read to find out
+    times: Column | None = None  # the column that was found to hold them
 
 
 def data_settings(contents: Iterable[Settings], options: Settings) -> Settings | None:
@@ -49,7 +56,8 @@ def data_settings(contents: Iterable[Settings], options: Settings) -> Settings |
     except (ArgumentError, ValueError, TypeError, OSError):
         return None
     defaults = parser.get_defaults().data
-    return {name: value for name, value in vars(read.data).items() if value != getattr(defaults, name)}
+    said = {*data, *(name.removeprefix("data.") for name in own)}
+    return {name: value for name, value in vars(read.data).items() if name in said or value != getattr(defaults, name)}
 
 
 def for_source(own: Settings, contents: Iterable[Settings], options: Settings) -> Settings:
@@ -89,16 +97,35 @@ def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
     """
     if data is None:
         return Recipe("ratings", [])
-    module = RatingsDataModule(**{**data, **frames})
+    module, times = _read({**data, **frames})
     name, does = RECIPES[module.kind]
     others = ", ".join(other for other, _ in RECIPES.values() if other != name)
     why = [
-        f"the data are {module.in_words()}",
+        f"the data are {module.in_words()}{'' if times is None else _OF_TIMES.format(times)}",
         f"so the recipe is '{name}', which {does} (--config takes another, such as {others})",
         _end(name),
         "the best model of all validations is kept, and judged beside baselines",
     ]
-    return Recipe(name, why, module)
+    return Recipe(name, why, module, times)
+
+
+def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:
+    """The data, with times if a column has some and nobody has said which; and that column."""
+    source, format = given.get("source"), given.get("format", "table")
+    module, times = RatingsDataModule(**given), None
+    own = isinstance(source, DataFrame) or "timestamp_column" not in unread(str(source), format)[0]
+    if source is not None and own and "timestamp_column" not in given:
+        table = source if isinstance(source, DataFrame) else expanded(str(source))
+        times = guess_times(table, module.columns, given.get("separator"))
+    if times is not None:
+        dated = RatingsDataModule(**given, timestamp_column=times)
+        try:
+            dated.setup()
+        except InputError as error:  # after the first rows
+            log.warning("column '%s' looks like times, but is left out: %s", times, error)
+        else:
+            return dated, times
+    return module, None
 
 
 def _end(name: str) -> str:

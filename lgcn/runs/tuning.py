@@ -12,8 +12,10 @@ runs/<config name>/tune/
 import argparse
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +200,23 @@ class Search:
     def __init__(self, invocation: Any, ranges: Mapping[str, Mapping[str, Any]], command: Callable[..., Any]) -> None:
         self.folder, self.args, self.ranges, self.command = invocation.runs / FOLDER, invocation.args, ranges, command
         self.read = invocation.recipe and invocation.recipe.data
-        self.storage, self.study = f"sqlite:///{self.folder / 'study.db'}", None
+        self.study: optuna.Study | None = None
         self.asked = json.dumps([self.args, ranges])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if (self.folder / "study.db").is_file():
-            self.study = optuna.load_study(study_name=NAME, storage=self.storage)
-            if self.study.user_attrs["asked"] != self.asked:
-                raise InputError(f"{self.folder} has a study of other settings; give the same, or another --run_name")
+        if self.path.is_file():
+            self.study = self._found()
+
+    @property
+    def path(self) -> Path:
+        """The study's file."""
+        return self.folder / "study.db"
+
+    def _found(self) -> optuna.Study:
+        """The study that is there."""
+        study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{self.path}")
+        if study.user_attrs["asked"] != self.asked:
+            raise InputError(f"{self.folder} has a study of other settings; give the same, or another --run_name")
+        return study
 
     def run(self, trials: int) -> None:
         """Go on until there are so many trials."""
@@ -251,11 +263,20 @@ class Search:
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         direction = StudyDirection.MINIMIZE if best.mode == "min" else StudyDirection.MAXIMIZE
-        study = optuna.create_study(study_name=NAME, storage=self.storage, direction=direction)
+        # Of two searches that begin at once, the first to get here begins the study, and the other goes on with it.
+        part = self.folder / f"study.{os.getpid()}.db"
+        storage = optuna.storages.RDBStorage(f"sqlite:///{part}")
+        study = optuna.create_study(study_name=NAME, storage=storage, direction=direction)
         study.set_user_attr("asked", self.asked)
         study.set_user_attr("monitor", best.monitor)
         study.set_user_attr("data", cli.datamodule.fingerprint)
         study.add_trial(first)
+        storage.remove_session()
+        storage.engine.dispose()
+        with suppress(FileExistsError):
+            os.link(part, self.path)
+        part.unlink()
+        study = self._found()
         say(self._line(study, study.trials[0], title))
         return study
 

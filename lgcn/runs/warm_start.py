@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Callback
 from lgcn.checkpoints import read_checkpoint
 from lgcn.data.datamodule import PARTS, RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
-from lgcn.errors import InputError
 from lgcn.model.fold_in import fold_in, take_over
 from lgcn.model.heads import DotHead
 from lgcn.model.lightgcn import LightGCN
@@ -26,7 +25,7 @@ class WarmStart(Callback):
         path: the checkpoint, of a model with the same settings. Its data may be other data.
 
     Raises:
-        InputError: the model is fitted in closed form, or the checkpoint is of a model with other settings.
+        InputError: the checkpoint is of a model with other settings.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +35,8 @@ class WarmStart(Callback):
         assert isinstance(pl_module, LightGCNModule)
         module, content, data = pl_module, read_checkpoint(self.path), trainer.datamodule  # type: ignore[attr-defined]
         if not module.objective.trains:
-            raise InputError(f"--init_from {self.path}: a closed form is fitted anew each time; leave it out")
+            log.info("a closed form has no start: it is fitted anew to all these data, with the checkpoint's settings")
+            return
         trained = snapshot_of(content)
         old = LightGCN.of_checkpoint(content, trained.train, lambda: trained.features).to(module.device)
         ids = ((trained.users, data.users), (trained.items, data.items))

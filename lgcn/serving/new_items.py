@@ -81,6 +81,8 @@ def with_new_items(
         grown.train, lambda: [grown.features[0], features_of(grown.item_attributes, len(grown_items), names)]
     )
     larger.load_state_dict(dict(model.head.named_buffers(prefix="head")), strict=False)  # such as the mean rating
+    if model.correction is not None:
+        larger.strength.copy_(model.strength)
     if model.tail is not None:  # that of known items, from known ones
         width, known = model.near.shape[1], places[1] >= 0
         larger.near[known, :width] = _place_of(places[1])[model.near.long()][places[1][known]].int()

@@ -75,7 +75,7 @@ class Explanation:
     """A score in parts: base + own + others + the sum of the ratings' contributions."""
 
     base: float  # the mean and the biases
-    own: float  # the user's own embedding; of new users what the mean user adds
+    own: float  # the user's own embedding and correction; of new users what the mean user adds
     ratings: list[Reason]  # those that contribute most, the largest first
     others: float  # all other ratings of the user together
 

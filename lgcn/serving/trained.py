@@ -102,6 +102,7 @@ class TrainedModel:
         user, item = combined[:num_users], combined[num_users:]
         #: Of pairs; index -1 is a user or item that is not in the data.
         factors = model.with_tail(model.scored(user, item), graph, torch.stack(weights).sum(dim=0))
+        factors = model.corrected(factors, train)
         self.factors = model.completed(factors, graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
         self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)

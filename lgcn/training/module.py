@@ -18,13 +18,14 @@ from torchmetrics import Metric
 
 from lgcn.choices import check_returned, made, plain, settings_object
 from lgcn.errors import Diverged, InputError
-from lgcn.evaluation.judges import Judge, Part
+from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.evaluation.weights import best_weight, spread_of_vectors
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.content import Content
+from lgcn.model.correction import Correction, corrected
 from lgcn.model.factors import Factors
 from lgcn.model.heads import Head, LinearHead
 from lgcn.model.initialisation import Initialisation, Normal
@@ -71,6 +72,8 @@ class LightGCNModule(pl.LightningModule):
         sessions: biases of a user's days and hours, where the data have times. Null is without.
         content: what is known of users and items has a part in their factors, where the data have attributes. Null is
             without.
+        correction: a ridge regression corrects factors by what is left of errors, for objectives that predict ratings,
+            as strongly as is best on the validation part. Null is without. Training does not see it.
 
     Raises:
         InputError: an argument is out of its range, or two exclude each other.
@@ -101,6 +104,7 @@ class LightGCNModule(pl.LightningModule):
         sessions: SessionBias | None = None,
         content: Content | None = None,
         tail: Tail | None = None,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__()
         self.objective: Objective = made(Objective, SquaredError() if objective is None else objective, "objective")
@@ -114,6 +118,7 @@ class LightGCNModule(pl.LightningModule):
         init = made(Initialisation, Normal() if init is None else init, "init")
         head = made(Head, LinearHead() if head is None else head, "head")
         tail = None if tail is None else made(Tail, tail, "tail")
+        self.correction = settings_object(Correction, correction)
         self._check(init, head, tail)
         shape = (num_users, num_items, embedding_dim, num_layers, layer_weights, ego_layer, channel_embeddings)
         settings: dict[str, Any] = dict(zip(SHAPE, shape, strict=True))
@@ -123,7 +128,11 @@ class LightGCNModule(pl.LightningModule):
         settings |= {"metrics": self.own_metrics, "ranks": ranks, "tail": tail}
         settings |= {
             name: None if one is None else vars(one)
-            for name, one in (("sessions", self.sessions), ("content", self.content))
+            for name, one in (
+                ("sessions", self.sessions),
+                ("content", self.content),
+                ("correction", self.correction),
+            )
         }
         # Plain values: a checkpoint holds numbers and names of classes, whoever made this module.
         self.save_hyperparameters(plain(settings))
@@ -145,6 +154,8 @@ class LightGCNModule(pl.LightningModule):
         name = type(self.objective).__name__
         if tail is not None and not self.objective.ranks:
             raise InputError(f"'tail' {type(tail).__name__} is for objectives that rank (got {name})")
+        if self.correction is not None and self.objective.ranks:
+            raise InputError(f"'correction' is for objectives that predict ratings (got {name})")
         if self.objective.ranks and not head.personal:
             raise InputError(
                 f"'objective' {name} needs a 'head' such as DotHead or CosineHead: {type(head).__name__} ranks items "
@@ -260,6 +271,19 @@ class LightGCNModule(pl.LightningModule):
             )
         self.model.near_weight.mul_(counts)
 
+    @torch.no_grad()
+    def _correct(self) -> None:
+        """Say how strongly factors are corrected."""
+        if self.model.correction is None:
+            return
+        factors, train = self(*self._matrices["val"]), self.training_ratings
+        judge = cast(RatingJudge, self.judge("val"))
+
+        def error(strength: float) -> float:
+            return judge.rmse(self.model.completed(corrected(factors, train, strength), self.train_graph))
+
+        self.model.strength.fill_(self.model.correction.best(error))
+
     # -- training ------------------------------------------------------------------------------------------
 
     def forward(self, *matrices: Multipliable) -> Factors:
@@ -336,7 +360,7 @@ class LightGCNModule(pl.LightningModule):
         """The factors that a part is judged by, with the tail."""
         factors: Factors = self(*self._matrices[part])
         if self.model.tail is None:
-            return factors
+            return self.model.corrected(factors, self.training_ratings)
         return self.model.with_tail(factors, self.train_graph, self.propagation.sent_to_users(self.train_graph))
 
     def _evaluate(self, part: str) -> None:
@@ -349,6 +373,7 @@ class LightGCNModule(pl.LightningModule):
             self.check_finite()
             if self.objective.trains:
                 self._weigh_tail()
+                self._correct()
         self._evaluate("val")
 
     def on_test_epoch_start(self) -> None:

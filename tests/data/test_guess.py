@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lgcn.data.canonical import Columns
-from lgcn.data.guess import guess
+from lgcn.data.guess import guess, guess_times
 from lgcn.errors import InputError
 
 STARS = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, 1_600_000_000 + row) for row in range(60)]
@@ -79,3 +79,44 @@ def test_too_few_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("user\n1\n2\n")
     with pytest.raises(InputError, match=r"t\.csv has 1 columns"):
         guess(tmp_path / "t.csv")
+
+
+DAYS = [f"2025-{1 + row % 12:02}-{1 + row % 28:02}" for row in range(60)]
+SECONDS = [1_600_000_000 + row for row in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"timestamp": SECONDS}, "timestamp"),
+        ({"rated_at": DAYS}, "rated_at"),
+        ({"on": DAYS}, "on"),  # dates say so themselves
+        ({"on": DAYS, "date": DAYS}, "date"),  # the name decides
+        ({"order": SECONDS}, None),  # numbers of orders look like seconds
+        ({"time": [30.5 + row for row in range(60)]}, None),  # how long it took
+        ({"time": [1_600_000_000_000 + row for row in range(60)]}, None),  # milliseconds
+        ({"day": ["Monday", "Friday"] * 30}, None),
+        ({"one": DAYS, "two": DAYS[::-1]}, None),
+        ({"birth_date": [DAYS[row % 7] for row in range(60)]}, None),  # of the user
+        ({"release_date": [DAYS[row % 11] for row in range(60)], "date": DAYS}, "date"),
+        ({"date": [None, *DAYS[1:]]}, "date"),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("form", ["frame", "t.csv", "t.parquet"])
+def test_times_are_found_beyond_doubt_only(more: dict[str, Any], found: str | None, form: str, tmp_path: Path) -> None:
+    rows = {"user": [row % 7 for row in range(60)], "item": [row % 11 for row in range(60)], "rating": [3.0, 4.0] * 30}
+    frame = pd.DataFrame(rows | more)
+    if form == "frame":
+        assert guess_times(frame, Columns()) == found
+        return
+    path = tmp_path / form
+    frame.to_parquet(path) if form == "t.parquet" else frame.to_csv(path, index=False)
+    assert guess_times(path, Columns()) == found
+
+
+def test_times_without_a_header_are_dates(tmp_path: Path) -> None:
+    for times, found in ((DAYS, 3), (SECONDS, None)):
+        rows = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, times[row]) for row in range(60)]
+        path = written(rows, None, tmp_path / "t.csv")
+        assert guess_times(path, Columns(0, 1, 2)) == found

@@ -1,14 +1,17 @@
 """Tables that nobody has seen, fitted without a setting of the model. More of them: tests/benchmarks/own_data.py."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_tables import EXPLICIT, RANKED, made_table
+from own_data import reference
 
 import lgcn
 
 ROWS = 10_000
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +20,12 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     results = {}
     for kind in (*EXPLICIT, *RANKED):
         data = {} if kind in EXPLICIT or kind == "likes" else {"rating_column": None}
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False}
         folder = tmp_path_factory.mktemp("runs")
-        fitted = lgcn.fit(made_table(kind, ROWS), runs_dir=folder, report=False, data=data, trainer=quiet)
+        fitted = lgcn.fit(made_table(kind, ROWS), runs_dir=folder, report=False, data=data, trainer=QUIET)
         model = fitted.test()
         results[kind] = {"model": model, **json.loads((fitted.run / "test_metrics.json").read_text())["baselines"]}
+        if kind == "1 to 10":
+            results[kind]["graphs"] = fitted._cli.datamodule.graphs
     return results
 
 
@@ -29,6 +33,15 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 def test_ratings_are_predicted_better_than_by_biases(kind: str, judged: dict[str, Any]) -> None:
     model, biases = (judged[kind][name]["test/rmse"] for name in ("model", "user + item biases"))
     assert model < (1 if kind == "0/1" else 0.95) * biases
+
+
+def test_ratings_are_predicted_nearly_as_well_as_by_a_tuned_factorisation(judged: dict[str, Any]) -> None:
+    assert judged["1 to 10"]["model"]["test/rmse"] < 1.03 * reference(judged["1 to 10"]["graphs"])[0]
+
+
+def test_the_same_where_tastes_say_much_more_than_noise(tmp_path: Path) -> None:
+    fitted = lgcn.fit(made_table("1 to 10", 3000, noise=0.4), runs_dir=tmp_path, report=False, trainer=QUIET)
+    assert fitted.test()["test/rmse"] < 1.03 * reference(fitted._cli.datamodule.graphs)[0]
 
 
 @pytest.mark.parametrize("kind", RANKED)

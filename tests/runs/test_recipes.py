@@ -157,3 +157,36 @@ def test_options_change_the_recipe_and_a_configuration_is_whole(tmp_path: Path) 
     assert [model["embedding_dim"] for model in used] == [8, 8]
     assert [model["masking"] is not None for model in used] == [True, False]
     assert [model["head"]["class_path"].rpartition(".")[2] for model in used] == ["DotHead", "LinearHead"]
+
+
+def test_times_are_found_and_said(tmp_path: Path) -> None:
+    table = made_table("1 to 10", 300)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for source, frames in ((str(tmp_path / "t.csv"), {}), ("DataFrame", {"source": table})):
+        recipe = choose({"source": source}, frames)
+        assert recipe.times == "time"
+        assert "times from column 'time' (--data.timestamp_column null leaves them out)" in recipe.why[0]
+        assert recipe.data is not None
+        assert recipe.data.graphs["train"].time is not None
+        assert choose({"source": source, "timestamp_column": None}, frames).times is None
+    said = data_settings([{"data": {"source": "t.csv", "timestamp_column": None}}], {})
+    assert said == {"source": "t.csv", "timestamp_column": None}
+
+
+def test_what_only_looks_like_times_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = made_table("1 to 10", 3000).astype({"time": str})
+    table.loc[2500, "time"] = "unknown"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    recipe = choose({"source": str(tmp_path / "t.csv")}, {})
+    assert recipe.times is None
+    assert "column 'time' looks like times, but is left out: " in caplog.text
+
+
+def test_a_fit_uses_the_times_that_it_found(tmp_path: Path) -> None:
+    found = lgcn.fit(made_table("1 to 10", 300), runs_dir=tmp_path, **BRIEF)
+    without = lgcn.fit(made_table("1 to 10", 300), runs_dir=tmp_path, **BRIEF | {"data": {"timestamp_column": None}})
+    times = [one._cli.datamodule.graphs["train"].time is not None for one in (found, without)]
+    assert times == [True, False]
+    assert "timestamp_column: time" in (found.run / "config.yaml").read_text()

@@ -104,6 +104,25 @@ def test_a_search_that_was_stopped_goes_on(
     assert len(results(tune(trials=5))) == 6
 
 
+def test_two_searches_that_begin_at_once_share_a_study(
+    tune: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one begins while the first trial of the first one is in training."""
+    step, begun = LightGCNModule.training_step, list[Path]()
+
+    def interrupted(module: LightGCNModule, *args: Any) -> Any:
+        if not begun:
+            begun.append(Path())
+            begun[0] = tune(trials=2)
+        return step(module, *args)
+
+    monkeypatch.setattr(LightGCNModule, "training_step", interrupted)
+    folder = tune(trials=3)
+    assert begun == [folder]
+    assert len(results(folder)) == 3
+    assert not [*folder.glob("study.*.db")]
+
+
 def test_a_study_of_other_settings_is_not_gone_on_with(
     tune: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

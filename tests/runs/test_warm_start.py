@@ -163,11 +163,16 @@ def _pairs(fitted: Fitted, part: Any) -> tuple[list[Any], list[Any]]:
     return data.users.decode(graph.user).tolist(), data.items.decode(graph.item).tolist()
 
 
+def test_a_closed_form_is_fitted_anew_to_all_the_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    likes, common = made_table("likes", 1000), {"runs_dir": tmp_path, "report": False, "trainer": QUIET}
+    first = lgcn.fit(likes[:800], **common)
+    going_on = lgcn.fit(likes, init_from=str(first.checkpoint), **common)
+    assert "a closed form has no start: it is fitted anew to all these data" in caplog.text
+    assert going_on.metrics == lgcn.fit(likes, **common).metrics
+
+
 def test_what_cannot_go_on(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
     common: dict[str, Any] = {"runs_dir": tmp_path, "report": False}
-    ranked = lgcn.fit(made_table("likes", 1000), trainer=QUIET, **common)
-    with pytest.raises(InputError, match="a closed form is fitted anew"):
-        lgcn.fit(made_table("likes", 1000), trainer=QUIET, init_from=str(ranked.checkpoint), **common)
     with pytest.raises(InputError, match=r"other settings: embedding\.weight differ"):
         lgcn.fit(table, init_from=str(first.checkpoint), model={"embedding_dim": 8}, data=TIMES, **common)
     with pytest.raises(InputError, match="it goes without --ckpt_path"):
