@@ -22,6 +22,7 @@ TRAINING = {
     "validate": "evaluate a model on the validation part",
     "test": "evaluate a model on the test part, beside baselines",
     "predict": "write the predicted ratings of pairs to a file",
+    "compare": "two runs on the same held-out part: is the difference chance?",
     "seeds": "train with several seeds: mean and standard deviation",
     "tune": "search for better settings by validation",
 }

@@ -8,11 +8,12 @@ squared errors of model and baseline, the difference of a sample is
     sqrt(Σ_u w_u s_u / Σ_u w_u n_u) - sqrt(Σ_u w_u b_u / Σ_u w_u n_u)
 
 The interval is from the 2.5th to the 97.5th percentile of the samples (chapter 13). It says how much depends on who
-the users are, and nothing of the training's seed. Breakdown: held-out ratings are grouped by the number of training
+the users are, and nothing of the training's seed. Any other metric that follows from sums by user has such a
+difference, too (:func:`paired`). Breakdown: held-out ratings are grouped by the number of training
 ratings of their item, and of their user.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,7 @@ from lgcn.evaluation.rating_metrics import Sums
 from lgcn.graph.ratings import RatingGraph
 
 STARTS = (0, 1, 5, 20, 100)  # the fewest training ratings of each group
+Measure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 BLOCK = 1 << 14  # users counted at a time: their counters stay in a core's cache, and their numbers are below 2^16
 
 
@@ -57,16 +59,51 @@ def rmse_difference(model: Tensor, baseline: Tensor, draws: int = 2000, seed: in
     >>> rmse_difference(torch.tensor([[4.0, 2, 1]]), torch.tensor([[4.0, 6, 9]]), draws=10)
     {'rmse': -1.0, 'low': -1.0, 'high': -1.0, 'draws': 10}
     """
-    sums = torch.stack([model[:, 0].cpu(), model[:, 2].cpu(), baseline[:, 2].cpu()], dim=1).numpy()
+    difference = paired(model, baseline, lambda sums: np.sqrt(sums[:, 2:] / sums[:, :1]), draws, seed)[:, 0]
+    low, high = np.quantile(difference[:draws], [0.025, 0.975])
+    return {"rmse": float(difference[draws]), "low": float(low), "high": float(high), "draws": draws}
+
+
+def paired(model: Tensor, other: Tensor, measure: Measure, draws: int = 2000, seed: int = 0) -> NDArray[np.float64]:
+    """Metrics of a model minus those of another, for each bootstrap sample of users, and for all users.
+
+    Args:
+        model, other: [U, S] sums by user, of the same held-out pairs. In the first column is their number, and who has
+            0 there does not count.
+        measure: metrics [n, M] from sums over users, [n, S].
+        draws, seed: as for :func:`rmse_difference`.
+
+    Returns:
+        [draws + 1, M]; the last row is that of all users.
+
+    >>> paired(torch.tensor([[4.0, 2]]), torch.tensor([[4.0, 6]]), lambda sums: sums[:, 1:] / sums[:, :1], draws=1)
+    array([[-1.],
+           [-1.]])
+    """
+    width, sums = model.shape[1], torch.cat([model, other], dim=1).cpu().double().numpy()
     sums = sums[sums[:, 0] > 0]
-    samples = np.zeros((draws + 1, 3))
+    samples = np.zeros((draws + 1, 2 * width))
     for draw, users, times in resampled(len(sums), draws, seed):
         samples[draw] += times @ sums[users]
     samples[draws] = sums.sum(axis=0)
-    count, ours, theirs = samples.T
-    difference = np.sqrt(ours / count) - np.sqrt(theirs / count)
-    low, high = np.quantile(difference[:draws], [0.025, 0.975])
-    return {"rmse": float(difference[draws]), "low": float(low), "high": float(high), "draws": draws}
+    return measure(samples[:, :width]) - measure(samples[:, width:])
+
+
+def chance(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p, [M], of differences [draws + 1, M] as :func:`paired` gives them: how likely models that are equally good
+    differ as much.
+
+    It is twice the share of the samples in which a difference has the other sign than in most of them, or is 0: the
+    level at which the interval just reaches 0. One such sample more is counted than there are, so p is
+    never 0.
+
+    >>> chance(np.array([[1.0], [2.0], [-1.0], [3.0], [1.2]]))  # of four samples one is below 0
+    array([0.8])
+    """
+    samples = difference[:-1]
+    rarer = np.minimum((samples <= 0).sum(axis=0), (samples >= 0).sum(axis=0))
+    shares: NDArray[np.float64] = np.minimum(2 * (rarer + 1) / (len(samples) + 1), 1.0)
+    return shares
 
 
 def resampled(num_users: int, draws: int, seed: int) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:

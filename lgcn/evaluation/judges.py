@@ -45,6 +45,15 @@ class Judge(nn.Module, ABC):
         """The metrics of all batches since the last call."""
 
     @abstractmethod
+    def keep_users(self) -> None:
+        """From now on, keep in ``user_sums`` what the results are made of."""
+
+    @property
+    @abstractmethod
+    def user_sums(self) -> Tensor | None:
+        """[U, S] sums by user of what was judged last, where they were kept; in the first column their number."""
+
+    @abstractmethod
     def of_baseline(self, baseline: Any) -> dict[str, float]:
         """The metrics of a fitted baseline on the whole part."""
 
@@ -84,8 +93,18 @@ class RatingJudge(Judge):
         all_metrics["top"] = RecallPrecision(graph.num_users, k, graph.threshold)
         # Without groups: two of the user's metrics that agree on the first batch would share their states.
         self.metrics = MetricCollection(all_metrics, prefix=f"{part}/", compute_groups=False)
-        self.errors = ErrorSums(graph.num_users, graph.num_items) if part == "test" else None
-        self.sums: Sums | None = None  # after a test: of all processes
+        self.errors: ErrorSums | None = None
+        self.sums: Sums | None = None  # where they are kept, such as after a test: of all processes
+        if part == "test":
+            self.keep_users()
+
+    def keep_users(self) -> None:
+        self.errors = ErrorSums(self.graph.num_users, self.graph.num_items).to(self.graph.device)
+
+    @property
+    def user_sums(self) -> Tensor | None:
+        """[U, 3] the number of ratings, Σ |r̂ - r| and Σ (r̂ - r)²."""
+        return self.sums and self.sums.users
 
     def update(self, factors: Factors, batch: Any) -> Tensor:
         """Take in rated pairs: ``user`` and ``item`` by index, ``rating``, and ``time`` or None. Returns their loss."""

@@ -11,7 +11,7 @@ from lgcn.errors import InputError
 
 
 def named(
-    metrics: Sequence[Metric], ours: Collection[str] = (), **example: Tensor
+    metrics: Sequence[Metric], ours: Collection[str] = (), **example: Any
 ) -> dict[str, Metric | MetricCollection]:
     """Copies of metrics by their attribute ``name``, or by their class's name in small letters.
 

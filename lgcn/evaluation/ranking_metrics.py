@@ -55,6 +55,35 @@ class _Coverage(pyg.LinkPredCoverage):  # type: ignore[misc]
         self.mask[first[first < self.num_dst_nodes]] = True
 
 
+class UserSums(Metric):
+    """recall@k and ndcg@k of each user, behind a 1 for each user with something to find: [U, 3].
+
+    >>> sums = UserSums(num_users=1, k=2)
+    >>> sums.update(torch.tensor([0]), torch.tensor([[True, False, True]]), torch.tensor([2]))
+    >>> sums.compute()
+    tensor([[1.0000, 0.5000, 0.6131]], dtype=torch.float64)
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, num_users: int, k: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.k = k
+        self.add_state("sums", torch.zeros(num_users, 3, dtype=torch.double), dist_reduce_fx="sum")
+
+    def update(self, users: Tensor, hits: Tensor, relevant: Tensor) -> None:
+        """Take in users [B], which of their first items are hits, [B, at least k], and how many there are to find."""
+        hits = hits[:, : self.k].double()
+        gain = torch.arange(2, self.k + 2, device=hits.device).double().log2().reciprocal()
+        best = gain.cumsum(0)[relevant.clamp(max=self.k) - 1]
+        values = torch.stack([torch.ones_like(best), hits.sum(dim=1) / relevant, hits @ gain / best], dim=1)
+        self.sums = self.sums.index_add(0, users, values)  # not in place, as in ErrorSums
+
+    def compute(self) -> Tensor:
+        return self.sums
+
+
 class RankingJudge(Judge):
     """Judges rankings by all metrics above at several k, named ``val/ranking_recall@20`` and so on.
 
@@ -65,7 +94,8 @@ class RankingJudge(Judge):
         ks: how many items of a ranking the metrics look at, each at least 1.
         own: the user's metrics, named ``val/ranking_`` and their name. Each is updated with these, or with those that
             it takes: ``users`` [B]; ``items`` [B, k], the best first, I behind a user's last one; ``hits`` [B, k] bool;
-            ``relevant`` [B], how many items there are to find. k is the largest of ``ks``.
+            ``relevant`` [B], how many items there are to find; ``train``, the first of ``seen``. k is the largest of
+            ``ks``.
 
     >>> from lgcn.evaluation.baselines import Popularity
     >>> from lgcn.examples import graph
@@ -86,9 +116,24 @@ class RankingJudge(Judge):
         usual = {f"{start}{name}@{k}": metric(k) for name, metric in METRICS.items() for k in self.ks}
         coverage = {f"{start}coverage@{k}": _Coverage(k, graph.num_items) for k in self.ks}
         self.usual = pyg.LinkPredMetricCollection(usual | coverage)
+        none = torch.zeros(0, dtype=torch.long)
+        nothing = EdgePattern.of_pairs(none, none, graph.num_users, graph.num_items)
+        self.known = self.seen[0] if self.seen else nothing
         ours, one = [name.removeprefix(start) for name in usual | coverage], torch.ones(1, dtype=torch.long)
-        owned = named(own, ours, users=one, items=one[:, None], hits=one[:, None].bool(), relevant=one)
+        several = one[:, None].expand(1, self.ks[-1])
+        owned = named(own, ours, users=one, items=several, hits=several > 0, relevant=one, train=nothing)
         self.own = MetricCollection(owned, prefix=start, compute_groups=False)
+        self.monitored = ks[0]
+        self.by_user: UserSums | None = None
+        self.sums: Tensor | None = None
+
+    def keep_users(self) -> None:
+        self.by_user = UserSums(self.graph.num_users, self.monitored).to(self.graph.device)
+
+    @property
+    def user_sums(self) -> Tensor | None:
+        """[U, 3] of users with something to find 1, recall@k and ndcg@k, for the first of ``ks``."""
+        return self.sums
 
     def rank(self, scorer: Scorer, users: Tensor) -> None:
         """Take in the rankings of users [B], in chunks of bounded memory. Who has nothing to find does not count."""
@@ -99,10 +144,12 @@ class RankingJudge(Judge):
             wanted = self.relevant.item[edge].long()
             items = top_items(scorer, some, self.seen, self.ks[-1]).item
             self.usual.update(items, (place, wanted))
-            if self.own_metrics:
+            if self.own_metrics or self.by_user is not None:
                 start = torch.arange(len(some), device=some.device) * (num_items + 1)  # a pair as one number
                 hits = torch.isin(start[:, None] + items, start[place] + wanted)
-                self.own.update(users=some, items=items, hits=hits, relevant=count[some])
+                self.own.update(users=some, items=items, hits=hits, relevant=count[some], train=self.known)
+                if self.by_user is not None:
+                    self.by_user.update(some, hits, count[some])
 
     def update(self, factors: Factors, batch: Tensor) -> None:
         """Take in users [B]."""
@@ -111,6 +158,9 @@ class RankingJudge(Judge):
     def results(self) -> dict[str, Tensor]:
         values: dict[str, Tensor] = self.usual.compute() | numbers(self.own.compute())
         self.usual.reset()
+        if self.by_user is not None:
+            self.sums = self.by_user.compute()
+            self.by_user.reset()
         self.own.reset()
         return values
 

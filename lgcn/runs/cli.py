@@ -34,6 +34,7 @@ from lgcn.files import check_output, check_room
 from lgcn.runs import lightning_internals as internals
 from lgcn.runs import recipes, settings
 from lgcn.runs.checkpointing import RunCheckpoints, RunConfig
+from lgcn.runs.compare import compare
 from lgcn.runs.folders import make_next_version, next_version
 from lgcn.runs.init import init
 from lgcn.runs.plots import Plots
@@ -483,6 +484,8 @@ def main(args: list[str]) -> None:
                 init(args[1:])
             elif args[:1] == ["seeds"]:
                 train_seeds(args[1:], LgcnCLI)
+            elif args[:1] == ["compare"]:
+                compare(args[1:], LgcnCLI)
             elif args[:1] == ["tune"]:
                 from lgcn.runs.tuning import tune  # needs Optuna
 

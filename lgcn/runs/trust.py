@@ -24,6 +24,7 @@ from lgcn.choices import NOT_OWN
 from lgcn.data.datamodule import RatingsDataModule
 from lgcn.data.sources import default_root, is_missing
 from lgcn.errors import InputError
+from lgcn.evaluation import beyond_accuracy
 from lgcn.files import expanded
 from lgcn.runs.settings import CHOICES, SECTIONS, Settings, read_yaml
 from lgcn.training.module import SHAPE
@@ -49,6 +50,7 @@ OTHERS: dict[str, tuple[str, set[str]]] = {
 ALSO = {"lr_scheduler": "lightning.pytorch.cli.ReduceLROnPlateau"}
 #: Where torchmetrics' metrics of numbers are. Those of texts and images download models.
 METRICS = ("torchmetrics.regression.", "torchmetrics.classification.", "torchmetrics.retrieval.", "torchmetrics.aggre")
+METRICS += (beyond_accuracy.__name__,)
 
 #: Settings of the Trainer that are numbers or words. Others start processes, write files or call somebody.
 OF_TRAINER = {

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.evaluation.baselines import Ease, Popularity, RankingBaseline, UserItemBiases, usual_baselines
+from lgcn.errors import InputError
+from lgcn.evaluation.baselines import Ease, ItemKnn, Popularity, RankingBaseline, UserItemBiases, usual_baselines
 from lgcn.evaluation.judges import judged_baselines
 from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.graph.biases import BiasBaseline
@@ -56,6 +57,53 @@ def rated(num_users: int, num_items: int) -> tuple[RatingGraph, Tensor]:
     user, item = dense.nonzero().t()
     rating = torch.rand(len(user), generator=draw)  # which must not matter
     return RatingGraph.from_edges(user, item, rating, num_users, num_items), dense
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 50])
+def test_item_knn_against_a_loop(neighbours: int) -> None:
+    """Each item's most alike items by the cosine of their columns, of which a user's own are summed."""
+    graph, dense = rated(14, 9)
+    cosine = (dense / dense.norm(dim=0).clamp(min=1e-9)).t() @ (dense / dense.norm(dim=0).clamp(min=1e-9))
+    scores = fitted(ItemKnn([neighbours]), graph).scores(torch.arange(14))
+    assert not scores[:, -1].any()  # nobody has the last item
+    for item in range(8):
+        order = sorted((other for other in range(9) if other != item), key=lambda other: -cosine[other, item])
+        near, border = order[:neighbours], order[min(neighbours, 8) - 1]
+        if neighbours < 8 and cosine[border, item] == cosine[order[neighbours], item]:
+            continue  # which of the two is a neighbour is open
+        expected = torch.stack([dense[:, other] * cosine[other, item] for other in near]).sum(dim=0)
+        torch.testing.assert_close(scores[:, item].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_item_knn_takes_the_number_of_neighbours_that_finds_most(caplog: pytest.LogCaptureFixture) -> None:
+    """Items come in pairs that the same users have, beside what everybody has: one neighbour is better than all."""
+    draw = torch.Generator().manual_seed(1)
+    dense = (torch.rand(200, 20, generator=draw) < 0.15).repeat_interleave(2, dim=1)
+    user, item = dense.nonzero().t()
+    graph = RatingGraph.from_edges(user, item, torch.ones(len(user)), 200, 40)
+    with caplog.at_level("INFO", "lgcn"):
+        baseline = fitted(ItemKnn([30, 1]), graph)
+    assert caplog.messages == ["item kNN: 1 neighbour of an item, of 1, 30"]
+    expected = fitted(ItemKnn([1]), graph).scores(torch.arange(200))
+    torch.testing.assert_close(baseline.scores(torch.arange(200)), expected)
+
+
+def test_item_knn_of_data_too_small_to_choose() -> None:
+    """Of one pair nothing can be held out."""
+    graph = RatingGraph.from_edges(*torch.zeros(2, 1, dtype=torch.long), torch.ones(1), 2, 3)
+    assert not fitted(ItemKnn(), graph).scores(torch.tensor([0, 1])).any()
+
+
+def test_item_knn_is_fitted_where_that_is_quick() -> None:
+    graph, _ = rated(9, 14)
+    pairs = int(graph.user_degree.square().sum())
+    assert [ItemKnn(largest=most).fits(graph) for most in (pairs - 1, pairs)] == [False, True]
+
+
+@pytest.mark.parametrize("neighbours", [[], [5, 0]])
+def test_item_knn_needs_neighbours(neighbours: list[int]) -> None:
+    with pytest.raises(InputError, match=r"'neighbours' of ItemKnn must be numbers of at least 1 \(got"):
+        ItemKnn(neighbours)
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (14, 9), (11, 11)], ids=str)

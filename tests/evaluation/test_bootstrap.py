@@ -10,7 +10,15 @@ from rich.console import Console
 from torch import Tensor
 
 from lgcn.evaluation import bootstrap
-from lgcn.evaluation.bootstrap import against_baseline, by_training_ratings, resampled, rmse_difference, show
+from lgcn.evaluation.bootstrap import (
+    against_baseline,
+    by_training_ratings,
+    chance,
+    paired,
+    resampled,
+    rmse_difference,
+    show,
+)
 from lgcn.evaluation.rating_metrics import error_sums
 from lgcn.graph.ratings import RatingGraph
 
@@ -71,6 +79,19 @@ def test_samples_are_those_of_a_loop(block: int, monkeypatch: pytest.MonkeyPatch
     assert [found["low"], found["high"]] == pytest.approx([low, high])
     assert found["low"] < found["rmse"] < found["high"]
     assert rmse_difference(model, baseline, draws=200, seed=4) != found
+
+
+def test_paired_metrics_are_of_the_same_samples() -> None:
+    """The difference of two metrics of the same users: a model that is better by 1/4 for all always is by 1/4."""
+    model = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)).double()
+    model[:, 0] = 1
+    model[::5] = 0  # who has nothing held out
+    other = model - 0.25 * model[:, :1] * torch.tensor([0.0, 1.0])
+    found = paired(model, other, lambda sums: sums[:, 1:] / sums[:, :1], draws=50)
+    np.testing.assert_allclose(found, np.full((51, 1), 0.25))
+    assert chance(found) == pytest.approx(2 / 51)
+    assert chance(-found) == pytest.approx(2 / 51)
+    assert chance(0 * found) == 1
 
 
 @pytest.mark.parametrize("block", [4, 8, 1 << 14])

@@ -264,3 +264,22 @@ def test_own_metrics_are_given_what_a_loop_finds(k: int, chunk: int, monkeypatch
     judge.rank(Given(scores), order[:3])
     of_all = judge.of_baseline(Given(scores))
     assert of_all == {name: pytest.approx(float(value), rel=1e-5) for name, value in results.items()}
+
+
+@pytest.mark.parametrize("ks", [[2, 3], [7]], ids=str)
+def test_sums_by_user_are_what_the_metrics_are_means_of(ks: list[int]) -> None:
+    judge = RankingJudge("val", HELD_OUT, [SEEN.pattern], ks)
+    assert judge.user_sums is None
+    judge.keep_users()
+    scores = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):  # what was judged before does not count
+        for users in (torch.tensor([0, 3]), torch.tensor([1, 2])):
+            judge.rank(Given(scores), users)
+        results = judge.results()
+    sums = judge.user_sums
+    assert sums is not None
+    assert sums[:, 0].tolist() == [1, 1, 0, 1]
+    assert not sums[2].any()
+    for place, name in ((1, "recall"), (2, "ndcg")):
+        mean = float(sums[:, place].sum() / 3)
+        assert 0 < mean == pytest.approx(float(results[f"val/ranking_{name}@{ks[0]}"]), rel=1e-5)
