@@ -210,9 +210,10 @@ def test_judged_on_newer_ratings(
     words = f"{len(newer):,} ratings, {(~known).sum()} of them of users or items that the model does not know"
     assert words in caplog.text
     model, snapshot = recommender.model, recommender.snapshot
-    pairs = snapshot.users.encode(asked["user"]), snapshot.items.encode(asked["item"])
+    user, item = snapshot.users.encode(asked["user"]), snapshot.items.encode(asked["item"])
     times = torch.tensor(asked["time"].to_list(), dtype=torch.float64)
-    preds = model.scale.clamped(model.factors.predict(*map(torch.from_numpy, pairs), times)).numpy()
+    scores = model.factors.predict(torch.from_numpy(user), torch.from_numpy(item), times)
+    preds = model.scale.clamped(scores).numpy()
     assert not np.allclose(preds, recommender.predict(asked["user"], asked["item"]), atol=1e-3)  # of no session
     expected = float(np.sqrt(((preds - asked["rating"]) ** 2).mean()))
     if command == "test":

@@ -183,7 +183,11 @@ def test_sessions_and_content_are_loaded_before_the_data_are_given(
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
     results = [trainer_of(1).validate(one, datamodule=data, verbose=False)[0] for one in (module, again)]
     assert results[0] == results[1]
-    other = data.hparams | {"source": table, "items_path": items.assign(genre=["b", "a"] * (len(items) // 2))}
+    other: dict[str, Any] = {
+        **data.hparams,
+        "source": table,
+        "items_path": items.assign(genre=["b", "a"] * (len(items) // 2)),
+    }
     with pytest.raises(InputError, match=r"known of items is not what the checkpoint was trained with.*--data.items_p"):
         trainer_of(1).validate(again, datamodule=RatingsDataModule(**other), ckpt_path=path, verbose=False)
 
