@@ -13,6 +13,8 @@ from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.correction import Correction, corrected
 from lgcn.model.factors import Factors
+from lgcn.model.heads import DotHead
+from lgcn.training.objectives import Softmax
 from tests.made import EDGES, ITEMS, USERS, made_graph
 
 
@@ -84,7 +86,7 @@ def test_wrong_strengths_are_named(strengths: list[float]) -> None:
 
 def test_rankings_have_no_correction() -> None:
     with pytest.raises(InputError, match="'correction' is for objectives that predict ratings"):
-        lgcn.LightGCNModule(3, 3, head="DotHead", objective="Softmax", correction={})
+        lgcn.LightGCNModule(3, 3, head=DotHead(), objective=Softmax(), correction=Correction())
 
 
 def test_a_kept_model_is_the_one_that_was_judged(tmp_path: Path) -> None:
