@@ -93,7 +93,9 @@ def test_a_kept_model_is_the_one_that_was_judged(tmp_path: Path) -> None:
     """The strength is found as a validation starts, so it must be that of the best validation, here and there."""
     quiet = {"enable_progress_bar": False, "max_steps": 80}
     table = made_table("1 to 10", 3000, noise=0.3)
-    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, trainer=quiet, data={"steps_per_epoch": 10})
+    fitted = lgcn.fit(
+        table, runs_dir=tmp_path, report=False, trainer=quiet, data={"steps_per_epoch": 10, "timestamp_column": None}
+    )
     model = torch.load(fitted.checkpoint, weights_only=True)["state_dict"]
     assert model["model.strength"] > 0
     data, served = fitted._cli.datamodule, fitted.recommender
