@@ -77,7 +77,7 @@ def corrected(factors: Factors, graph: RatingGraph, strength: float) -> Factors:
     >>> errors[1] < errors[0]
     True
     """
-    if not (strength > 0 and factors.user.shape[1] and len(graph)):
+    if not (0 < strength < float("inf") and factors.user.shape[1] and len(graph)):
         return factors
     pattern, start = graph.pattern, [full_precision(rows) for rows in (factors.user, factors.item)]
     target = graph.rating - factors.predict_edges(graph) + edge_scores(pattern, *start)

@@ -209,7 +209,7 @@ class Search:
     @property
     def path(self) -> Path:
         """The study's file."""
-        return self.folder / "study.db"
+        return Path(self.folder / "study.db")
 
     def _found(self) -> optuna.Study:
         """The study that is there."""

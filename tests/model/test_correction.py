@@ -13,6 +13,8 @@ from lgcn.errors import InputError
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.correction import Correction, corrected
 from lgcn.model.factors import Factors
+from lgcn.model.heads import DotHead
+from lgcn.training.objectives import Softmax
 from tests.made import EDGES, ITEMS, USERS, made_graph
 
 
@@ -84,14 +86,16 @@ def test_wrong_strengths_are_named(strengths: list[float]) -> None:
 
 def test_rankings_have_no_correction() -> None:
     with pytest.raises(InputError, match="'correction' is for objectives that predict ratings"):
-        lgcn.LightGCNModule(3, 3, head="DotHead", objective="Softmax", correction={})
+        lgcn.LightGCNModule(3, 3, head=DotHead(), objective=Softmax(), correction=Correction())
 
 
 def test_a_kept_model_is_the_one_that_was_judged(tmp_path: Path) -> None:
     """The strength is found as a validation starts, so it must be that of the best validation, here and there."""
     quiet = {"enable_progress_bar": False, "max_steps": 80}
     table = made_table("1 to 10", 3000, noise=0.3)
-    fitted = lgcn.fit(table, runs_dir=tmp_path, report=False, trainer=quiet, data={"steps_per_epoch": 10})
+    fitted = lgcn.fit(
+        table, runs_dir=tmp_path, report=False, trainer=quiet, data={"steps_per_epoch": 10, "timestamp_column": None}
+    )
     model = torch.load(fitted.checkpoint, weights_only=True)["state_dict"]
     assert model["model.strength"] > 0
     data, served = fitted._cli.datamodule, fitted.recommender

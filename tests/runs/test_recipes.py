@@ -185,8 +185,9 @@ def test_what_only_looks_like_times_is_left_out_with_a_warning(
 
 
 def test_a_fit_uses_the_times_that_it_found(tmp_path: Path) -> None:
+    untimed = BRIEF["data"] | {"timestamp_column": None}
     found = lgcn.fit(made_table("1 to 10", 300), runs_dir=tmp_path, **BRIEF)
-    without = lgcn.fit(made_table("1 to 10", 300), runs_dir=tmp_path, **BRIEF | {"data": {"timestamp_column": None}})
+    without = lgcn.fit(made_table("1 to 10", 300), runs_dir=tmp_path, **BRIEF | {"data": untimed})
     times = [one._cli.datamodule.graphs["train"].time is not None for one in (found, without)]
     assert times == [True, False]
     assert "timestamp_column: time" in (found.run / "config.yaml").read_text()

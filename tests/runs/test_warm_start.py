@@ -164,7 +164,8 @@ def _pairs(fitted: Fitted, part: Any) -> tuple[list[Any], list[Any]]:
 
 
 def test_a_closed_form_is_fitted_anew_to_all_the_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    likes, common = made_table("likes", 1000), {"runs_dir": tmp_path, "report": False, "trainer": QUIET}
+    likes = made_table("likes", 1000)
+    common: dict[str, Any] = {"runs_dir": tmp_path, "report": False, "trainer": QUIET}
     first = lgcn.fit(likes[:800], **common)
     going_on = lgcn.fit(likes, init_from=str(first.checkpoint), **common)
     assert "a closed form has no start: it is fitted anew to all these data" in caplog.text
