@@ -4,8 +4,8 @@ import contextlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 from lgcn.__main__ import main
 from lgcn.runs import settings
 from lgcn.serving import web
+from tests.kills.killing import Killer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
@@ -37,8 +38,10 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def mine(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The README's own file of five lines, ratings for it, what `lgcn init` writes, and docs/extending.md's classes."""
+    folder = tmp_path_factory.mktemp("mine")
     block = blocks(README, "yaml")[0]
     assert len(block.splitlines()) == 5
     rows = [
@@ -56,6 +59,12 @@ def mine(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def mine(written: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, which a test may change."""
+    return Path(shutil.copytree(written, tmp_path / "mine"))
+
+
 def test_there_is_what_to_check() -> None:
     assert len(README.splitlines()) <= 200
     assert len(COMMANDS) >= 15
@@ -64,10 +73,10 @@ def test_there_is_what_to_check() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_understood(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(mine(tmp_path))
+    (mine / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(mine)
     words = shlex.split(command)[1:]
     words = [{"CONFIG": "configs/quickstart.yaml", "S": "1", "PATH": "x.ckpt"}.get(word, word) for word in words]
     words = [word for word in words if word not in ("...", "…")]
@@ -96,12 +105,11 @@ def test_links_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXT)
 def test_yaml_is_a_configuration(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(mine(tmp_path))
-    capsys.readouterr()
+    monkeypatch.chdir(mine)
     for block in blocks(TEXT[name], "yaml"):
-        (tmp_path / "page.yaml").write_text(block)
+        (mine / "page.yaml").write_text(block)
         with pytest.raises(SystemExit) as stop:
             main(["fit", "--config", "page.yaml", "--print_config"])
         assert stop.value.code == 0
@@ -135,9 +143,9 @@ def test_commands_that_use_a_model_run(
 
 
 def test_five_lines_for_a_file_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(mine(tmp_path))
+    monkeypatch.chdir(mine)
     brief = ["--trainer.max_steps=20", "--data.steps_per_epoch=10", "--trainer.log_every_n_steps=5"]
     main(["fit", "--config", "mine.yaml", *brief])
     main(["fit", "--config", "shop.yaml", *brief])
@@ -148,18 +156,16 @@ def test_five_lines_for_a_file_of_ones_own(
         printed = capsys.readouterr().out
         assert [word in printed for word in ("Fantasy", "2000", "2007", "1999")] == [True, True, True, False]
     main(["test", "--config", "mine.yaml"])
-    (tmp_path / "pairs.csv").write_text("customer,product\nc1,p2\nc3,p4\n")
+    (mine / "pairs.csv").write_text("customer,product\nc1,p2\nc3,p4\n")
     main(["predict", "--config", "mine.yaml", "--data.predict_path", "pairs.csv", "--output", "predictions.csv"])
-    table = pd.read_csv(tmp_path / "predictions.csv")
+    table = pd.read_csv(mine / "predictions.csv")
     assert table["user"].tolist() == ["c1", "c3"]
     assert table["prediction"].notna().all()
     assert "user + item biases" in capsys.readouterr().out
 
 
-def test_three_lines_of_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(mine(tmp_path))
+def test_three_lines_of_python(mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(mine)
     (code,) = (block for block in blocks(README, "python") if "lgcn.fit" in block)
     names: dict[str, Any] = {}
     exec(code, names)
@@ -195,19 +201,21 @@ def test_each_class_of_ones_own_is_short() -> None:
     assert all(len(block.splitlines()) < 25 for block in code)
 
 
-def test_classes_of_ones_own_train_are_kept_and_serve(tmp_path: Path) -> None:
-    """All of docs/extending.md at once, with ``lgcn`` in processes of their own, as a reader would."""
-    folder = mine(tmp_path)
+def test_classes_of_ones_own_train_are_kept_and_serve(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """All of docs/extending.md at once, each command in a process that knows nothing of the others."""
+    monkeypatch.chdir(mine)
     config, ranking = blocks(EXTENDING, "yaml")
-    (folder / "mine.yaml").write_text(config)
-    (folder / "ranking.yaml").write_text(ranking)
+    (mine / "mine.yaml").write_text(config)
+    (mine / "ranking.yaml").write_text(ranking)
+    processes = Killer(tmp_path)
+    request.addfinalizer(processes.close)
 
     def lgcn(*words: str, status: int = 0) -> str:
-        code = "from lgcn.__main__ import main; main()"
-        command = [sys.executable, "-c", code, *words]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=_environment())
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
+        ended = processes.run([*words])
+        assert ended.status == status, ended.output
+        return ended.output
 
     brief = ["--trainer.max_steps=20", "--trainer.enable_progress_bar=false", "--report=false"]
     printed = lgcn("fit", "--config", "mine.yaml", *brief, "--data.steps_per_epoch=10")
@@ -217,18 +225,12 @@ def test_classes_of_ones_own_train_are_kept_and_serve(tmp_path: Path) -> None:
     for command in re.findall(r"^lgcn (?:test|recommend) .*$", EXTENDING, re.MULTILINE):
         printed = lgcn(*shlex.split(command)[1:])
         assert "test/bias" in printed or "user 1" in printed
-    metrics = json.loads((folder / "runs" / "mine" / "version_0" / "test_metrics.json").read_text())
+    metrics = json.loads((mine / "runs" / "mine" / "version_0" / "test_metrics.json").read_text())
     assert {"test/bias", "test/r2_score"} <= metrics.keys()
     assert {"test/bias", "test/rmse"} <= metrics["baselines"]["item mean"].keys()
     short = ["--data.steps_per_epoch=5", "--trainer.log_every_n_steps=5", "--trainer.max_steps=5", *brief[1:]]
     more = ["--model.objective.margin=2", "--model.l2.per=batch"]
     assert "val/ranking_ndcg@20" in lgcn("fit", "--config", "ranking.yaml", *more, *short)
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
 
 
 def test_names_in_the_table_of_choices_are_those_there_are() -> None:

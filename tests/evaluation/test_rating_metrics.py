@@ -1,7 +1,7 @@
 """recall@k and precision@k against the notebook's loop, sums of errors against a plain one, however the ratings are
 batched or distributed.
 
-Run as a script this file is one of the processes of test_two_processes.
+Run as a script this file starts the two processes of test_two_processes.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -328,16 +329,10 @@ def process(rank: int, folder: Path) -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    # A process that is spawned could not import this module by its name, so it runs the file.
+    # Both are forks of one that has only imported this file, so that this costs one start.
     command = [sys.executable, "-W", "error", __file__, str(tmp_path)]
-    processes = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    try:
-        for running in processes:
-            _, stderr = running.communicate(timeout=120)
-            assert running.returncode == 0, stderr
-    finally:
-        for running in processes:
-            running.kill()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert results[0] == results[1]
 
@@ -359,4 +354,11 @@ def test_two_processes(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    process(int(sys.argv[2]), Path(sys.argv[1]))
+    forks = [get_context("fork").Process(target=process, args=(rank, Path(sys.argv[1]))) for rank in range(2)]
+    for fork in forks:
+        fork.start()
+    for fork in forks:
+        fork.join(60)
+        fork.kill()  # one that waits for the other
+        fork.join()
+    sys.exit(any(fork.exitcode for fork in forks))
