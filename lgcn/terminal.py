@@ -138,11 +138,11 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
         sys.stderr.write(f"lgcn: error: {printable(' '.join(words.splitlines()))}\n")
         sys.exit(1 if isinstance(error, Diverged) else 2)
     except (MemoryError, RuntimeError) as error:  # the latter is torch's
-        words = str(error).splitlines()[:1]
-        if not (isinstance(error, MemoryError) or re.search("(?i)allocate memory|out of memory|size calc", *words)):
+        words = " ".join(str(error).splitlines()[:1])
+        if not (isinstance(error, MemoryError) or re.search("(?i)allocate memory|out of memory|size calc", words)):
             raise
-        sys.stderr.write(f"lgcn: error: this takes more memory than there is ({printable(*words)}); make batch sizes, ")
-        sys.stderr.write("numbers of negatives, embedding_dim or k smaller\n")
+        smaller = "make batch sizes, numbers of negatives, embedding_dim or k smaller"
+        sys.stderr.write(f"lgcn: error: this takes more memory than there is; {smaller} ({printable(words)})\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
