@@ -16,6 +16,11 @@ from torch import Tensor
 #: How deep the values of a checkpoint may be nested, and how many there may be.
 DEEPEST, MOST = 40, 2_000_000
 
+#: The types of tensors, and how large a parameter may be: products of two are then finite.
+TYPES = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+TYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+LARGEST = 1e15
+
 COUNT, SIZE, NUMBER = range(2**53), range(1, 2**31), float
 CHOICE = {"class_path": str, "init_args?": dict}
 #: The hyper-parameters of a LightGCNModule.
@@ -63,8 +68,10 @@ def check_content(content: Any, size: int) -> None:
     if table is None or not 1 <= channels <= 100 or tuple(table.shape) not in fitting:
         raise ValueError("the embeddings do not fit the numbers of users, items, channels and columns")
     for name, values in state.items():
-        if values.is_floating_point() and len(values.view(-1)) and not all(map(torch.isfinite, values.aminmax())):
-            raise ValueError(f"{name} has values that are no numbers, or infinite")
+        if values.is_floating_point() and values.numel():
+            low, high = map(float, values.aminmax())
+            if not -LARGEST <= low <= high <= LARGEST:
+                raise ValueError(f"{name} has values that are no numbers, or beyond {LARGEST:g}")
 
 
 def _check_values(content: Any, size: int) -> None:
@@ -96,7 +103,7 @@ def _check_values(content: Any, size: int) -> None:
 
 def _check_tensor(value: Tensor) -> None:
     plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
-    if not plain or value.is_quantized or value.is_complex() or not value.is_contiguous():
+    if not plain or value.dtype not in TYPES or not value.is_contiguous():
         raise ValueError("there is a tensor of a kind that no model has")
 
 

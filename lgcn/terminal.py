@@ -138,6 +138,13 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
             words = f"{os.fsdecode(error.filename or 'a file cannot be written')}: {error.strerror}"
         sys.stderr.write(f"lgcn: error: {printable(' '.join(words.splitlines()))}\n")
         sys.exit(1 if isinstance(error, Diverged) else 2)
+    except (MemoryError, RuntimeError) as error:  # the latter is torch's
+        words = " ".join(str(error).splitlines()[:1])
+        if not (isinstance(error, MemoryError) or re.search("(?i)allocate memory|out of memory|size calc", words)):
+            raise
+        smaller = "make batch sizes, numbers of negatives, embedding_dim or k smaller"
+        sys.stderr.write(f"lgcn: error: this takes more memory than there is; {smaller} ({printable(words)})\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("lgcn: stopped\n")
         sys.exit(130)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lgcn.data.tables import MISSING, Column, Place, check_columns, read_columns
 from lgcn.errors import InputError
@@ -25,6 +26,8 @@ Duplicates = Literal["last", "first", "mean", "max", "sum", "count"]
 #: How an id is written if it is a number. A leading zero makes it a text.
 NUMBER = r"^(0|-?[1-9]\d{0,17})(\.\d+)?$"
 INTEGER = r"^(0|-?[1-9]\d{0,17})$"
+#: How a spreadsheet writes a long one, of which the last digits are lost.
+SHORTENED = r"^\d\.?\d*E\+\d\d$"
 
 
 class Columns(NamedTuple):
@@ -182,7 +185,24 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
             table[what] = as_ids(table[what])
     if table.empty:
         raise InputError(f"{name} has no ratings")
+    for what in ("user", "item"):
+        first = table[what].head(1000).astype(str)
+        if (lost := first.str.fullmatch(SHORTENED)).any():
+            log.warning(
+                "%s: %ss such as %s were shortened by a spreadsheet, so different ones may be one; write them as text",
+                *(name, what, first[lost].iloc[0]),
+            )
     return table
+
+
+def _unit(times: NDArray[np.float64], name: str, column_name: Column) -> float:
+    """How many units of a column of times are a second. Those since 1973 in smaller ones would be after 5138."""
+    lowest = times.min(initial=np.inf)
+    found = [(1000.0**power, unit) for power, unit in enumerate(("milli", "micro", "nano"), 1)]
+    wanted, unit = next(((size, unit) for size, unit in reversed(found) if 1e8 * size <= lowest < np.inf), (1.0, ""))
+    if unit:
+        log.info("%s: the times in the column '%s' are %sseconds since 1970", name, column_name, unit)
+    return wanted
 
 
 def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Series[Any]":
@@ -201,7 +221,7 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
         if not pa.types.is_temporal(given.type):
             numbers = pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False)
             check(~(np.abs(numbers) < 2.0**63))
-            return pd.Series(numbers)
+            return pd.Series(numbers / _unit(numbers, name, column_name))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         pass  # texts of dates
     try:

@@ -3,6 +3,7 @@
 A file may be inside a zip and is read from there. Nothing is extracted, so an archive cannot write anywhere.
 """
 
+import bz2
 import codecs
 import csv
 import difflib
@@ -41,12 +42,20 @@ UNREADABLE = 0x01 | 0x20 | 0x40
 #: What is compressed further than a hundred times, and large then, is no table of ratings.
 RATIO, SUSPECT = 100, 20_000_000  # and bytes
 
-#: How text begins that is not UTF-8, and what it is. The longer ones come first.
+#: How compressed files begin, and what reads them.
+PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+PACKED_NAMES = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+#: How text begins that is not UTF-8, and what it is: by its mark, or by where the zeros of two letters are.
 ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    rb"[^\0]\0\0\0": "utf-32-le",
+    rb"\0\0\0[^\0]": "utf-32-be",
+    rb"[^\0]\0[^\0]\0": "utf-16-le",
+    rb"\0[^\0]\0[^\0]": "utf-16-be",
 }
 
 #: A file or folder, on disk or inside a zip.
@@ -55,7 +64,7 @@ Place = Path | zipfile.Path
 Column = int | str  # in this order, so that a 0 on the command line is a position
 
 #: Words in a column of ratings that say that there is none, in lower case.
-MISSING = ("", "-", "na", "n/a", "nan", "none", "null")
+MISSING = ("", "-", "na", "n/a", "#n/a", "nan", "none", "null")
 
 
 def read_columns(
@@ -65,7 +74,7 @@ def read_columns(
 
     Args:
         path: a CSV, TSV or Parquet file, possibly inside a zip. What it is shows in how it begins, or in the ending of
-            its name, in capitals or not: gzip and UTF-16 are understood.
+            its name, in capitals or not: gzip, bz2, xz and UTF-16 are understood.
         wanted: the columns' names, or their positions (from 0) in a file without a header line.
         separator: between fields, one character or one that is repeated; None is a tab for .tsv and .tab, else a
             comma.
@@ -149,42 +158,40 @@ def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         size = path.stat().st_size if isinstance(path, Path) else path.root.getinfo(path.at).file_size
-        start: bytes = file.read(4)
+        start: bytes = file.read(6)
         file.seek(0)
-        if packed := path.name.lower().endswith(".gz") or start.startswith(b"\x1f\x8b"):
-            start = gzip.GzipFile(fileobj=file).read(4)
+        if packed := _packed(path, start):
+            start = packed(file).read(4)
             file.seek(0)
-        encoding = next((name for mark, name in ENCODINGS.items() if start.startswith(mark)), None)
+        encoding = next((name for mark, name in ENCODINGS.items() if re.match(mark, start)), None)
         if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
-        plain: Any = _Gzip(file, size, path) if packed else file
+        if packed:
+            file = io.BufferedReader(_Unpacked(stack.enter_context(packed(file)), size, path), 1 << 20)
         try:
-            yield io.BytesIO(plain.read().decode(encoding).encode()) if encoding else plain
+            yield io.BytesIO(file.read().decode(encoding).encode()) if encoding else file
         except UnicodeError as error:
             if encoding is None:
                 raise
             raise InputError(f"{path} is not {encoding} text, as it begins: {error}") from error
 
 
-class _Gzip(gzip.GzipFile):
-    """A .gz, which must not become a hundred times as large. How large it becomes stands nowhere."""
+class _Unpacked(io.RawIOBase):
+    """A compressed file, which must not become a hundred times as large. How large it becomes stands nowhere."""
 
-    def __init__(self, file: IO[bytes], size: int, path: Place) -> None:
-        super().__init__(fileobj=file)
-        self._most, self._path = max(SUSPECT, RATIO * size), path
+    def __init__(self, plain: IO[bytes], size: int, path: Place) -> None:
+        self._plain, self._left, self._path = plain, max(SUSPECT, RATIO * size), path
 
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(1 << 20), b""))
-        return self._checked(super().read(size))
+    def readable(self) -> bool:
+        return True
 
-    def read1(self, size: int = -1) -> bytes:
-        return self._checked(super().read1(size))
-
-    def _checked(self, content: bytes) -> bytes:
-        if self.tell() > self._most:
+    def readinto(self, buffer: Any) -> int:
+        content = self._plain.read(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
             raise InputError(f"{self._path} grows more than {RATIO} times when it is decompressed, as no ratings do")
-        return content
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
@@ -219,6 +226,12 @@ def is_parquet(path: Place) -> bool:
         return False
     with path.open("rb") as file:
         return bool(file.read(4) == b"PAR1")
+
+
+def _packed(path: Place, start: bytes) -> Any:
+    """What reads a file's compression, by how it begins or its name; None if there is none."""
+    found = next((how for mark, how in PACKED.items() if start.startswith(mark)), None)
+    return found or PACKED_NAMES.get(Path(path.name.lower()).suffix)
 
 
 def nearest_file(path: Place) -> str:
@@ -279,7 +292,8 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
 def _separator(path: Place, given: str | None) -> str:
     if given:
         return given.replace("\\t", "\t")  # as a tab is typed in a shell
-    return "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    name = Path(path.name.lower())
+    return "\t" if (name.with_suffix("") if name.suffix in PACKED_NAMES else name).suffix in (".tsv", ".tab") else ","
 
 
 def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, number: Column | None) -> pd.DataFrame:
@@ -350,6 +364,11 @@ def _are_names(wanted: Sequence[Column], first: list[str]) -> bool:
 
 def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
     for line, row in _rows(path, separator):
+        if any(re.search(r"[\0-\x08\x0e-\x1a\x1c-\x1f]", field) for field in row):
+            raise InputError(
+                f"{path} is no text: its first line is {' '.join(row)[:40]!a}; unpack an archive, and save a workbook "
+                "or another format as CSV, TSV or Parquet"
+            )
         if any(map(_not_utf8, row)):
             raise InputError(f"{path}, line {line}: {_wrong_encoding(row)}")
         return line, row
@@ -399,6 +418,7 @@ def _explained(
             words = _wrong_encoding(needed)
         elif number is not None and not is_number(value := row[names.index(str(number))].strip()):
             words = f"the rating {value!r} is not a number; mend or remove it"
+            words += "; decimals have a point, and thousands no mark" * ("," in value)
             words += "; is there a header line? Then give the columns by name" if place == 0 else ""
         else:
             continue

@@ -30,7 +30,7 @@ from torchmetrics import Metric, MetricCollection
 from lgcn.choices import check_returned
 from lgcn.evaluation.judges import Judge, Part
 from lgcn.evaluation.own_metrics import keep_local, named, numbers
-from lgcn.graph.budget import users_at_a_time
+from lgcn.graph.budget import check_memory, users_at_a_time
 from lgcn.graph.ops import EdgePattern
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.factors import Factors
@@ -113,6 +113,7 @@ class RankingJudge(Judge):
         super().__init__(part, graph)
         self.seen, self.ks, self.own_metrics = list(seen), sorted(set(ks)), list(own)
         start = f"{part}/ranking_"
+        check_memory(8 * max(self.ks, default=0), f"'k' {max(self.ks, default=0):,}")
         usual = {f"{start}{name}@{k}": metric(k) for name, metric in METRICS.items() for k in self.ks}
         coverage = {f"{start}coverage@{k}": _Coverage(k, graph.num_items) for k in self.ks}
         self.usual = pyg.LinkPredMetricCollection(usual | coverage)

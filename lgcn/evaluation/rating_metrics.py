@@ -22,6 +22,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lgcn.errors import InputError
+from lgcn.graph.budget import check_memory
 
 
 class RecallPrecision(Metric):
@@ -51,6 +52,7 @@ class RecallPrecision(Metric):
         super().__init__(**kwargs)
         if k < 1:
             raise InputError(f"'k' must be at least 1 (got {k})")
+        check_memory(8 * num_users * k, f"'k' {k:,}")
         self.num_users, self.k, self.threshold = num_users, k, threshold
         # Slots are gathered as they are (dist_reduce_fx None stacks them) and merged in `counts`.
         self.add_state("preds", torch.full((num_users, k), -torch.inf), dist_reduce_fx=None)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lgcn.choices import check_returned, made, settings_object
 from lgcn.errors import InputError
+from lgcn.graph.budget import check_memory
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.content import Content, ContentMap, Sides, with_rows
@@ -100,6 +101,8 @@ class LightGCN(nn.Module):
         self.num_channels, self.ego_layer = num_channels, ego_layer
         tables = num_channels if channel_embeddings == "own" else 1
         # The channels' tables stand one below the other, each with users first: a whole table is multiplied at once.
+        # Once as they are, and once propagated.
+        check_memory(2 * tables * (num_users + num_items) * embedding_dim, f"'embedding_dim' {embedding_dim:,}")
         self.embedding = nn.Embedding(tables * (num_users + num_items), embedding_dim)
         self.init: Initialisation = made(Initialisation, Normal() if init is None else init, "init")
         self.init.draw(self.embedding.weight)

@@ -236,7 +236,9 @@ class RunConfig(SaveConfigCallback):
             for part in run.rglob("*.part"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
         kept = read_yaml(path.read_text(), str(path)) if trainer.is_global_zero and path.is_file() else None
-        if kept not in (None, self.settings):
+        # Where a run is may be said from another folder. It is the same run.
+        same = isinstance(kept, dict) and kept | {"runs_dir": None} == self.settings | {"runs_dir": None}
+        if kept is not None and not same:
             number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
             path.replace(path.with_name(f"config.before_{number}.yaml"))
         super().setup(trainer, pl_module, stage)

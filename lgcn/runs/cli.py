@@ -333,6 +333,8 @@ class LgcnCLI(internals.OneCommandCLI):
     ) -> Any:
         if not lightning_module.objective.trains:
             return LightGCNModule.configure_optimizers(lightning_module)
+        if isinstance(optimizer, torch.optim.SparseAdam):
+            raise InputError("--optimizer SparseAdam needs sparse gradients, and these are dense; try Adam")
         if lr_scheduler is None:
             return optimizer
         counted = "step" if type(lr_scheduler).__name__ in PER_STEP_SCHEDULES else "epoch"

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lgcn.contents import LARGEST
 from lgcn.errors import InputError
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.ops import BipartiteMatrix, csr_matmul, sparse_polynomial
@@ -106,6 +107,10 @@ class TrainedModel:
         self.factors = model.completed(factors, graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
         self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
+        tail = factors.tail and (factors.tail.weight, factors.tail.value)
+        for table in (*self.factors.tables.values(), *self.sent, *(tail or ())):
+            if table is not None and table.numel() and not bool(table.abs().max() <= LARGEST):
+                raise InputError("the checkpoint's model is damaged, or has diverged: its scores overflow; train anew")
         self.propagates = any(bool(sent.any()) for sent in self.sent)
         self.has_own_embeddings = bool(own.any())
         self._item_scale, rated = self.propagation.item_scale(graph), graph.user_degree > 0

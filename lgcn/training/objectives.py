@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from lgcn.choices import check_returned
 from lgcn.errors import InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
-from lgcn.graph.budget import SCORES
+from lgcn.graph.budget import SCORES, check_memory
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale, spread
 from lgcn.model.factors import Factors
@@ -219,6 +219,9 @@ class Bpr(RankingObjective):
         self.batch_size, self.num_negatives = batch_size, num_negatives
 
     def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        size = len(positives) if self.batch_size is None else self.batch_size
+        # Of each negative its draw, rank, item, score and gradient.
+        check_memory(10 * size * (1 + self.num_negatives), f"a step of {size:,} x {self.num_negatives:,} negatives")
         pair = drawn_pairs(len(positives), self.batch_size, generator)
         user, item = positives.user[pair].long(), positives.item[pair].long()
         negative = self.negatives.draw(user, self.num_negatives, generator)

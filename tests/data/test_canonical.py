@@ -65,6 +65,9 @@ def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
         (["2020-01-01", "1970-01-02"], [1_577_836_800, 86_400]),
         (["2020-01-01T00:00:01", "2020-01-01 00:00:02.5"], [1_577_836_801, 1_577_836_802.5]),
         (["2020-01-01T02:00:00+02:00", "2020-01-01T00:00:00Z"], [1_577_836_800, 1_577_836_800]),
+        (["1577836800750", "100000000000"], [1_577_836_800.75, 100_000_000]),  # ms
+        (["1577836800750000"], [1_577_836_800.75]),
+        (["1577836800000000000"], [1_577_836_800]),
         (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
     ],
 )
@@ -95,6 +98,11 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path: Path, caplog: pytest.Log
     # Row 2 of the data is the first one that is left out.
     assert "left out 6 of 8 rows" in record.message
     assert "the first is row 2" in record.message
+
+
+def test_ids_that_a_spreadsheet_has_shortened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path, "user,item,rating\n9.00000E+17,1,4\nu2,2,5\n")
+    assert "users such as 9.00000E+17 were shortened by a spreadsheet" in caplog.text
 
 
 def test_a_clean_file_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

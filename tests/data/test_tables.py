@@ -1,10 +1,13 @@
 """Every dialect in, the same table out; and for what cannot be read, a message that helps."""
 
+import bz2
 import csv
 import gzip
 import io
+import lzma
 import uuid
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -220,7 +223,7 @@ def test_bad_parquet(columns: Columns, data: dict[str, Any], words: str, tmp_pat
         ("user,item,rating\n,,\n1,2,nan\n", "no ratings"),
         ("user,item,rating\n1,2,3\nZoë,5,4\n".encode("latin-1"), r"line 3: 'Zo\\xeb 5 4' is not UTF-8.*iconv"),
         ("user,ïtem,rating\n1,2,3\n".encode("latin-1"), r"line 1: 'user \\xeftem rating' is not UTF-8"),
-        (b"\x80PAR\x00\x80\x81\xff", "line 1: .* is not UTF-8"),
+        (b"\x80PAR\x00\x80\x81\xff", "is no text: its first line is"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -326,6 +329,12 @@ def as_parquet(text: str) -> bytes:
         ("r.csv", TEXT.encode("utf-32")),
         ("r.csv.gz", gzip.compress(TEXT.encode("utf-16"))),
         ("r.tsv", TABBED.encode("utf-16")),
+        ("r.csv", TEXT.encode("utf-16-le")),
+        ("r.csv", TEXT.encode("utf-16-be")),
+        ("r.csv", TEXT.encode("utf-32-le")),
+        ("r.csv.bz2", bz2.compress(TEXT.encode())),
+        ("r.TSV.XZ", lzma.compress(TABBED.encode())),
+        ("packed.csv", lzma.compress(TEXT.encode("utf-16-le"))),
     ],
 )
 def test_what_a_file_is_shows_in_how_it_begins(name: str, content: bytes, tmp_path: Path) -> None:
@@ -340,6 +349,26 @@ def test_what_a_file_is_shows_in_how_it_begins(name: str, content: bytes, tmp_pa
     with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)
     assert read_table(zipfile.Path(tmp_path / "packed.zip", name), NAMED).to_dict("list") == expected
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_what_grows_too_much_is_refused(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="grows more than 100 times"):
+        read(tmp_path, pack(TEXT.encode() + bytes(21_000_000)))
+
+
+@pytest.mark.parametrize(
+    "start", [b"PK\3\4\x14\0\6\0", b"\xd0\xcf\x11\xe0\0", b"7z\xbc\xaf\x27\x1c\0", b"SQLite format 3\0"]
+)
+def test_what_is_no_text_is_one_line(start: bytes, tmp_path: Path) -> None:
+    """Workbooks, archives, databases."""
+    with pytest.raises(InputError, match=r"is no text: its first line is .*; unpack an archive, and save"):
+        read(tmp_path, start + TEXT.encode())
+
+
+def test_a_decimal_comma_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 2: the rating '4,5' is not a number; mend or remove it; decimals have"):
+        read(tmp_path, 'user,item,rating\n5,10,"4,5"\n')
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,13 @@ from lgcn.data.attributes import read_attributes
 from lgcn.data.tables import first_rows
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
+from lgcn.model.content import Content
 from lgcn.model.heads import DotHead
+from lgcn.model.sessions import SessionBias
+from lgcn.model.tail import RidgeTail
 from lgcn.runs import settings
 from lgcn.runs.trust import of_checkpoint
+from lgcn.training.objectives import Bpr
 from tests.runs.running import made_ratings
 
 SECONDS, MEGABYTES = 5, 1000  # that an input may take
@@ -153,10 +157,19 @@ YAMLS = st.lists(st.sampled_from(TOKENS), max_size=60).map("".join) | NESTS.map(
 
 
 @cache
-def made_checkpoint() -> dict[str, Any]:
-    """What a checkpoint of a small model holds."""
-    data = RatingsDataModule(made_ratings(8, 6))
-    module = LightGCNModule(data.num_users, data.num_items, 3, 1, head=DotHead(biases=True))
+def made_checkpoint(ranks: bool = False) -> dict[str, Any]:
+    """What a checkpoint of a small model holds: one of ratings with sessions and content, or one with a tail."""
+    ratings = made_ratings(8, 6).assign(timestamp=lambda table: 1e9 + 500.0 * table.index)
+    books = pd.DataFrame({"item": range(0, 60, 10), "genres": "Novel|Crime"})
+    data = RatingsDataModule(ratings, timestamp_column="timestamp", items_path=books)
+    sizes, head = (data.num_users, data.num_items, 3, 1), DotHead(biases=True)
+    if ranks:
+        module = LightGCNModule(*sizes, head=head, objective=Bpr(), tail=RidgeTail(neighbours=2))
+        module.model.near.copy_(torch.tensor([[1, 2]]))
+        module.model.near_weight.fill_(0.5)
+    else:
+        module = LightGCNModule(*sizes, head=head, sessions=SessionBias(), content=Content())
+    module.model.prepare(data.graphs["train"], lambda: data.features)
     content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "global_step": 5}
     content |= {
         "RatingsDataModule": data.state_dict(),
@@ -186,7 +199,7 @@ OTHERS += [
 @st.composite
 def checkpoints(draw: st.DrawFn) -> File:
     """A checkpoint with a value changed, or with its bytes changed."""
-    content = copy.deepcopy(made_checkpoint())
+    content = copy.deepcopy(made_checkpoint(draw(st.booleans())))
     if values := draw(st.integers(0, 2)):
         for _ in range(values):
             there = [*places(content)]
@@ -244,7 +257,10 @@ def read_settings(path: Path) -> None:
 def read_model(path: Path) -> None:
     """As recommendations and explanations are made from it."""
     content = Recommender.from_checkpoint(path)
-    content.recommend(k=2, because=2)
+    known: dict[str, Any] = {}
+    for who in (known, {"ratings": {0: 1.0, 10: 1.0}}):
+        scores = content.recommend(**who, k=2, because=2)["score"]
+        assert scores.abs().max() < float("inf") or scores.empty
     of_checkpoint(made_checkpoint(), path)
 
 

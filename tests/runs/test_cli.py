@@ -329,6 +329,7 @@ def test_two_processes_train_and_rank_what_one_would(
             ["val/rmse", "is not logged", "val/ranking_ndcg@20"],
         ),
         (["--data.format=list"], ["format", "list"]),
+        (["--optimizer=SparseAdam"], ["SparseAdam needs sparse gradients"]),
     ],
     ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else None,
 )

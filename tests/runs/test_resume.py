@@ -96,6 +96,15 @@ def test_what_a_killed_run_wrote_past_its_checkpoint_is_written_once(run: Path) 
     assert steps.tolist() == list(range(12))
 
 
+def test_a_run_that_is_named_from_elsewhere_is_the_same_run(
+    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(csv, Path("runs"), steps=4).absolute()
+    main(["fit", "--ckpt_path", path_of(run)])
+    assert [path.name for path in run.glob("config*")] == ["config.yaml"]
+
+
 def test_going_on_from_the_best_checkpoint_is_a_new_run(run: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     undrawn(["fit", "--ckpt_path", path_of(run, "best"), "--trainer.max_steps=12"])
