@@ -80,5 +80,5 @@ def test_places_behind_the_last_item_are_no_items(kind: type[Novelty]) -> None:
 def test_k_of_no_use_is_refused() -> None:
     with pytest.raises(InputError, match=r"'k' of Novelty must be at least 1 \(got 0\)"):
         Novelty(k=0)
-    with pytest.raises(InputError, match="the metric novelty@20 .*k is 20, and rankings are looked at up to 5"):
+    with pytest.raises(InputError, match=r"the metric novelty@20 .*k is 20, and rankings are looked at up to 5"):
         RankingJudge("val", held_out(), [], [5], [Novelty()])
