@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from lgcn.errors import InputError
-from lgcn.evaluation.own_metrics import keep_local
 from lgcn.graph.biases import BiasBaseline
 from lgcn.graph.budget import users_at_a_time
 from lgcn.graph.ops import csr, row_starts
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.neighbours import Neighbours
 from lgcn.model.tail import Cooccurrence
+from lgcn.model.top_items import top_items
 from lgcn.terminal import counted
 
 log = logging.getLogger(__name__)
@@ -125,9 +125,10 @@ class ItemKnn(RankingBaseline):
     (Deshpande and Karypis, "Item-Based Top-N Recommendation Algorithms", TOIS 2004) is for pairs without ratings.
 
     Args:
-        neighbours: k, each at least 1. Of several, the one with the highest NDCG@20 on a tenth of the training pairs is
-            taken, and the log says which. So no held-out part has a say in it.
-        largest: the most pairs of one user's items, Σ_u degree². 500 million take about XXX on two cores.
+        neighbours: k, each at least 1. Of several, the one that finds most of a tenth of the training pairs is taken
+            (recall@20), and the log says which. So no held-out part has a say in it.
+        largest: the most pairs of one user's items, Σ_u degree². 13 million, those of ml-latest-small, take 9 seconds
+            on one core.
 
     Raises:
         InputError: there is no k, or one is below 1.
@@ -141,7 +142,7 @@ class ItemKnn(RankingBaseline):
 
     title = "item kNN"
 
-    def __init__(self, neighbours: Sequence[int] = (20, 50, 100, 200, 500), largest: int = 500_000_000) -> None:
+    def __init__(self, neighbours: Sequence[int] = (20, 50, 100, 200, 500), largest: int = 100_000_000) -> None:
         self.neighbours, self.largest = sorted(set(neighbours)), largest
         if not self.neighbours or self.neighbours[0] < 1:
             raise InputError(f"'neighbours' of ItemKnn must be numbers of at least 1 (got {list(neighbours)})")
@@ -168,15 +169,17 @@ class ItemKnn(RankingBaseline):
 
     def _best(self, graph: RatingGraph, held_out: Tensor) -> int:
         """The k that finds most of the pairs that are held out, [E] bool, for some users."""
-        from lgcn.evaluation.ranking_metrics import RankingJudge  # which imports PyG
-
         known, wanted = (graph.part(part.to(graph.device)) for part in (~held_out, held_out))
         users, values = wanted.user_degree.nonzero()[:USERS, 0], list[float]()
         for sums in self._nearest(known, *self.neighbours):
-            judge = RankingJudge("val", wanted, [known.pattern], [20]).to(graph.device)
-            keep_local(judge)
-            judge.rank(sums, users)
-            values.append(float(judge.results()["val/ranking_ndcg@20"]))
+            recall = 0.0
+            for some in torch.split(users, users_at_a_time(graph.num_items)):
+                place, edge = wanted.pattern.edges_of(some)
+                relevant = torch.zeros(len(some), graph.num_items + 1, dtype=torch.bool, device=graph.device)
+                relevant[place, wanted.pattern.item[edge].long()] = True
+                hits = relevant.gather(1, top_items(sums, some, [known.pattern], 20).item)
+                recall += float((hits.sum(dim=1) / relevant.sum(dim=1)).sum())
+            values.append(recall)
         k = self.neighbours[values.index(max(values))]
         tried = ", ".join(map(str, self.neighbours))
         log.info("item kNN: %s of an item, of %s", counted(k, "neighbour"), tried)

@@ -59,7 +59,8 @@ def rmse_difference(model: Tensor, baseline: Tensor, draws: int = 2000, seed: in
     >>> rmse_difference(torch.tensor([[4.0, 2, 1]]), torch.tensor([[4.0, 6, 9]]), draws=10)
     {'rmse': -1.0, 'low': -1.0, 'high': -1.0, 'draws': 10}
     """
-    difference = paired(model, baseline, lambda sums: np.sqrt(sums[:, 2:] / sums[:, :1]), draws, seed)[:, 0]
+    squared = model[:, [0, 2]], baseline[:, [0, 2]]
+    difference = paired(*squared, lambda sums: np.sqrt(sums[:, 1:] / sums[:, :1]), draws, seed)[:, 0]
     low, high = np.quantile(difference[:draws], [0.025, 0.975])
     return {"rmse": float(difference[draws]), "low": float(low), "high": float(high), "draws": draws}
 
@@ -80,13 +81,13 @@ def paired(model: Tensor, other: Tensor, measure: Measure, draws: int = 2000, se
     array([[-1.],
            [-1.]])
     """
-    width, sums = model.shape[1], torch.cat([model, other], dim=1).cpu().double().numpy()
-    sums = sums[sums[:, 0] > 0]
-    samples = np.zeros((draws + 1, 2 * width))
-    for draw, users, times in resampled(len(sums), draws, seed):
-        samples[draw] += times @ sums[users]
-    samples[draws] = sums.sum(axis=0)
-    return measure(samples[:, :width]) - measure(samples[:, width:])
+    ours, theirs = (one[model[:, 0] > 0].cpu().double().numpy() for one in (model, other))
+    samples = np.zeros((2, draws + 1, model.shape[1]))
+    for draw, users, times in resampled(len(ours), draws, seed):
+        samples[0, draw] += times @ ours[users]
+        samples[1, draw] += times @ theirs[users]
+    samples[:, draws] = ours.sum(axis=0), theirs.sum(axis=0)
+    return measure(samples[0]) - measure(samples[1])
 
 
 def chance(difference: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -314,7 +314,7 @@ class LgcnCLI(internals.OneCommandCLI):
         if fitting and self.given("init_from"):
             callbacks.append(WarmStart(Path(self.given("init_from"))))
         if self.watch:
-            callbacks.append(self.watch)
+            callbacks += [self.watch] if fitting else [self.watch, Plots()]  # whose state a checkpoint holds
         else:
             # Plots draw what the summary writes.
             callbacks += [RunSummary(self.given("baselines", made=True)), Plots()]

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -98,12 +99,10 @@ def _judged(run: str, part: Part, options: list[str], command: Callable[..., Any
     path = Path(run) / CHECKPOINTS / "best.ckpt" if Path(run).is_dir() else run
     cli = command([COMMANDS[part], *options, "--ckpt_path", str(path)], watch=Watch())
     module, data = cli.model, cli.datamodule
-    judge = module.judge(part)
-    assert judge.user_sums is not None
-    k = module.ks[0]
-    names = (
-        [f"{part}/ranking_recall@{k}", f"{part}/ranking_ndcg@{k}"] if judge.ranks else [f"{part}/mae", f"{part}/rmse"]
-    )
+    judge, k = module.judge(part), module.ks[0]
+    if judge.user_sums is None or not judge.user_sums[:, 0].any():
+        raise InputError(f"{run}: its {part} part is empty, or --trainer.limit_{part}_batches leaves all of it out")
+    names = [f"ranking_recall@{k}", f"ranking_ndcg@{k}"] if judge.ranks else ["mae", "rmse"]
     pairs = judge.graph.fingerprint, list(data.users), list(data.items)
     return Judged(names, judge.user_sums, judge.ranks, judge.title(), pairs)
 
@@ -120,7 +119,7 @@ def _print(first: Judged, second: Judged, runs: list[str]) -> None:
     differences = paired(second.sums, first.sums, lambda sums: _values(sums, first.ranks))
     low, high = np.quantile(differences[:-1], [0.025, 0.975], axis=0)
     values = [_values(one.sums.sum(dim=0, keepdim=True).cpu().numpy(), one.ranks)[0] for one in (first, second)]
-    table = Table(title=first.title, title_justify="left")
+    table = Table(title=first.title, title_justify="left", box=box.SIMPLE)
     for heading in ("", "first", "second", "difference", "95 % of samples", "p"):
         table.add_column(heading, justify="right" if heading else "left")
     numbers = zip(first.names, *values, differences[-1], low, high, chance(differences), strict=True)

@@ -49,8 +49,10 @@ OTHERS: dict[str, tuple[str, set[str]]] = {
 #: Lightning's own form of torch's schedule.
 ALSO = {"lr_scheduler": "lightning.pytorch.cli.ReduceLROnPlateau"}
 #: Where torchmetrics' metrics of numbers are. Those of texts and images download models.
-METRICS = ("torchmetrics.regression.", "torchmetrics.classification.", "torchmetrics.retrieval.", "torchmetrics.aggre")
-METRICS += (beyond_accuracy.__name__,)
+METRICS = (
+    *("torchmetrics.regression.", "torchmetrics.classification.", "torchmetrics.retrieval.", "torchmetrics.aggre"),
+    beyond_accuracy.__name__,
+)
 
 #: Settings of the Trainer that are numbers or words. Others start processes, write files or call somebody.
 OF_TRAINER = {

@@ -90,7 +90,8 @@ def test_item_knn_takes_the_number_of_neighbours_that_finds_most(caplog: pytest.
 
 def test_item_knn_of_data_too_small_to_choose() -> None:
     """Of one pair nothing can be held out."""
-    graph = RatingGraph.from_edges(*torch.zeros(2, 1, dtype=torch.long), torch.ones(1), 2, 3)
+    first = torch.zeros(1, dtype=torch.long)
+    graph = RatingGraph.from_edges(first, first, torch.ones(1), 2, 3)
     assert not fitted(ItemKnn(), graph).scores(torch.tensor([0, 1])).any()
 
 

@@ -14,7 +14,8 @@ from lgcn.model.top_items import top_items
 from tests.made import ITEMS, USERS, made_graph
 
 K = 3
-METRICS = [Novelty, Diversity, Serendipity, PopularityLift]
+Kind = type[Novelty | Diversity | Serendipity | PopularityLift]
+METRICS: list[Kind] = [Novelty, Diversity, Serendipity, PopularityLift]
 
 
 def held_out() -> RatingGraph:
@@ -28,8 +29,8 @@ def held_out() -> RatingGraph:
 def test_against_loops() -> None:
     train, wanted = made_graph(), held_out()
     draw = torch.Generator().manual_seed(2)
-    user, item = torch.randn(USERS, 4, generator=draw), torch.randn(ITEMS, 4, generator=draw)
-    factors = Factors(user, item, None, None, torch.zeros(()))
+    of_users, of_items = torch.randn(USERS, 4, generator=draw), torch.randn(ITEMS, 4, generator=draw)
+    factors = Factors(of_users, of_items, None, None, torch.zeros(()))
     judge = RankingJudge("val", wanted, [train.pattern], [2, 5], [kind(k=K) for kind in METRICS])
     for users in torch.split(torch.arange(USERS), 3):
         judge.update(factors, users)
@@ -61,7 +62,7 @@ def test_against_loops() -> None:
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_places_behind_the_last_item_are_no_items(kind: type[Novelty]) -> None:
+def test_places_behind_the_last_item_are_no_items(kind: Kind) -> None:
     """A list of two of three places is worth what it would be with k = 2, but for a share of three places."""
     train, items = made_graph().pattern, torch.tensor([[4, 2, ITEMS]])
     hits = torch.tensor([[True, True, False]])
@@ -80,5 +81,5 @@ def test_places_behind_the_last_item_are_no_items(kind: type[Novelty]) -> None:
 def test_k_of_no_use_is_refused() -> None:
     with pytest.raises(InputError, match=r"'k' of Novelty must be at least 1 \(got 0\)"):
         Novelty(k=0)
-    with pytest.raises(InputError, match="the metric novelty@20 .*k is 20, and rankings are looked at up to 5"):
+    with pytest.raises(InputError, match=r"the metric novelty@20 .*k is 20, and rankings are looked at up to 5"):
         RankingJudge("val", held_out(), [], [5], [Novelty()])
