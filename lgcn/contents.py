@@ -43,6 +43,7 @@ CONTENT = {
     **{"global_step": COUNT, "state_dict": {"...": Tensor}, "hyper_parameters": SETTINGS, "config?": str},
     **{"epoch?": COUNT, "pytorch-lightning_version?": str, "loops?": {"fit_loop": dict}, "callbacks?": {"...": dict}},
     "optimizer_states?": [{"state": {"...": {"...": object}}, "param_groups": [{"...": object}]}],
+    "uncertainty?": {"weights": [NUMBER], "quantile": NUMBER},
     **{"lr_schedulers?": [dict], "datamodule_hyper_parameters?": dict},
 }
 VERSION = re.compile(r"\d{1,4}(\.\d{1,9}){1,3}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z\d]{1,40})?", re.ASCII)
@@ -67,6 +68,9 @@ def check_content(content: Any, size: int) -> None:
     fitting = [(tables * nodes, settings["embedding_dim"]) for tables in {1, channels}]
     if table is None or not 1 <= channels <= 100 or tuple(table.shape) not in fitting:
         raise ValueError("the embeddings do not fit the numbers of users, items, channels and columns")
+    errors = content.get("uncertainty", {"weights": [0.0] * 5, "quantile": 1.0})
+    if [abs(weight) < 1e6 for weight in errors["weights"]] != [True] * 5 or not 0 < errors["quantile"] < 1e6:
+        raise ValueError("its uncertainty is none")
     for name, values in state.items():
         if values.is_floating_point() and values.numel():
             low, high = map(float, values.aminmax())

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Columns of what is written about users and items. An attribute of such a name gets another one.
 TAKEN = (
-    *("user", "item", "rank", "score", "rating", "because", "similar", "similarity"),
+    *("user", "item", "rank", "score", "rating", "sd", "low", "high", "because", "similar", "similarity"),
     *("id", "embedding", "bias", "ratings"),
 )
 #: Names of columns with titles. Without one, it is the first column of texts that are nearly all different.

@@ -12,13 +12,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lgcn.files import check_output, replacing
+from lgcn.model.uncertainty import Interval
 from lgcn.terminal import counted, say
+from lgcn.training.module import LightGCNModule
 
 log = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
-    """Writes predicted ratings with raw ids to a file.
+    """Writes predicted ratings with raw ids to a file; where the model knows its errors, with sd, low and high.
 
     Args:
         output: the file; its ending, .csv or .parquet, says what to write.
@@ -32,12 +34,16 @@ class PredictionWriter(Callback):
     def __init__(self, output: str) -> None:
         self.output = Path(output)
         self.chunks: list[Tensor] = []
+        self.intervals: list[Tensor] = []  # each [3, B]
         check_output(self.output, self.ENDINGS)
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any, **more: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *more: Any, **named: Any
     ) -> None:
         self.chunks.append(outputs.cpu())
+        interval = pl_module.interval(outputs, batch) if isinstance(pl_module, LightGCNModule) else None
+        if interval is not None:
+            self.intervals.append(torch.stack([*interval]).cpu())
 
     @rank_zero_only
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,6 +58,10 @@ class PredictionWriter(Callback):
                     *(counted(len(unknown), "pair"), "n" if name == "item" else "", name, shown),
                 )
         table["prediction"] = torch.cat(self.chunks).double().numpy()
+        if self.intervals:
+            table[[*Interval._fields]] = torch.cat(self.intervals, dim=1).double().t().numpy()
+        elif not getattr(pl_module, "objective", None) or not pl_module.objective.ranks:  # type: ignore[union-attr]
+            log.info("without sd, low and high: the checkpoint knows of no errors on a validation part")
         with replacing(self.output) as part:
             if self.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")

@@ -22,6 +22,7 @@ from lgcn.data.attributes import arrow_column, in_words
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 from lgcn.files import check_output, replacing
+from lgcn.model.uncertainty import Interval
 from lgcn.serving.recommender import EXCLUDED, MIN_RATINGS, Explanation, Found, Recommendation, Recommender
 from lgcn.terminal import USING, OneLineParser, counted, printable, say, set_up_logging
 
@@ -237,6 +238,10 @@ def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> No
     ranks, reasons = recommender.ranks, any(one.because for one in ones)
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     values = {} if ranks else {"rating": [f"{one.rating:.2f}" for one in ones]}
+    if all(one.interval for one in ones):
+        values["90 % within"] = [
+            f"{low:.2f} to {high:.2f}" for _, low, high in (one.interval for one in ones if one.interval)
+        ]
     if ranks or len({*values["rating"]}) < len(ones):
         values["score"] = _apart([one.score for one in ones])
     rows = []
@@ -307,6 +312,8 @@ def _write_parquet(path: Path, bunches: Bunches, recommender: Recommender, becau
     columns = [("user", of_user), ("rank", pa.int64()), ("item", of_item), *known.items(), ("score", number)]
     if not recommender.ranks:
         columns.append(("rating", number))
+    if recommender.model.spread is not None:
+        columns += [(name, number) for name in Interval._fields]
     if because:
         title = [("title", known["title"])] if "title" in known else []
         reason = pa.struct([("item", of_item), *title, ("rating", number), ("contribution", number)])

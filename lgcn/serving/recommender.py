@@ -31,6 +31,7 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import as_written
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
+from lgcn.model.uncertainty import Interval, Spread, Uncertainty
 from lgcn.serving.diversity import CANDIDATES, diverse
 from lgcn.serving.filters import matching
 from lgcn.serving.new_items import with_new_items
@@ -89,6 +90,8 @@ class Recommendation:
     score: float
     rating: float | None  # None of a model that ranks
     because: Explanation | None  # if asked for
+    #: The standard deviation of the rating, and the ends of the interval that holds 90 % of such ratings; or None.
+    interval: tuple[float, float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -163,7 +166,7 @@ class Recommender:
         settings = dict(checkpoint["hyper_parameters"])
         if new_items is not None or items is not None:
             model, data = with_new_items(model, settings, data, new_items, items)
-        return cls(TrainedModel(model, settings, data.train), data)
+        return cls(TrainedModel(model, settings, data.train, Uncertainty.of_checkpoint(checkpoint)), data)
 
     @classmethod
     def from_module(cls, module: Any, data: Any) -> "Recommender":
@@ -182,7 +185,8 @@ class Recommender:
             raise InputError(f"the model is of {words[0]}, and the data has {words[1]}")
         model = copy.deepcopy(module.model).cpu().float()
         model.prepare(data.graphs["train"], lambda: data.features)
-        return cls(TrainedModel(model, dict(module.hparams), data.graphs["train"]), data.snapshot)
+        trained = TrainedModel(model, dict(module.hparams), data.graphs["train"], module.uncertainty)
+        return cls(trained, data.snapshot)
 
     # -- recommendations -----------------------------------------------------------------------------------
 
@@ -219,7 +223,8 @@ class Recommender:
 
         Returns:
             A table with columns user, rank, item, what is known of the item (such as title), score, rating (of a model
-            of ratings) and because (an :class:`Explanation`, if asked for).
+            of ratings), sd, low and high (where the model knows its errors: the rating's standard deviation, and what
+            holds 90 % of such ratings) and because (an :class:`Explanation`, if asked for).
 
         Raises:
             InputError: k is not between 1 and the number of items, diversity not between 0 and 1, a condition cannot be
@@ -233,11 +238,12 @@ class Recommender:
         """What :meth:`each` gives, as the table of :meth:`recommend`."""
         known = [*self.snapshot.item_attributes.columns]
         rows = [
-            (user, rank, one.item, *one.known.values(), one.score, one.rating, one.because)
+            (user, rank, one.item, *one.known.values(), one.score, one.rating, *(one.interval or ()), one.because)
             for user, ones in found
             for rank, one in enumerate(ones, 1)
         ]
-        table = pd.DataFrame(rows, columns=["user", "rank", "item", *known, "score", "rating", "because"])
+        ends = Interval._fields if self.model.spread is not None else ()
+        table = pd.DataFrame(rows, columns=["user", "rank", "item", *known, "score", "rating", *ends, "because"])
         return table.drop(columns=["rating"] * self.ranks + ["because"] * (not because))
 
     def record(self, one: Recommendation) -> dict[str, Any]:
@@ -245,6 +251,8 @@ class Recommender:
         content = {"item": one.item, **one.known, "score": one.score}
         if one.rating is not None:
             content["rating"] = one.rating
+        if one.interval is not None:
+            content |= dict(zip(Interval._fields, one.interval, strict=True))
         if one.because is None:
             return content
         reasons = [dict(vars(reason)) for reason in one.because.ratings]
@@ -337,13 +345,18 @@ class Recommender:
             if diversity:
                 top = diverse(top, self._directions, k, diversity)
             scores = factors.whole(top.score, rows)
-            lists = (part.tolist() for part in (rows, top.item, scores, self.model.scale.clamped(scores)))
-            for row, places, of_items, ratings in zip(*lists, strict=True):
+            predicted, spread = self.model.scale.clamped(scores), users.population.spread
+            lists = (part.tolist() for part in (rows, top.item, scores, predicted))
+            intervals: Iterable[Any] = repeat(nothing)
+            if spread is not None:
+                found = spread.interval(predicted, rows[:, None], top.item, self.model.scale)
+                intervals = torch.stack([*found], dim=2).tolist()
+            for row, places, of_items, ratings, ends in zip(*lists, intervals, strict=False):
                 places = [place for place in places if place < len(ids)]
                 reasons: Iterable[Explanation | None] = nothing
                 if because:
                     reasons = self._explained(users.population, row, places, of_items[: len(places)], because)
-                values = zip(places, of_items, nothing if self.ranks else ratings, reasons, strict=False)
+                values = zip(places, of_items, nothing if self.ranks else ratings, reasons, ends, strict=False)
                 yield users.ids[row], [Recommendation(*self.item(place), *more) for place, *more in values]
 
     def rated(self, row: int, limit: int) -> list[tuple[int, float]]:
@@ -505,18 +518,50 @@ class Recommender:
         Raises:
             InputError: the two differ in length.
         """
+        values: NDArray[np.float32] = self._predicted(users, items, ratings)[0].numpy()
+        return values
+
+    def intervals(
+        self, users: Iterable[Hashable], items: Iterable[Hashable], ratings: NewRatings | None = None
+    ) -> pd.DataFrame:
+        """As :meth:`predict`, with what is known of the errors.
+
+        Returns:
+            A table with columns prediction, sd (its standard deviation), low and high (what holds 90 % of such
+            ratings; :mod:`lgcn.model.uncertainty`).
+
+        Raises:
+            InputError: the model knows of no errors: it ranks, or was not validated.
+        """
+        if self.model.spread is None:
+            raise InputError("the model knows of no errors: it ranks items, or was trained without a validation part")
+        predicted, ends = self._predicted(users, items, ratings)
+        return pd.DataFrame({"prediction": predicted, **dict(zip(Interval._fields, ends, strict=True))})
+
+    def _predicted(
+        self, users: Iterable[Hashable], items: Iterable[Hashable], ratings: NewRatings | None
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions of pairs, [n], and sd, low and high, [3, n]; [0, n] where errors are not known."""
         users, place = list(users), torch.from_numpy(self.snapshot.items.encode(list(items)))
         if len(users) != len(place):
             raise InputError(f"'users' and 'items' differ in length: {len(users)} and {len(place)}")
         of_known = np.full(len(users), -1) if ratings is not None else self.snapshot.users.encode(users)
-        scores = self.model.factors.predict(torch.from_numpy(of_known), place)
+        everybody, scale = torch.from_numpy(of_known), self.model.scale
+
+        def known(prediction: Tensor, spread: Spread | None, rows: Tensor, item: Tensor) -> Tensor:
+            none = prediction.new_zeros(0, len(rows))
+            return none if spread is None else torch.stack([*spread.interval(prediction, rows, item, scale)])
+
+        predicted = scale.clamped(self.model.factors.predict(everybody, place))
+        ends = known(predicted, self.model.spread, everybody, place)
         for new in self.new_users(ratings) if ratings is not None else ():
             factors, rows = new.population.factors, torch.from_numpy(_rows(new.ids, users))
             theirs = factors._replace(item=self.model.factors.item, item_bias=self.model.factors.item_bias)
             theirs = theirs._replace(tail=factors.tail and factors.tail.with_another())
-            scores[rows >= 0] = theirs.predict(rows[rows >= 0], place[rows >= 0])
-        values: NDArray[np.float32] = self.model.scale.clamped(scores).numpy()
-        return values
+            pairs = rows[rows >= 0], place[rows >= 0]
+            predicted[rows >= 0] = found = scale.clamped(theirs.predict(*pairs))
+            ends[:, rows >= 0] = known(found, new.population.spread, *pairs)
+        return predicted, ends
 
     def similar(self, items: Iterable[Hashable], k: int = 10) -> pd.DataFrame:
         """The k items nearest to each item: the largest cosine of their factors, which means liked by the same users.

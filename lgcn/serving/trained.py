@@ -43,6 +43,7 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 from lgcn.model.lightgcn import LightGCN
+from lgcn.model.uncertainty import Spread, Uncertainty, training_errors
 
 PRIOR = 8.0  # ratings that the mean user stands for, beside a new user's own
 RIDGE = 5.0  # strength of the ridge on a new user's d: so many ratings of a mean item that say d is 0
@@ -57,6 +58,7 @@ class Population(NamedTuple):
     graph: RatingGraph  # the ratings that are propagated
     weights: list[Tensor]  # of each channel [E], w; of new users t w
     corrections: Tensor | None  # [E, F], each rating's part in d, of new users
+    spread: Spread | None = None  # how large errors are, where that is known
 
 
 class TrainedModel:
@@ -66,6 +68,7 @@ class TrainedModel:
         model: with its trained parameters, on the CPU. It is frozen.
         settings: the hyper-parameters of its LightGCNModule, plain values.
         train: the training ratings.
+        uncertainty: what a checkpoint keeps of the errors on its validation part; None where it keeps nothing.
 
     Raises:
         InputError: the ratings lack what a channel needs, or there is nothing to propagate over.
@@ -77,7 +80,13 @@ class TrainedModel:
     torch.Size([4, 4])
     """
 
-    def __init__(self, model: LightGCN, settings: Mapping[str, Any], train: RatingGraph) -> None:
+    def __init__(
+        self,
+        model: LightGCN,
+        settings: Mapping[str, Any],
+        train: RatingGraph,
+        uncertainty: Uncertainty | None = None,
+    ) -> None:
         self.head = model.requires_grad_(False).eval().head
         self.settings, self.ranks = settings, bool(settings["ranks"])
         self.propagation = Propagation(**{**settings["propagation"], "engine": "csr"})
@@ -106,11 +115,14 @@ class TrainedModel:
         factors = model.corrected(factors, train)
         self.factors = model.completed(factors, graph, replace_items=not self.ranks)
         learned = None if self.head.propagates_biases or self.ranks else self.factors.user_bias
-        self.known = Population(self.factors.of_items(graph.num_items), user, learned, graph, weights, None)
         tail = factors.tail and (factors.tail.weight, factors.tail.value)
         for table in (*self.factors.tables.values(), *self.sent, *(tail or ())):
             if table is not None and table.numel() and not bool(table.abs().max() <= LARGEST):
                 raise InputError("the checkpoint's model is damaged, or has diverged: its scores overflow; train anew")
+        #: Of pairs, as the factors.
+        self.spread = uncertainty and uncertainty.spread(train, training_errors(train, self.factors, self.scale))
+        known = self.factors.of_items(graph.num_items)
+        self.known = Population(known, user, learned, graph, weights, None, self.spread)
         self.propagates = any(bool(sent.any()) for sent in self.sent)
         self.has_own_embeddings = bool(own.any())
         self._item_scale, rated = self.propagation.item_scale(graph), graph.user_degree > 0
@@ -145,7 +157,8 @@ class TrainedModel:
         tail = known.tail and known.tail.with_histories(graph.pattern, torch.stack(weights).sum(dim=0))
         user = torch.cat([rows.where(rated[:, None], anybody), anybody])
         factors = known._replace(user=user, user_bias=bias, moments=None, tail=tail)
-        return Population(factors, columns, fitted, graph, weights, corrections)
+        spread = self.spread and self.spread.of_new(graph.user_degree)
+        return Population(factors, columns, fitted, graph, weights, corrections, spread)
 
     def _trust(self, degree: Tensor) -> Tensor:
         """t of new users with so many ratings, [n]. The scores of a model that ranks are on no scale."""

@@ -98,13 +98,20 @@ class Question(BaseModel):
 
 
 class Recommended(BaseModel):
-    """One item. What is known of it stands beside: title, genres, or other columns of the data."""
+    """One item. What is known of it stands beside: title, genres, or other columns of the data.
+
+    Where the model knows its errors, the rating has the standard deviation ``sd``, and 90 % of such ratings lie between
+    ``low`` and ``high``.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     item: Id
     score: float
     rating: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
     because: Explanation | None = None
 
 

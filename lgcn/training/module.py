@@ -32,6 +32,7 @@ from lgcn.model.initialisation import Initialisation, Normal
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.sessions import SessionBias
 from lgcn.model.tail import Tail
+from lgcn.model.uncertainty import Interval, Spread, Uncertainty, training_errors
 from lgcn.training.masking import Masking
 from lgcn.training.objectives import Objective, SquaredError
 from lgcn.training.penalty import L2, with_penalties
@@ -144,6 +145,9 @@ class LightGCNModule(pl.LightningModule):
         # Kept in the checkpoint: a resumed run draws what the first would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63))
+        #: How large errors are, after a validation; of a model that ranks, None.
+        self.uncertainty: Uncertainty | None = None
+        self._spread: Spread | None = None
         self._factors: Factors | None = None
         self._loss: Tensor | None = None  # of a step whose loss is read
         self._tail_weight: Tensor | None = None  # before anything is said of its size
@@ -378,6 +382,9 @@ class LightGCNModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._evaluate("test")
+        if self.uncertainty is not None and self._factors is not None:
+            train = self.training_ratings
+            self._spread = self.uncertainty.spread(train, training_errors(train, self._factors, self.scale))
 
     on_predict_epoch_start = on_test_epoch_start
 
@@ -386,6 +393,11 @@ class LightGCNModule(pl.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._judge_batch("test", batch)
+        if self._spread is not None:
+            interval = self.interval(self.predict_step(batch, batch_idx), batch)
+            assert interval is not None
+            within = ((interval.low <= batch.rating) & (batch.rating <= interval.high)).float().mean()
+            self.log("test/within_90", within, batch_size=len(batch.user), sync_dist=True)
 
     def _judge_batch(self, part: Part, batch: Any) -> None:
         assert self._factors is not None
@@ -398,7 +410,16 @@ class LightGCNModule(pl.LightningModule):
         assert self._factors is not None
         return self.scale.clamped(self._factors.predict(batch.user, batch.item, batch.time))
 
+    def interval(self, prediction: Tensor, batch: Any) -> Interval | None:
+        """Of the predictions of a batch in a test or in `predict`; None where the checkpoint knows of no errors."""
+        spread = self._spread
+        return None if spread is None else spread.interval(prediction, batch.user, batch.item, self.scale)
+
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.state.fn == "fit" and not self.objective.ranks and self._factors is not None:
+            train, held_out = self.training_ratings, self.judge("val").graph
+            errors = (training_errors(graph, self._factors, self.scale) for graph in (train, held_out))
+            self.uncertainty = Uncertainty.fit(train, next(errors), held_out, next(errors))
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
@@ -414,11 +435,17 @@ class LightGCNModule(pl.LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how large errors are."""
+        if self.uncertainty is not None:
+            checkpoint["uncertainty"] = self.uncertainty._asdict()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint's parameters fit this model. An InputError says which settings differ."""
         self._trained_steps, self._restored = checkpoint["global_step"], True
         if not hasattr(self, "training_ratings"):  # load_from_checkpoint: the data come later
             self.model.make_room(checkpoint["state_dict"])
+        self.uncertainty = Uncertainty.of_checkpoint(checkpoint)
         states = checkpoint["state_dict"], self.state_dict()
         theirs, ours = ({name: value.shape for name, value in state.items()} for state in states)
         if theirs == ours:
