@@ -71,8 +71,9 @@ class Uncertainty(NamedTuple):
 
     >>> from lgcn.examples import graph
     >>> error = torch.tensor([1.0, 1.0, 0.5, -0.5])
-    >>> Uncertainty([0.0, 1.0, 1.0, 0.0, 0.0], 1.6).spread(graph, error).sd(torch.tensor([0]), torch.tensor([-1]))
-    tensor([1.0308])
+    >>> spread = Uncertainty([0.0, 1.0, 0.0, 0.0, 0.0], 1.6).spread(graph, error)
+    >>> spread.sd(torch.tensor([0]), torch.tensor([-1]))  # the user's two errors: √((2 / .625 + 10) / (2 + 10))
+    tensor([1.0488])
     """
 
     weights: list[float]  # w
