@@ -71,6 +71,8 @@ def check_content(content: Any, size: int) -> None:
     errors = content.get("uncertainty", {"weights": [0.0] * 5, "quantile": 1.0})
     if [abs(weight) < 1e6 for weight in errors["weights"]] != [True] * 5 or not 0 < errors["quantile"] < 1e6:
         raise ValueError("its uncertainty is none")
+    if settings["ranks"] and "uncertainty" in content:
+        raise ValueError("a model that ranks has no uncertainty")
     for name, values in state.items():
         if values.is_floating_point() and values.numel():
             low, high = map(float, values.aminmax())

@@ -54,7 +54,7 @@ class Correction:
     def best(self, error: Callable[[float], float]) -> float:
         """The strength with the smallest ``error``, of which 0 is without; 0 where hardly anything is gained.
 
-        >>> Correction().best(lambda strength: abs(strength - 10) + 1)
+        >>> Correction().best(lambda strength: abs(strength - 10) + 1 if strength else 40)
         10.0
         """
         bare = smallest = error(0.0)

@@ -169,6 +169,14 @@ ALTERED: list[tuple[str, Any, str]] = [
     (f"{SNAPSHOT}/graphs/others", ..., "no others ratings"),
     (f"{SNAPSHOT}/kind/threshold", "1", "threshold"),
     (SNAPSHOT, 5, "damaged"),
+    ("uncertainty", 5, "uncertainty must be"),
+    ("uncertainty/quantile", float("nan"), "quantile must be a finite number"),
+    ("uncertainty/quantile", 0.0, "its uncertainty is none"),
+    ("uncertainty/quantile", ..., "quantile is missing"),
+    ("uncertainty/weights", [0.0] * 4, "its uncertainty is none"),
+    ("uncertainty/weights", [1e7] * 5, "its uncertainty is none"),
+    ("uncertainty/weights", ["1"] * 5, "weights must be a finite number"),
+    ("hyper_parameters/ranks", True, "a model that ranks has no uncertainty"),
 ]
 
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from lgcn import Recommender
 from lgcn.__main__ import main
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.errors import InputError
+from lgcn.model.uncertainty import Uncertainty, training_errors
 from tests.runs.running import checkpoint, path_of, predicted, refused
 
 
@@ -25,6 +29,43 @@ def test_predict_for_pairs_in_a_file(rated: Path, tmp_path: Path, caplog: pytest
     args = ["--ckpt_path", path_of(rated), "--data.predict_path", str(tmp_path / "pairs.csv")]
     main(["predict", *args, "--output", str(tmp_path / "p.parquet")])
     assert pd.read_parquet(tmp_path / "p.parquet")["prediction"][0] == pytest.approx(table["prediction"][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["best", "last"])
+def test_predictions_have_the_intervals_of_their_own_weights(kind: str, moved: Path, csv: Path, tmp_path: Path) -> None:
+    """What a checkpoint keeps of its errors is fitted to its own model, and everybody who asks gets the same."""
+    recommender = Recommender.from_checkpoint(path_of(moved, kind))
+    parts, factors, scale = RatingsDataModule(str(csv)).graphs, recommender.model.factors, recommender.model.scale
+    errors = [training_errors(parts[part], factors, scale) for part in ("train", "val")]
+    found = Uncertainty.fit(parts["train"], errors[0], parts["val"], errors[1])
+    assert found is not None
+    kept = checkpoint(moved, kind)["uncertainty"]
+    assert kept["weights"] == pytest.approx(found.weights, abs=1e-3)
+    assert kept["quantile"] == pytest.approx(found.quantile, rel=1e-3)
+    table = predicted(moved, tmp_path, kind=kind)
+    assert (table["low"] <= table["prediction"]).all()
+    assert (table["prediction"] <= table["high"]).all()
+    columns = ["prediction", "sd", "low", "high"]
+    asked = recommender.intervals(table["user"], table["item"])
+    assert asked[columns].to_numpy() == pytest.approx(table[columns].to_numpy(), rel=1e-4)
+    one = recommender.recommend(["u1"], k=1).iloc[0]
+    of_one = recommender.intervals(["u1"], [one["item"]]).iloc[0]
+    assert one[["sd", "low", "high"]].tolist() == pytest.approx(of_one[["sd", "low", "high"]].tolist(), rel=1e-5)
+
+
+def test_without_a_validation_part_there_are_no_intervals(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = checkpoint(run)
+    del content["uncertainty"]  # as of a training without validations
+    torch.save(content, path_of(run))
+    with caplog.at_level("INFO"):
+        assert "sd" not in predicted(run, tmp_path)
+    assert "without sd, low and high" in caplog.text
+    recommender = Recommender.from_checkpoint(path_of(run))
+    assert "sd" not in recommender.recommend(["u1"])
+    with pytest.raises(InputError, match="trained without a validation part"):
+        recommender.intervals(["u1"], [0])
 
 
 def test_predictions_for_who_is_unknown(fit: Callable[..., Path], moved: Path, csv: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.runs.running import FAST, refused
 from tests.runs.test_leakage import parts
 
 SPACE = "model.l2.embeddings: {low: 1.0, high: 100.0, log: true}\noptimizer.init_args.lr: {low: 0.01, high: 0.1}\n"
-BRIEF = [*FAST, "--trainer.max_steps=24"]
+BRIEF = [*FAST, "--trainer.max_steps=24", "--model.correction=null"]  # which makes trials alike
 
 
 @pytest.fixture

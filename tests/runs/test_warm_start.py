@@ -82,6 +82,7 @@ def test_a_scale_that_moves_keeps_the_predictions(biases: bool, table: pd.DataFr
     head = {"class_path": "DotHead", "init_args": {"biases": biases, "standardised": True}}
     # The edges of other channels weigh what the ratings say.
     model = {"propagation": {"channels": ["Binary"]}, "head": head, "clamp": False, "l2": {"embeddings": 1.0}}
+    model["correction"] = None  # it follows from the ratings
     common: dict[str, Any] = {"runs_dir": tmp_path, "report": False}
     first = lgcn.fit(table[:2400], model=model, data=TIMES, trainer=QUIET | {"max_steps": 60}, **common)
     brief: dict[str, Any] = {"data": TIMES | {"steps_per_epoch": 1}, "optimizer": {"init_args": {"lr": 1e-9}}}

@@ -401,6 +401,7 @@ def test_what_hyper_parameters_say() -> None:
         "ranks": True,
         "sessions": None,
         "content": None,
+        "correction": None,
         "tail": None,
     }
 
