@@ -271,6 +271,7 @@ class LightGCN(nn.Module):
         The head decides what these rows are, and those of users and items without a rating in ``graph``. Without
         ``replace_items`` such items keep their rows.
         """
+        known: dict[Literal["user", "item"], Tensor]
         known = {"user": graph.user_degree > 0, "item": graph.item_degree > 0}
         added = {} if self.content is None else self.content.added(factors, self.head.unit_of_ratings)
         tables: dict[str, Any] = {}
@@ -282,7 +283,7 @@ class LightGCN(nn.Module):
                 # What is known counts for those without a rating, too. Of anybody else nothing is known.
                 more = added.get(table)
                 bare = rows if more is None else rows - more
-                completed = self.head.completed(bare, rated)
+                completed = self.head.completed(bare, rated, name)
                 whole = completed[:-1] if more is None else completed[:-1] + more
                 kept = rows if name == "item" and not replace_items else whole
                 tables[table] = torch.cat([kept, completed[-1:]])

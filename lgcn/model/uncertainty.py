@@ -31,6 +31,7 @@ LEVEL = 0.9  # the share of ratings that an interval holds
 DAMPING = 10.0  # errors of the mean size that are added to each user and item
 RIDGE = 10.0  # ratings that say a weight is 0
 LEAST = 1e-4  # of the ratings' standard deviation: smaller errors count as this
+UNKNOWN = "the model was trained with fewer than 9 validation ratings"  # why there are no intervals
 LARGEST = 40.0  # |log σ|: what a checkpoint says gives finite numbers
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lgcn.files import check_output, replacing
-from lgcn.model.uncertainty import Interval
+from lgcn.model.uncertainty import UNKNOWN, Interval
 from lgcn.terminal import counted, say
 from lgcn.training.module import LightGCNModule
 
@@ -54,14 +54,14 @@ class PredictionWriter(Callback):
             if len(unknown):
                 shown = ", ".join(map(str, unknown.unique()[:5])) + (", ..." if unknown.nunique() > 5 else "")
                 log.warning(
-                    "%s with a%s %s that is not in the data (%s): predicted from the other side alone",
+                    "%s with a%s %s that is not in the data (%s): predicted from the other side and the mean",
                     *(counted(len(unknown), "pair"), "n" if name == "item" else "", name, shown),
                 )
         table["prediction"] = torch.cat(self.chunks).double().numpy()
         if self.intervals:
             table[[*Interval._fields]] = torch.cat(self.intervals, dim=1).double().t().numpy()
         elif not getattr(pl_module, "objective", None) or not pl_module.objective.ranks:  # type: ignore[union-attr]
-            log.info("without sd, low and high: the checkpoint knows of no errors on a validation part")
+            log.info("without sd, low and high: %s", UNKNOWN)
         with replacing(self.output) as part:
             if self.output.suffix == ".csv":
                 table.to_csv(part, index=False, float_format="%.6g")

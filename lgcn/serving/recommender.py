@@ -31,7 +31,7 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import as_written
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.top_items import top_items
-from lgcn.model.uncertainty import Interval, Spread, Uncertainty
+from lgcn.model.uncertainty import UNKNOWN, Interval, Spread, Uncertainty
 from lgcn.serving.diversity import CANDIDATES, diverse
 from lgcn.serving.filters import matching
 from lgcn.serving.new_items import with_new_items
@@ -531,10 +531,10 @@ class Recommender:
             ratings; :mod:`lgcn.model.uncertainty`).
 
         Raises:
-            InputError: the model knows of no errors: it ranks, or was not validated.
+            InputError: the model ranks items, or was trained with fewer than 9 validation ratings.
         """
         if self.model.spread is None:
-            raise InputError("the model knows of no errors: it ranks items, or was trained without a validation part")
+            raise InputError(f"there are no intervals: {'the model ranks items' if self.ranks else UNKNOWN}")
         predicted, ends = self._predicted(users, items, ratings)
         return pd.DataFrame({"prediction": predicted, **dict(zip(Interval._fields, ends, strict=True))})
 

@@ -276,12 +276,11 @@ def test_predictions_of_who_has_no_ratings(head: Literal["linear", "dot"], biase
         table = factors.predict(user[:, None].expand(-1, len(item)).flatten(), item.repeat(len(user)))
     expected = torch.zeros(len(user) + 1, len(item) + 1)
     expected[:-1, :-1] = table.view(len(user), len(item))
-    if biases:  # the other side's bias and the mean
-        expected[:-1][~rated_users] = expected[-1] = torch.cat([3.25 + our_head.item_bias.detach(), torch.zeros(1)])
-        of_item = torch.cat([3.25 + our_head.user_bias.detach(), torch.tensor([3.25])])
-        of_item[:-1][~rated_users] = 3.25
-        expected[:, :-1][:, ~rated_items] = of_item[:, None]
-        expected[:, -1] = of_item
+    if biases:  # of an item: the user's bias and the mean; of a user: what an average one would be predicted
+        of_item = torch.cat([3.25 + our_head.user_bias.detach(), torch.zeros(1)])[:, None]
+        expected[:, :-1][:, ~rated_items] = expected[:, -1:] = of_item
+        expected[-1] = expected[:-1][rated_users].mean(dim=0)
+        expected[:-1][~rated_users] = expected[-1]
     else:  # what an average user or item would be predicted
         average = expected[:-1][rated_users].mean(dim=0)
         expected[-1] = average

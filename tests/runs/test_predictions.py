@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from lgcn import Recommender
 from lgcn.__main__ import main
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.errors import InputError
-from lgcn.model.uncertainty import Uncertainty, training_errors
 from tests.runs.running import checkpoint, path_of, predicted, refused
 
 
@@ -31,45 +27,8 @@ def test_predict_for_pairs_in_a_file(rated: Path, tmp_path: Path, caplog: pytest
     assert pd.read_parquet(tmp_path / "p.parquet")["prediction"][0] == pytest.approx(table["prediction"][0], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["best", "last"])
-def test_predictions_have_the_intervals_of_their_own_weights(kind: str, moved: Path, csv: Path, tmp_path: Path) -> None:
-    """What a checkpoint keeps of its errors is fitted to its own model, and everybody who asks gets the same."""
-    recommender = Recommender.from_checkpoint(path_of(moved, kind))
-    parts, factors, scale = RatingsDataModule(str(csv)).graphs, recommender.model.factors, recommender.model.scale
-    errors = [training_errors(parts[part], factors, scale) for part in ("train", "val")]
-    found = Uncertainty.fit(parts["train"], errors[0], parts["val"], errors[1])
-    assert found is not None
-    kept = checkpoint(moved, kind)["uncertainty"]
-    assert kept["weights"] == pytest.approx(found.weights, abs=1e-3)
-    assert kept["quantile"] == pytest.approx(found.quantile, rel=1e-3)
-    table = predicted(moved, tmp_path, kind=kind)
-    assert (table["low"] <= table["prediction"]).all()
-    assert (table["prediction"] <= table["high"]).all()
-    columns = ["prediction", "sd", "low", "high"]
-    asked = recommender.intervals(table["user"], table["item"])
-    assert asked[columns].to_numpy() == pytest.approx(table[columns].to_numpy(), rel=1e-4)
-    one = recommender.recommend(["u1"], k=1).iloc[0]
-    of_one = recommender.intervals(["u1"], [one["item"]]).iloc[0]
-    assert one[["sd", "low", "high"]].tolist() == pytest.approx(of_one[["sd", "low", "high"]].tolist(), rel=1e-5)
-
-
-def test_without_a_validation_part_there_are_no_intervals(
-    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    content = checkpoint(run)
-    del content["uncertainty"]  # as of a training without validations
-    torch.save(content, path_of(run))
-    with caplog.at_level("INFO"):
-        assert "sd" not in predicted(run, tmp_path)
-    assert "without sd, low and high" in caplog.text
-    recommender = Recommender.from_checkpoint(path_of(run))
-    assert "sd" not in recommender.recommend(["u1"])
-    with pytest.raises(InputError, match="trained without a validation part"):
-        recommender.intervals(["u1"], [0])
-
-
 def test_predictions_for_who_is_unknown(fit: Callable[..., Path], moved: Path, csv: Path, tmp_path: Path) -> None:
-    """Head dot with biases: what mean and biases are known. Linear: what an average one would be predicted."""
+    """A user: what an average one would be predicted. An item of head dot with biases: the user's bias and the mean."""
     users, items = [*pd.read_csv(csv)["user"].unique(), "nobody"], [0, 10, 999]
     pairs = pd.MultiIndex.from_product([users, items], names=["user", "item"]).to_frame(index=False)
     pairs.to_csv(tmp_path / "pairs.csv", index=False)
@@ -79,22 +38,22 @@ def test_predictions_for_who_is_unknown(fit: Callable[..., Path], moved: Path, c
     tables = (predicted(run, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv")) for run in runs)
     of_dot, of_linear = (table["prediction"].to_numpy().reshape(len(users), len(items)) for table in tables)
     state = checkpoint(moved)["state_dict"]
-    mean, of_user, of_item = (state[f"model.head.{name}"].numpy() for name in ("offset", "user_bias", "item_bias"))
-    user_bias, item_bias = of_user[data.users.encode(users[:-1])], of_item[data.items.encode(items[:-1])]
-    assert min(np.abs(user_bias).max(), np.abs(item_bias).max()) > 0.01
-    assert of_dot[-1] == pytest.approx(np.append(mean + item_bias, mean), rel=1e-5)
+    mean, of_user = (state[f"model.head.{name}"].numpy() for name in ("offset", "user_bias"))
+    user_bias = of_user[data.users.encode(users[:-1])]
+    assert np.abs(user_bias).max() > 0.01
+    assert of_dot[-1] == pytest.approx(of_dot[:-1].mean(axis=0), rel=1e-5)
     assert of_dot[:-1, -1] == pytest.approx(mean + user_bias, rel=1e-5)
     assert of_linear[-1] == pytest.approx(of_linear[:-1].mean(axis=0), rel=1e-5)
 
 
-def test_scores_for_who_is_unknown(ranked: Path, tmp_path: Path) -> None:
-    """Items have biases; a user who is not in the data gets them alone."""
-    (tmp_path / "pairs.csv").write_text("user,item\nnobody,0\nnobody,10\nu1,0\n")
-    table = predicted(ranked, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv"))
-    state = checkpoint(ranked)["state_dict"]
-    biases = state["model.head.item_bias"][:2] + state["model.head.offset"]
-    assert biases.abs().min() > 0.01
-    assert table["prediction"][:2].tolist() == pytest.approx(biases.tolist(), rel=1e-5)
+def test_scores_for_who_is_unknown(ranked: Path, csv: Path, tmp_path: Path) -> None:
+    """A user who is not in the data is the mean user."""
+    data = RatingsDataModule(str(csv), rating_column=None, test_fraction=0.2)
+    users = [user for user, degree in zip(data.users, data.graphs["train"].user_degree, strict=True) if degree]
+    pairs = pd.DataFrame({"user": [*users, "nobody"], "item": 10})
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    scores = predicted(ranked, tmp_path, "--data.predict_path", str(tmp_path / "pairs.csv"))["prediction"]
+    assert scores.iloc[-1] == pytest.approx(scores[:-1].mean(), rel=1e-4)
 
 
 def test_output_that_cannot_be_written(rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,10 @@ def test_ratings_that_cannot_be(
 
 
 def test_items_that_nobody_has_rated_have_a_place_by_what_is_known_of_them(
-    partial: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    partial: tuple[Path, pd.DataFrame, pd.DataFrame],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their ratings, which the model never saw, are predicted better than without."""
     checkpoint, ratings, _ = partial
@@ -143,6 +146,7 @@ def test_items_that_nobody_has_rated_have_a_place_by_what_is_known_of_them(
     )
     file = tmp_path / "items.csv"
     described.to_csv(file, index=False)
+    monkeypatch.setenv("COLUMNS", "200")  # no title is divided
     run(["recommend", f"--ckpt_path={checkpoint}", f"--items={file}", "--users", str(before.user_ids[0]), "--k=116"])
     shown = capsys.readouterr().out
     titles = described.set_index("item")["title"]

@@ -631,7 +631,7 @@ def test_predictions_of_who_is_unknown_come_from_the_other_side(given: dict[str,
 def test_predictions_of_new_users() -> None:
     recommender = made(clamp=True, ego_layer=False, **RATES)
     scores, rating = new_of(recommender), recommender.snapshot.train.rating
-    # "d" has no ratings, and 999 is no item: each is predicted from the other side alone.
+    # "d" has no ratings, and 999 is no item: each is predicted from the other side and the mean.
     users, items = ["a", "d", "b", "a", "c", "b"], [5, 25, 999, 115, 25, 25]
     ours = recommender.predict(users, items, ratings=NEW)
     (unknown,) = recommender.predict([-1], [25])

@@ -206,9 +206,9 @@ def slow_predictions(made: Made) -> Tensor:
         user, item = user / user.norm(dim=1, keepdim=True), item / item.norm(dim=1, keepdim=True)
     assert isinstance(head, DotHead)
     biased = head.user_bias is not None
-    table = completed(user, users, biased, False) @ completed(item, items, biased, keeps_items).t()
+    table = completed(user, users, False, False) @ completed(item, items, biased, keeps_items).t()
     if head.user_bias is not None and head.item_bias is not None:
-        table = table + completed(head.user_bias.double(), users, True, False)[:, None] + float(train.rating.mean())
+        table = table + completed(head.user_bias.double(), users, False, False)[:, None] + float(train.rating.mean())
         table = table + completed(head.item_bias.double(), items, True, keeps_items)
     return table
 
@@ -419,7 +419,7 @@ def test_who_likes_nothing_is_anybody(head: str, biases: bool) -> None:
     new = one.trained.new(RatingGraph.from_edges(user, item, torch.tensor([4.0, 1.0, 3.0, 0.5]), 3, ITEMS))
     slow, liked = slow_propagation(one.model, one.settings, one.trained.graph), one.trained.graph.user_degree > 0
     of_users = slow.combined[:USERS] if head == "dot" else nn.functional.normalize(slow.combined[:USERS], dim=1)
-    anybody = torch.zeros(3) if biases else of_users[liked].mean(dim=0)  # biases are what is left to go by
+    anybody = of_users[liked].mean(dim=0)
     for row in (1, 2, 3):
         assert_close(new.factors.user[row], anybody)
     assert float((new.factors.user[0] - anybody).abs().max()) > 0.1

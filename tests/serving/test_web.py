@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 
 from lgcn.__main__ import main
 from lgcn.errors import InputError
+from lgcn.model.uncertainty import Interval
 from lgcn.serving import web as serve
 from lgcn.serving.recommender import Recommender
 from lgcn.serving.web import LARGEST_BODY, application, serve_at
@@ -256,7 +257,7 @@ def test_pairs_are_not_called_ratings(caplog: pytest.LogCaptureFixture) -> None:
     assert "left out 1 pair: the item is not in the data (nothing)" in caplog.text
 
 
-def test_the_api_describes_itself(client: TestClient) -> None:
+def test_the_api_describes_itself(client: TestClient, fitted: tuple[Path, Path], tmp_path: Path) -> None:
     """The paths are those of the module's own description, and answers are as they are described."""
     content = get(client, "/openapi.json")
     described = re.findall(r"^    (GET|POST) +(/api\S*?)(?:\?\S*)?(?:\s|$)", serve.__doc__ or "", re.MULTILINE)
@@ -264,7 +265,15 @@ def test_the_api_describes_itself(client: TestClient) -> None:
     assert {(method.upper(), path) for path, ways in content["paths"].items() for method in ways} == set(described)
     shape = content["components"]["schemas"]["Recommended"]["properties"].keys()
     for one in get(client, "/api/users/1/recommendations", because=1)["recommendations"]:
-        assert one.keys() == shape | {"title", "genres"}
+        assert one.keys() == shape - {*Interval._fields} | {"title", "genres"}  # was trained without a validation
+    content = torch.load(fitted[1], weights_only=True)
+    torch.save(content | {"uncertainty": {"weights": [0.0] * 5, "quantile": 1.6}}, tmp_path / "knowing.ckpt")
+    knowing = TestClient(
+        application(Recommender.from_checkpoint(tmp_path / "knowing.ckpt")), base_url="http://localhost"
+    )
+    for one in get(knowing, "/api/users/u1/recommendations", because=1)["recommendations"]:
+        assert one.keys() == shape
+        assert (one["sd"], one["low"]) == pytest.approx((1.0, max(one["rating"] - 1.6, 2.0)))
     for elsewhere in ("/docs", "/redoc"):  # their pages load scripts from another host
         assert client.get(elsewhere).status_code == 404
 
