@@ -420,7 +420,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     if anew and start is None and (adapts or not settings.names_a_model(contents)):
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
         times = {} if recipe.times is None else {"data": {"timestamp_column": recipe.times}}
-        contents = [{"why": recipe.why} | times, *settings.load(recipe.name), *contents]
+        contents = [{"why": recipe.why} | times, *settings.load(recipe.path), *contents]
         said = {"stem": recipe.name} | said
         for line in recipe.why:
             log.info(line)
@@ -470,7 +470,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         check_room(run or runs_dir / name, str(run or f"--runs_dir {runs_dir}"))
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    named = (*([recipe.name] if recipe else []), *given.config)
+    named = (*([str(recipe.path)] if recipe else []), *given.config)
     return Invocation(resolved, runs_dir / name, run, step, recipe, trained, named)
 
 

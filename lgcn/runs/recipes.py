@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -13,7 +14,7 @@ from lgcn.data.sources import unread
 from lgcn.data.tables import Column
 from lgcn.errors import InputError
 from lgcn.files import expanded
-from lgcn.runs.settings import Settings, dumped, load
+from lgcn.runs.settings import Settings, dumped, load, shipped
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,11 @@ class Recipe(NamedTuple):
     why: list[str]  # what the data are and what was chosen, for people
     data: RatingsDataModule | None = None  # which was read to find out
     times: Column | None = None  # the column that was found to hold them
+
+    @property
+    def path(self) -> Path:
+        """Its file, whatever the current folder has under its name."""
+        return shipped()[self.name]
 
 
 def data_settings(contents: Iterable[Settings], options: Settings) -> Settings | None:
@@ -131,7 +137,7 @@ def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:
 def _end(name: str) -> str:
     """When a recipe's training ends, in words."""
     trainer: dict[str, Any] = {}
-    for content in load(name):
+    for content in load(shipped()[name]):
         trainer |= content.get("trainer") or {}
     stopping = [one["init_args"] for one in trainer.get("callbacks", []) if one["class_path"].endswith("EarlyStopping")]
     if "max_steps" not in trainer:

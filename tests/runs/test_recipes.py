@@ -50,6 +50,15 @@ def test_what_says_something_of_the_model(contents: list[Any], says: bool) -> No
     assert settings.names_a_model(contents) is says
 
 
+def test_a_recipe_is_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = choose({"source": "sample"}, {})
+    (tmp_path / "ratings.yaml").write_text("data: {min_rating: 5}\ntrainer: {max_steps: 7}\n")
+    monkeypatch.chdir(tmp_path)
+    again = choose({"source": "sample"}, {})
+    assert (again.why, again.path) == (shipped.why, shipped.path)
+    assert "400 steps" in again.why[2]
+
+
 @pytest.mark.parametrize("kind", [*EXPLICIT, *RANKED])
 def test_the_recipe_for_each_kind_of_table(kind: str, tmp_path: Path) -> None:
     table, data = made_table(kind, 1000), {} if kind in (*EXPLICIT, "likes") else {"rating_column": None}
