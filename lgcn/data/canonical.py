@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lgcn.data.tables import MISSING, Column, Place, check_columns, read_columns
+from lgcn.data.tables import Column, Place, as_number, check_columns, read_columns
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     if columns.rating is not None:
         given = read[columns.rating]
         if given.dtype == object or pd.api.types.is_string_dtype(given.dtype):
-            words = given.map(lambda value: isinstance(value, str) and value.strip().lower() in MISSING)
-            given = given.mask(words.astype(bool))
+            given = given.map(lambda value: as_number(value) if isinstance(value, str) else value)
         if pd.api.types.is_complex_dtype(given.dtype) or given.dtype.kind in "mM":
             raise InputError(f"{name}: the ratings are of type {given.dtype}; they must be numbers")
         numbers = pd.to_numeric(given, errors="coerce").astype(np.float64)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lgcn.data.canonical import Columns
-from lgcn.data.tables import MISSING, Column, Place, first_rows, is_number, is_parquet
+from lgcn.data.tables import MISSING, Column, Place, first_rows, found_separator, is_number
 from lgcn.errors import InputError
 
 #: Words in the names of columns. The first that is there counts.
@@ -24,7 +24,6 @@ RATINGS = (
     *("count", "plays", "quantity", "qty", "times"),
 )
 TIMES = ("timestamp", "time", "datetime", "date", "created", "when", "rated", "ts", "day", "unix")
-SEPARATORS = (",", "\t", ";", "|", "::", " ")
 
 #: How many rows are looked at.
 ROWS = 2000
@@ -56,7 +55,7 @@ def guess(path: Place) -> Guess:
     >>> guess(table)
     Guess(columns=Columns(user='readerId', item='isbn', rating='stars', timestamp=None), separator=';')
     """
-    separator = _separator(path)
+    separator = found_separator(path)
     rows = first_rows(path, separator, ROWS + 1)
     width = len(rows[0]) if rows else 0
     if width < 2:
@@ -135,21 +134,6 @@ def _is_told_by(column: Sequence[str], ids: Sequence[str]) -> bool:
     """Whether all rows of each id, of which one has several at least, have the same value."""
     told = dict(zip(ids, column, strict=True))
     return len(told) < len(ids) and all(told[one] == value for one, value in zip(ids, column, strict=True))
-
-
-def _separator(path: Place) -> str | None:
-    """What divides the first rows into the same number of fields, if it is not the usual one."""
-    if is_parquet(path):
-        return None
-
-    def width(separator: str | None) -> int:
-        sizes = {len(row) for row in first_rows(path, separator, 20)}
-        return sizes.pop() if len(sizes) == 1 else 1
-
-    if width(None) > 1:
-        return None
-    best = max(SEPARATORS, key=width)
-    return best if width(best) > 1 else None
 
 
 def _words(name: Column) -> set[str]:

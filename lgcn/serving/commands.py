@@ -173,12 +173,17 @@ def _candidates(path: Path, recommender: Recommender) -> dict[Any, list[Any]]:
 
 def _listed(path: Path, option: str, known: Vocabulary, headings: tuple[Any, ...]) -> list[str]:
     """The ids in a file, one a line, without a first line that names the column."""
+    from lgcn.data.tables import CONVERT, encoding_of
+
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()  # also of a pipe
+        lines = content.decode(encoding_of(content) or "utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise InputError(f"{option}: there is no file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {path} cannot be read as text: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{option} {path} cannot be read as text: {error}; {CONVERT}") from error
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be read: {error}") from error
     ids = [line.strip() for line in lines if line.strip()]
     if ids[:1] and ids[0] in headings and known.encode(ids[:1])[0] < 0:
         ids = ids[1:]

@@ -177,7 +177,7 @@ def test_titles_are_shown_as_they_are(
 def test_users_in_a_file(
     trained: dict[str, Path], tmp_path: Path, option: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "users.txt").write_bytes(text.encode())
+    (tmp_path / "users.txt").write_bytes(text.encode("utf-16" if option == "--users_file" else "utf-8"))
     main(["recommend", "--ckpt_path", str(trained["made"]), option, str(tmp_path / "users.txt"), "--k", "1"])
     assert re.findall(r"^user (\S+)", capsys.readouterr().out, re.MULTILINE) == ["u2", "u0"]
 
@@ -192,8 +192,8 @@ def test_users_files_that_name_nobody(
         assert "names nothing" in message
         assert str(tmp_path / name) in message
     assert "there is no file nowhere.txt" in refused(capsys, [*base, "nowhere.txt"])
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as text" in refused(capsys, [*base, str(tmp_path / "bytes")])
+    (tmp_path / "bytes").write_bytes(b"u\xfc\n")
+    assert re.search("cannot be read as text.*; convert the file", refused(capsys, [*base, str(tmp_path / "bytes")]))
     assert "cannot be read" in refused(capsys, [*base, str(tmp_path)])
 
 
