@@ -1,14 +1,17 @@
 """Guess: which column of a table is what, from its names and its first rows."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lgcn.data.canonical import Columns
+from lgcn.data.canonical import Columns, seconds
 from lgcn.data.tables import MISSING, Column, Place, first_rows, found_separator, is_number
 from lgcn.errors import InputError
+
+log = logging.getLogger(__name__)
 
 #: Words in the names of columns. The first that is there counts.
 USERS = (
@@ -57,9 +60,9 @@ def guess(path: Place) -> Guess:
     """
     separator = found_separator(path)
     rows = first_rows(path, separator, ROWS + 1)
-    width = len(rows[0]) if rows else 0
+    width = len(rows[0])
     if width < 2:
-        raise InputError(f"{path} has {width} columns; a table of who chose what has two or more")
+        raise InputError(f"{path} has one column ({rows[0][0][:40]!r}); a table of who chose what has two or more")
     has_header = not any(map(is_number, filter(str.strip, rows[0])))
     names: list[Column] = [*rows[0]] if has_header else [*range(width)]
     values = [[row[place] for row in rows[has_header:] if len(row) == width] for place in range(width)]
@@ -68,6 +71,11 @@ def guess(path: Place) -> Guess:
     # A "Book-Rating" is a rating and no book.
     for what, words in (("rating", RATINGS), ("timestamp", TIMES), ("user", USERS), ("item", ITEMS)):
         named = [name for word in words for name in left if word in _words(name)] if has_header else []
+        if what == "timestamp":
+            for name in [name for name in named if not _are_times(left[name])]:
+                log.warning("%s: the column '%s' holds no times that can be read", path, name)
+                named.remove(name)
+                left[name] = left.pop(name)  # what it may be besides is looked at last
         found[what] = next(iter(named), None)
         left.pop(found[what], None)  # type: ignore[arg-type]
     for what, holds in (("timestamp", _are_times), ("rating", _are_ratings)):
@@ -148,11 +156,13 @@ def _words(name: Column) -> set[str]:
 
 
 def _are_times(column: list[str]) -> bool:
-    """Whether all are dates, or numbers of seconds since 1970 that are in the years 1990 to 2099."""
+    """Whether all that are there are times, in the years 1990 to 2099."""
     given = [text.strip() for text in column if text.strip().lower() not in MISSING]
-    dates = all(re.match(r"\d{4}-\d\d-\d\d", text) for text in given)
-    years = range(631_152_000, 4_102_444_800)
-    return bool(given) and (dates or all(is_number(text) and int(float(text)) in years for text in given))
+    try:
+        times, _ = seconds(pd.Series(given, dtype=object), "", "")
+    except InputError:
+        return False
+    return bool(given) and bool(times.between(631_152_000, 4_102_444_800).all())
 
 
 def _are_ratings(column: list[str]) -> bool:

@@ -123,15 +123,19 @@ def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:
     if source is not None and own and "timestamp_column" not in given:
         table = source if isinstance(source, DataFrame) else expanded(str(source))
         times = guess_times(table, module.columns, given.get("separator"))
-    if times is not None:
-        dated = RatingsDataModule(**given, timestamp_column=times)
-        try:
-            dated.setup()
-        except InputError as error:  # after the first rows
-            log.warning("column '%s' looks like times, but is left out: %s", times, error)
-        else:
-            return dated, times
-    return module, None
+    dated = None if times is None else with_times(given, times)
+    return (module, None) if dated is None else (dated, times)
+
+
+def with_times(given: Settings, times: Column) -> RatingsDataModule | None:
+    """The data with the times of a column; None, and a warning, if not all of its rows have some."""
+    dated = RatingsDataModule(**given, timestamp_column=times)
+    try:
+        dated.setup()
+    except InputError as error:  # after the first rows
+        log.warning("column '%s' looks like times, but is left out: %s", times, error)
+        return None
+    return dated
 
 
 def _end(name: str) -> str:

@@ -68,16 +68,29 @@ def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
         (["1577836800750", "100000000000"], [1_577_836_800.75, 100_000_000]),  # ms
         (["1577836800750000"], [1_577_836_800.75]),
         (["1577836800000000000"], [1_577_836_800]),
+        (["31.01.2020", "1.2.2020"], [1_580_428_800, 1_580_515_200]),
+        (["31/01/2020 00:00", "01/02/2020 00:01"], [1_580_428_800, 1_580_515_260]),
+        (["1/31/2020 12:00 AM", "2/1/2020 1:00 PM"], [1_580_428_800, 1_580_562_000]),
+        (["20200131", "20200201"], [1_580_428_800, 1_580_515_200]),
+        (["20200131", "20200299"], [20_200_131, 20_200_299]),  # no days
+        (["Fri, 31 Jan 2020 00:00:00 GMT"], [1_580_428_800]),
         (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
     ],
 )
 def test_times_become_seconds(written: list[str], expected: list[float], tmp_path: Path) -> None:
-    text = "user,item,rating,time\n" + "".join(f"{row},1,3,{time}\n" for row, time in enumerate(written))
+    text = "user,item,rating,time\n" + "".join(f'{row},1,3,"{time}"\n' for row, time in enumerate(written))
     assert read(tmp_path, text, TIMED)["timestamp"] == expected
 
 
+def test_times_before_anybody_rated_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A spreadsheet's days, years and numbers of weeks are no seconds."""
+    read(tmp_path, "user,item,rating,time\n1,1,3,45000\n2,1,3,45001.5\n", TIMED)
+    assert "the times in the column 'time' are before 1973, as seconds since 1970" in caplog.text
+
+
 @pytest.mark.parametrize(
-    "written", ["yesterday", "13/01/2020", "2020-13-01", "nan", "NaT", "inf", "1e30", "9" * 20, ""]
+    "written",
+    ["yesterday", "02/03/2020", "2020-13-01", "13/13/2020", "1.2.20", "nan", "NaT", "inf", "1e30", "9" * 20, ""],
 )
 def test_what_is_no_time(written: str, tmp_path: Path) -> None:
     """A day written 02/03/2020 is another one on the other side of an ocean: it is not guessed at."""
