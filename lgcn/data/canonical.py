@@ -72,6 +72,7 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     >>> list(read_frame(ratings, Columns()))
     ['user', 'item', 'rating']
     """
+    frame = with_index(frame, columns)
     labels = {str(label): label for label in frame.columns}  # a column may be called 2024, with quotes or without
     named = [column if column in frame.columns else labels.get(str(column), column) for column in columns.given]
     check_columns(name, named, list(frame.columns))
@@ -93,6 +94,17 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
         if pd.api.types.is_float_dtype(ids.dtype) and bool((ids.isna() | ((ids % 1 == 0) & (ids.abs() < 2**53))).all()):
             read[column] = ids.astype("Int64")
     return _canonical(read, columns, name)
+
+
+def with_index(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """A DataFrame with those parts of its index as columns that are wanted and no columns yet.
+
+    >>> rated = pd.DataFrame({"user": [1], "item": [2], "rating": [3.0]}).set_index(["user", "item"])
+    >>> list(with_index(rated, Columns()))
+    ['user', 'item', 'rating']
+    """
+    wanted = [name for name in frame.index.names if name in columns.given and name not in frame.columns]
+    return frame.reset_index(wanted) if wanted else frame
 
 
 def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lgcn.data.canonical import Columns, seconds
+from lgcn.data.canonical import Columns, seconds, with_index
 from lgcn.data.tables import MISSING, Column, Place, first_rows, found_separator, is_number
 from lgcn.errors import InputError
 
@@ -113,7 +113,7 @@ def guess_times(table: Place | pd.DataFrame, columns: Columns, separator: str | 
     'at'
     """
     if isinstance(table, pd.DataFrame):
-        head = table.head(ROWS)
+        head = with_index(table.head(ROWS), columns)
         rows = [[*map(str, head.columns)], *([*map(_text, row)] for row in head.itertuples(index=False))]
     else:
         rows = first_rows(table, separator, ROWS + 1)

@@ -82,6 +82,18 @@ def test_times_become_seconds(written: list[str], expected: list[float], tmp_pat
     assert read(tmp_path, text, TIMED)["timestamp"] == expected
 
 
+def test_ids_in_the_index_of_a_frame() -> None:
+    frame = pd.DataFrame(
+        {"user": [1, 2], "item": ["a", "b"], "rating": [3.0, 4.0], "time": ["2020-01-01", "2020-01-02"]}
+    )
+    expected = read_frame(frame, TIMED)
+    for index in ("user", ["user", "item"], ["time", "user"], "rating"):
+        indexed = frame.set_index(index)
+        pd.testing.assert_frame_equal(read_frame(indexed, TIMED), expected)
+        assert indexed.index.names == [index] if isinstance(index, str) else index  # it does not change
+    pd.testing.assert_frame_equal(read_frame(frame.set_index("user", drop=False), TIMED), expected)
+
+
 def test_times_before_anybody_rated_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A spreadsheet's days, years and numbers of weeks are no seconds."""
     read(tmp_path, "user,item,rating,time\n1,1,3,45000\n2,1,3,45001.5\n", TIMED)
