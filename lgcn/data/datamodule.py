@@ -27,7 +27,7 @@ from lgcn.data.newer import held_out
 from lgcn.data.snapshot import KIND, Packed, Snapshot
 from lgcn.data.sources import RatingTable
 from lgcn.data.splits import Rows, Split
-from lgcn.data.tables import Column
+from lgcn.data.tables import Column, readable
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError, did_you_mean
 from lgcn.files import expanded
@@ -319,6 +319,10 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, reason in reasons.items():
             if name in parameters and given[name] != parameters[name].default:
                 raise InputError(f"--data.{name} {given[name]} has no effect for {reason}; leave it out")
+        for name in ("items_path", "users_path"):  # which are read last
+            if given[name] not in (None, FRAME):
+                with readable(expanded(given[name])):
+                    pass
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None

@@ -44,9 +44,10 @@ def init(args: list[str]) -> None:
     if given.items_path:
         settings["items_path"] = given.items_path
     others = {name: value for name, value in settings.items() if name != "timestamp_column"}
-    data = None if found.columns.timestamp is None else with_times(others, found.columns.timestamp)
-    if data is None:
-        data = RatingsDataModule(**(settings := settings | dict.fromkeys(settings.keys() - others.keys())))
+    times = found.columns.timestamp
+    data = RatingsDataModule(**settings) if times is None else with_times(others, times)
+    if times is not None:
+        settings["timestamp_column"] = data.columns.timestamp
     with replacing(output) as part:
         part.write_text(written(settings, data, args), encoding="utf-8")
     say(data.in_words(), "data")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,12 +89,13 @@ def for_source(own: Settings, contents: Iterable[Settings], options: Settings) -
     return {**own, "data": {name: value for name, value in data.items() if name not in dropped}}
 
 
-def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
+def choose(data: Settings | None, frames: Mapping[str, DataFrame], max_steps: Any = None) -> Recipe:
     """Read the data, and choose the recipe for what they hold.
 
     Args:
         data: the settings of the data; None if they cannot be read, which the command will say.
         frames: DataFrames that stand for files, by the setting's name.
+        max_steps: what is said of ``--trainer.max_steps``, if anything.
 
     Raises:
         InputError: the data cannot be read.
@@ -109,7 +111,7 @@ def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
     why = [
         f"the data are {module.in_words()}{'' if times is None else _OF_TIMES.format(times)}",
         f"so the recipe is '{name}', which {does} (--config takes another, such as {others})",
-        _end(name),
+        _end(name, max_steps),
         "the best model of all validations is kept, and judged beside baselines",
     ]
     return Recipe(name, why, module, times)
@@ -123,28 +125,36 @@ def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:
     if source is not None and own and "timestamp_column" not in given:
         table = source if isinstance(source, DataFrame) else expanded(str(source))
         times = guess_times(table, module.columns, given.get("separator"))
-    dated = None if times is None else with_times(given, times)
-    return (module, None) if dated is None else (dated, times)
+    if times is not None:
+        module = with_times(given, times)
+    return module, module.columns.timestamp if times is not None else None
 
 
-def with_times(given: Settings, times: Column) -> RatingsDataModule | None:
-    """The data with the times of a column; None, and a warning, if not all of its rows have some."""
-    dated = RatingsDataModule(**given, timestamp_column=times)
+def with_times(given: Settings, times: Column) -> RatingsDataModule:
+    """The data with the times of a column; without them, and with a warning, if not all of its rows have some.
+
+    Raises:
+        InputError: the data cannot be read without them either.
+    """
+    module = RatingsDataModule(**given, timestamp_column=times)
     try:
-        dated.setup()
+        module.setup()
     except InputError as error:  # after the first rows
+        module = RatingsDataModule(**given)
+        module.setup()
         log.warning("column '%s' looks like times, but is left out: %s", times, error)
-        return None
-    return dated
+    return module
 
 
-def _end(name: str) -> str:
-    """When a recipe's training ends, in words."""
+def _end(name: str, max_steps: Any) -> str:
+    """When a recipe's training ends, in words, if somebody has said ``max_steps`` or not."""
     trainer: dict[str, Any] = {}
     for content in load(shipped()[name]):
         trainer |= content.get("trainer") or {}
     stopping = [one["init_args"] for one in trainer.get("callbacks", []) if one["class_path"].endswith("EarlyStopping")]
     if "max_steps" not in trainer:
         return "it is fitted in closed form: there are no steps to take"
+    with suppress(TypeError, ValueError):  # nothing was said, or what the command will refuse
+        trainer["max_steps"] = int(max_steps)
     early = "".join(f", or after {one['patience']} validations without a better {one['monitor']}" for one in stopping)
     return f"it ends after {trainer['max_steps']:,} steps{early} (--trainer.max_steps)"

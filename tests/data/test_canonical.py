@@ -90,7 +90,7 @@ def test_ids_in_the_index_of_a_frame() -> None:
     for index in ("user", ["user", "item"], ["time", "user"], "rating"):
         indexed = frame.set_index(index)
         pd.testing.assert_frame_equal(read_frame(indexed, TIMED), expected)
-        assert indexed.index.names == [index] if isinstance(index, str) else index  # it does not change
+        assert indexed.index.names == ([index] if isinstance(index, str) else index)  # it does not change
     pd.testing.assert_frame_equal(read_frame(frame.set_index("user", drop=False), TIMED), expected)
 
 

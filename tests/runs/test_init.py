@@ -78,6 +78,8 @@ def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Path("t.yaml").read_text() == "mine"
     with pytest.raises(InputError, match=r"there is no file nothing\.csv"):
         init(["nothing.csv"])
+    with pytest.raises(InputError, match=r"there is no file items\.csv"):
+        init(["t.csv", "--output", "nothing.yaml", "--items_path", "items.csv"])
     assert not Path("nothing.yaml").exists()
 
 

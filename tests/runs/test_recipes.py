@@ -57,6 +57,12 @@ def test_a_recipe_is_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = choose({"source": "sample"}, {})
     assert (again.why, again.path) == (shipped.why, shipped.path)
     assert "400 steps" in again.why[2]
+    assert choose({"source": "sample"}, {}, "20").why[2].startswith("it ends after 20 steps, or after 8")
+    assert (
+        choose({"source": "sample", "threshold": 4, "kind": "pairs"}, {}, 20)
+        .why[2]
+        .startswith("it is fitted in closed")
+    )
 
 
 @pytest.mark.parametrize("kind", [*EXPLICIT, *RANKED])
@@ -93,7 +99,7 @@ def test_a_bare_fit_says_what_it_chose(tmp_path: Path, caplog: pytest.LogCapture
     why = yaml.safe_load((run / "config.yaml").read_text())["why"]
     assert why[0].startswith("the data are ratings: ")
     assert why[1].startswith("so the recipe is 'ratings', which predicts ratings")
-    assert why[2] == ("it ends after 400 steps, or after 8 validations without a better val/rmse (--trainer.max_steps)")
+    assert why[2] == ("it ends after 8 steps, or after 8 validations without a better val/rmse (--trainer.max_steps)")
     said = [record.message for record in caplog.records]
     assert all(line in said for line in why)
     # The data are read and described once.
