@@ -360,9 +360,10 @@ def test_new_ratings_without_a_header_are_in_the_places_trained_on(trained: dict
     pd.testing.assert_frame_equal(read_back(Path("new.parquet")), expected, check_dtype=False)
 
 
-def test_new_ratings_without_users_are_one_user_s(trained: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [["--separator", ";"], []], ids=["said", "found"])
+def test_new_ratings_without_users_are_one_user_s(said: list[str], trained: dict[str, Path], tmp_path: Path) -> None:
     NEW.drop(columns="user").drop_duplicates("item").to_csv(tmp_path / "new.csv", index=False, sep=";")
-    args = ["--ratings", str(tmp_path / "new.csv"), "--separator", ";", "--k", "6", "--output", "new.json"]
+    args = ["--ratings", str(tmp_path / "new.csv"), *said, "--k", "6", "--output", "new.json"]
     main(["recommend", "--ckpt_path", str(trained["made"]), *args])
     ratings: Any = {0: 5.0, 50: 1.0, 120: 2.0, 170: 0.5}
     expected = Recommender.from_checkpoint(trained["made"]).recommend(ratings=ratings, k=6)
