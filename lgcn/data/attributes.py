@@ -11,11 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from lgcn.data.canonical import as_ids
-from lgcn.data.tables import check_columns, read_texts, some
+from lgcn.data.tables import COMMA, POINT, check_columns, read_texts, some
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError
 
@@ -29,6 +30,9 @@ TAKEN = (
 #: Names of columns with titles. Without one, it is the first column of texts that are nearly all different.
 TITLES = ("title", "name", "label")
 DIFFERENT = 0.9
+
+#: What holds several values. Parquet has arrays.
+LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 Value = bool | int | float | str | None
 
@@ -116,7 +120,7 @@ def read_attributes(
     table = source.reset_index(drop=True) if isinstance(source, pd.DataFrame) else read_texts(source)
     columns = [str(name) for name in table.columns]
     check_columns(called, columns, columns)
-    table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, list | tuple | set) else value)
+    table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, LISTS) else value)
     table.columns = pd.Index(columns)
     key = _key(table, ids, named_as_ids(table, what, column), called)
     raw, rest = as_ids(table[key]), table.drop(columns=key)
@@ -131,6 +135,8 @@ def read_attributes(
     log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
     if title is not None:
         log.info("%s: the title is '%s'", called, title)
+    if repeated := int(raw[there].duplicated().sum()):
+        log.warning("%s: rows that repeat an id: %s; the first of each counts", called, f"{repeated:,}")
     if unknown := int((~there).sum()):
         log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
     return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[there], ids, key=what)
@@ -168,7 +174,7 @@ def _title(table: pd.DataFrame) -> str | None:
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """A column of texts as numbers, where all of them are."""
-    numbers = pd.to_numeric(column, errors="coerce")
+    numbers = pd.to_numeric(column.replace(COMMA, POINT, regex=True), errors="coerce")
     return numbers if numbers.isna().equals(column.isna()) else column
 
 

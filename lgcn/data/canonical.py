@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lgcn.data.tables import MISSING, Column, Place, check_columns, read_columns
+from lgcn.data.tables import Column, Place, as_number, check_columns, read_columns
 from lgcn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,15 @@ NUMBER = r"^(0|-?[1-9]\d{0,17})(\.\d+)?$"
 INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 #: How a spreadsheet writes a long one, of which the last digits are lost.
 SHORTENED = r"^\d\.?\d*E\+\d\d$"
+
+#: How dates are written that are not ISO 8601: day, and time of the day.
+HOURS = (" %H:%M", " %H:%M:%S", " %I:%M %p")
+FORMS = [f"{day}{time}" for day in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y") for time in ("", *HOURS)]
+FORMS += ["%d %B %Y", "%a, %d %b %Y %H:%M:%S %Z"]
+#: What is said of those that could be something else.
+SAID = {"%d.%m.%Y": "dates, day.month.year", "%d/%m/%Y": "dates, day/month/year", "%m/%d/%Y": "dates, month/day/year"}
+#: In seconds since 1970, what nobody has rated before.
+EARLIEST = 1e8
 
 
 class Columns(NamedTuple):
@@ -63,6 +72,7 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     >>> list(read_frame(ratings, Columns()))
     ['user', 'item', 'rating']
     """
+    frame = with_index(frame, columns)
     labels = {str(label): label for label in frame.columns}  # a column may be called 2024, with quotes or without
     named = [column if column in frame.columns else labels.get(str(column), column) for column in columns.given]
     check_columns(name, named, list(frame.columns))
@@ -70,8 +80,7 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
     if columns.rating is not None:
         given = read[columns.rating]
         if given.dtype == object or pd.api.types.is_string_dtype(given.dtype):
-            words = given.map(lambda value: isinstance(value, str) and value.strip().lower() in MISSING)
-            given = given.mask(words.astype(bool))
+            given = given.map(lambda value: as_number(value) if isinstance(value, str) else value)
         if pd.api.types.is_complex_dtype(given.dtype) or given.dtype.kind in "mM":
             raise InputError(f"{name}: the ratings are of type {given.dtype}; they must be numbers")
         numbers = pd.to_numeric(given, errors="coerce").astype(np.float64)
@@ -85,6 +94,17 @@ def read_frame(frame: pd.DataFrame, columns: Columns, name: str = "the DataFrame
         if pd.api.types.is_float_dtype(ids.dtype) and bool((ids.isna() | ((ids % 1 == 0) & (ids.abs() < 2**53))).all()):
             read[column] = ids.astype("Int64")
     return _canonical(read, columns, name)
+
+
+def with_index(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """A DataFrame with those parts of its index as columns that are wanted and no columns yet.
+
+    >>> rated = pd.DataFrame({"user": [1], "item": [2], "rating": [3.0]}).set_index(["user", "item"])
+    >>> list(with_index(rated, Columns()))
+    ['user', 'item', 'rating']
+    """
+    wanted = [name for name in frame.index.names if name in columns.given and name not in frame.columns]
+    return frame.reset_index(wanted) if wanted else frame
 
 
 def read_pairs(path: Place, columns: Columns, separator: str | None = None) -> pd.DataFrame:
@@ -167,7 +187,15 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
         "rating": 1.0 if columns.rating is None else read[columns.rating].to_numpy(dtype=np.float64, na_value=np.nan),
     }
     if columns.timestamp is not None:
-        data["timestamp"] = _seconds(read[columns.timestamp], name, columns.timestamp)
+        data["timestamp"], form = seconds(read[columns.timestamp], name, columns.timestamp)
+        if form:
+            log.info("%s: the times in the column '%s' are %s", name, columns.timestamp, form)
+        if len(read) and data["timestamp"].max() < EARLIEST:
+            log.warning(
+                "%s: the times in the column '%s' are before 1973, as seconds since 1970; if they are none, leave the "
+                "column out (--data.timestamp_column null)",
+                *(name, columns.timestamp),
+            )
     table = pd.DataFrame(data)
     # As float32, which is how graphs keep ratings.
     finite = table["rating"].abs() <= np.finfo(np.float32).max
@@ -195,40 +223,74 @@ def _canonical(read: pd.DataFrame, columns: Columns, name: str) -> pd.DataFrame:
     return table
 
 
-def _unit(times: NDArray[np.float64], name: str, column_name: Column) -> float:
-    """How many units of a column of times are a second. Those since 1973 in smaller ones would be after 5138."""
+def _unit(times: NDArray[np.float64]) -> tuple[float, str]:
+    """How many units of a column of times are a second, and what they are; those that would be after 5138 are smaller.
+
+    >>> _unit(np.array([1.7e12]))
+    (1000.0, 'milliseconds since 1970')
+    """
     lowest = times.min(initial=np.inf)
-    found = [(1000.0**power, unit) for power, unit in enumerate(("milli", "micro", "nano"), 1)]
-    wanted, unit = next(((size, unit) for size, unit in reversed(found) if 1e8 * size <= lowest < np.inf), (1.0, ""))
-    if unit:
-        log.info("%s: the times in the column '%s' are %sseconds since 1970", name, column_name, unit)
-    return wanted
+    found = [(1000.0**power, f"{unit}seconds since 1970") for power, unit in enumerate(("milli", "micro", "nano"), 1)]
+    return next(((size, unit) for size, unit in reversed(found) if 1e8 * size <= lowest < np.inf), (1.0, ""))
 
 
-def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Series[Any]":
-    """Times as float64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text."""
+def seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "tuple[pd.Series[Any], str]":
+    """Times as float64 seconds since 1970, from dates, numbers, or either as text; and what they were, if not usual.
+
+    Args:
+        column: none is missing. Texts may be ISO 8601 or of one of :data:`FORMS`, all of the same.
+        name: of the table, for messages.
+        column_name: likewise, of the column.
+
+    Raises:
+        InputError: they are no times, or days cannot be told from months.
+
+    >>> seconds(pd.Series(["31/01/1970", "01/02/1970"]), "a.csv", "at")[0].tolist()
+    [2592000.0, 2678400.0]
+    """
     needed = "seconds since 1970 or ISO 8601 dates such as 2026-01-31T12:00"
+    way_out = "mend it, or leave the column out (--data.timestamp_column null)"
 
     def check(wrong: Any) -> None:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             found = f"row {row + 1} has the time {column.iloc[row]} in the column '{column_name}'"
-            raise InputError(f"{name}: {found}, which must hold {needed}; mend it or leave the column out")
+            raise InputError(f"{name}: {found}, which must hold {needed}; {way_out}")
 
     check(column.isna())
+    texts = column.astype(str) if column.dtype == object else column
     try:
         given = pa.array(column, from_pandas=True)
         if not pa.types.is_temporal(given.type):
             numbers = pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False)
             check(~(np.abs(numbers) < 2.0**63))
-            return pd.Series(numbers / _unit(numbers, name, column_name))
+            with suppress(ValueError):
+                if len(numbers) and ((numbers >= 19_000_101) & (numbers <= 21_001_231) & (numbers % 1 == 0)).all():
+                    days = pd.to_datetime(numbers.astype(int).astype(str), format="%Y%m%d", utc=True)
+                    return _since_1970(days), "dates, yearmonthday"
+            size, unit = _unit(numbers)
+            return pd.Series(numbers / size), unit
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         pass  # texts of dates
-    try:
-        texts = column.astype(str) if column.dtype == object else column
-        dates = pd.to_datetime(texts, format="ISO8601", utc=True)
-    except (ValueError, TypeError) as error:
-        reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
-        raise InputError(f"{name}: the column '{column_name}' must hold {needed} ({reason})") from error
+    read, reason = {}, ""
+    for form in ("ISO8601", *FORMS):
+        try:
+            read[form] = pd.to_datetime(texts, format=form, utc=True)
+        except (ValueError, TypeError) as error:
+            reason = reason or str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
+        if "ISO8601" in read:
+            break
+    if not read:
+        raise InputError(f"{name}: the column '{column_name}' must hold {needed} ({reason}); {way_out}")
+    if len(read) > 1:
+        raise InputError(
+            f"{name}: days and months cannot be told apart in the column '{column_name}', such as in {column.iloc[0]}; "
+            "write ISO 8601 dates such as 2026-01-31"
+        )
+    ((form, dates),) = read.items()
     check(dates.isna())
-    return dates.astype("datetime64[us, UTC]").astype(np.int64) / 1e6
+    return _since_1970(dates), SAID.get(form[:8], "")
+
+
+def _since_1970(dates: Any) -> "pd.Series[Any]":
+    return pd.Series(dates).astype("datetime64[us, UTC]").astype(np.int64) / 1e6

@@ -27,7 +27,7 @@ from lgcn.data.newer import held_out
 from lgcn.data.snapshot import KIND, Packed, Snapshot
 from lgcn.data.sources import RatingTable
 from lgcn.data.splits import Rows, Split
-from lgcn.data.tables import Column
+from lgcn.data.tables import Column, readable
 from lgcn.data.vocabulary import Vocabulary
 from lgcn.errors import InputError, did_you_mean
 from lgcn.files import expanded
@@ -54,6 +54,9 @@ OF_READING = ("threshold", "items_path", "users_path", "cache")
 
 #: Held-out ratings of which a smaller share is positive, or not positive, say little.
 FEW = 0.05
+
+#: Ratings this many scales away from the scale of the others are said to be slips of the pen.
+FAR = 3
 
 #: What a model can do without the file that it was trained on.
 NEED_NOTHING = "recommend, similar, export, serve and predict --data.predict_path FILE do not read the source"
@@ -300,6 +303,7 @@ class RatingsDataModule(pl.LightningDataModule):
         for line in _summary(data, self.hparams["split"], self.hparams["threshold"]):
             log.info(line)
         _check_share(data)
+        _check_slips(data)
         _check_known(data)
         return self._described(data)
 
@@ -315,6 +319,10 @@ class RatingsDataModule(pl.LightningDataModule):
         for name, reason in reasons.items():
             if name in parameters and given[name] != parameters[name].default:
                 raise InputError(f"--data.{name} {given[name]} has no effect for {reason}; leave it out")
+        for name in ("items_path", "users_path"):  # which are read last
+            if given[name] not in (None, FRAME):
+                with readable(expanded(given[name])):
+                    pass
 
     def _cached(self, cache: Cache | None) -> Snapshot | None:
         content = cache.load() if cache else None
@@ -624,6 +632,22 @@ def _check_known(data: Snapshot) -> None:
                     "or is --data.split another one?",
                     *(100 * share, part, what),
                 )
+
+
+def _check_slips(data: Snapshot) -> None:
+    """Warn of ratings that are far from the others: one 500 among stars makes a scale of 500."""
+    lowest, highest = kinds.usual_scale(data.train.rating.numpy())
+    away = FAR * (highest - lowest)
+    for graph in [data.graphs[part] for part in PARTS] if data.kind == "ratings" and away else []:
+        far = ((graph.rating < lowest - away) | (graph.rating > highest + away)).nonzero()[:, 0]
+        if len(far):
+            first = far[:1]
+            log.warning(
+                "far from all other ratings (%g to %g): %s, such as %g of item %s by user %s; mend or remove what is "
+                "no rating",
+                *(lowest, highest, f"{len(far):,}", graph.rating[first].item()),
+                *(data.items.decode(graph.item[first])[0], data.users.decode(graph.user[first])[0]),
+            )
 
 
 def _check_share(data: Snapshot) -> None:

@@ -1,14 +1,17 @@
 """Guess: which column of a table is what, from its names and its first rows."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lgcn.data.canonical import Columns
-from lgcn.data.tables import MISSING, Column, Place, first_rows, is_number, is_parquet
+from lgcn.data.canonical import Columns, seconds, with_index
+from lgcn.data.tables import MISSING, Column, Place, first_rows, found_separator, is_number
 from lgcn.errors import InputError
+
+log = logging.getLogger(__name__)
 
 #: Words in the names of columns. The first that is there counts.
 USERS = (
@@ -24,7 +27,6 @@ RATINGS = (
     *("count", "plays", "quantity", "qty", "times"),
 )
 TIMES = ("timestamp", "time", "datetime", "date", "created", "when", "rated", "ts", "day", "unix")
-SEPARATORS = (",", "\t", ";", "|", "::", " ")
 
 #: How many rows are looked at.
 ROWS = 2000
@@ -56,17 +58,22 @@ def guess(path: Place) -> Guess:
     >>> guess(table)
     Guess(columns=Columns(user='readerId', item='isbn', rating='stars', timestamp=None), separator=';')
     """
-    separator = _separator(path)
+    separator = found_separator(path)
     rows = first_rows(path, separator, ROWS + 1)
     has_header = bool(rows) and not any(map(is_number, filter(str.strip, rows[0])))
     left = _columns(rows, has_header)
     names = [*left]
     if len(names) < 2:
-        raise InputError(f"{path} has {len(names)} columns; a table of who chose what has two or more")
+        raise InputError(f"{path} has one column ({rows[0][0][:40]!r}); a table of who chose what has two or more")
     found: dict[str, Column | None] = {}
     # A "Book-Rating" is a rating and no book.
     for what, words in (("rating", RATINGS), ("timestamp", TIMES), ("user", USERS), ("item", ITEMS)):
         named = [name for word in words for name in left if word in _words(name)] if has_header else []
+        if what == "timestamp":
+            for name in [name for name in named if not _are_times(left[name])]:
+                log.warning("%s: the column '%s' holds no times that can be read", path, name)
+                named.remove(name)
+                left[name] = left.pop(name)  # what it may be besides is looked at last
         found[what] = next(iter(named), None)
         left.pop(found[what], None)  # type: ignore[arg-type]
     for what, holds in (("timestamp", _are_times), ("rating", _are_ratings)):
@@ -104,7 +111,7 @@ def guess_times(table: Place | pd.DataFrame, columns: Columns, separator: str | 
     'at'
     """
     if isinstance(table, pd.DataFrame):
-        head = table.head(ROWS)
+        head = with_index(table.head(ROWS), columns)
         rows = [[*map(str, head.columns)], *([*map(_text, row)] for row in head.itertuples(index=False))]
     else:
         rows = first_rows(table, separator, ROWS + 1)
@@ -140,21 +147,6 @@ def _is_told_by(column: Sequence[str], ids: Sequence[str]) -> bool:
     return len(told) < len(ids) and all(told[one] == value for one, value in zip(ids, column, strict=True))
 
 
-def _separator(path: Place) -> str | None:
-    """What divides the first rows into the same number of fields, if it is not the usual one."""
-    if is_parquet(path):
-        return None
-
-    def width(separator: str | None) -> int:
-        sizes = {len(row) for row in first_rows(path, separator, 20)}
-        return sizes.pop() if len(sizes) == 1 else 1
-
-    if width(None) > 1:
-        return None
-    best = max(SEPARATORS, key=width)
-    return best if width(best) > 1 else None
-
-
 def _words(name: Column) -> set[str]:
     """The words in a column's name: movieId, movie_id and "Movie ID" all have movie.
 
@@ -167,11 +159,13 @@ def _words(name: Column) -> set[str]:
 
 
 def _are_times(column: list[str]) -> bool:
-    """Whether all are dates, or numbers of seconds since 1970 that are in the years 1990 to 2099."""
+    """Whether all that are there are times, in the years 1990 to 2099."""
     given = [text.strip() for text in column if text.strip().lower() not in MISSING]
-    dates = all(re.match(r"\d{4}-\d\d-\d\d", text) for text in given)
-    years = range(631_152_000, 4_102_444_800)
-    return bool(given) and (dates or all(is_number(text) and int(float(text)) in years for text in given))
+    try:
+        times, _ = seconds(pd.Series(given, dtype=object), "", "")
+    except InputError:
+        return False
+    return bool(given) and bool(times.between(631_152_000, 4_102_444_800).all())
 
 
 def _are_ratings(column: list[str]) -> bool:

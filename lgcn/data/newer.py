@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lgcn.data.snapshot import KIND, Snapshot
 from lgcn.data.sources import RatingTable
@@ -17,6 +18,18 @@ log = logging.getLogger(__name__)
 
 #: If a smaller share of the newer ratings is of known users and items, there is a warning.
 FEW = 0.05
+
+
+def warn_of_scale(trained: Snapshot, ratings: NDArray[Any]) -> None:
+    """Warn where some ratings [E] are not on the scale of those that a model of ratings was trained on."""
+    lowest, highest = trained.train.rating.min().item(), trained.train.rating.max().item()
+    share = 1 - float(((ratings >= lowest) & (ratings <= highest)).mean())
+    if trained.kind == "ratings" and share > FEW:
+        log.warning(
+            "%.0f %% of the ratings are not between %g and %g, as those were that the model was trained on: is their "
+            "scale another one?",
+            *(100 * share, lowest, highest),
+        )
 
 
 def held_out(
@@ -57,11 +70,12 @@ def held_out(
     known, size = (user >= 0) & (item >= 0), len(trained.items)
     seen = known & np.isin(user * size + item, train.user.long().numpy() * size + train.item.long().numpy())
     words = f"{table.origin}: {len(ratings):,} {trained.kind}, {int((~known).sum()):,} of them of users or items that "
-    words += f"the model does not know, and {int(seen.sum()):,} of pairs that it was trained on; the others are judged"
-    log.log(logging.INFO if known.mean() >= FEW else logging.WARNING, words)
+    words += f"the model does not know, and {int(seen.sum()):,} of pairs that it was trained on"
     chosen = np.flatnonzero(known & ~seen)
     if not len(chosen):
-        raise InputError(f"nothing is left to judge: {words}")
+        raise InputError(f"nothing is left to judge: {words}; are ids written in another way there?")
+    log.log(logging.INFO if known.mean() >= FEW else logging.WARNING, "%s; the others are judged", words)
+    warn_of_scale(trained, ratings["rating"].to_numpy()[chosen])
     kind: dict[str, Any] = {name: getattr(train, name) for name in ("num_users", "num_items", *KIND)}
     kind["threshold"] = train.threshold if threshold is None else threshold
     rating = np.ones(len(user)) if trained.implicit else ratings["rating"].to_numpy()

@@ -58,6 +58,12 @@ ENCODINGS = {
     rb"\0[^\0]\0[^\0]": "utf-16-be",
 }
 
+#: The way out of another encoding.
+CONVERT = "convert the file, for example with `iconv -f latin1 -t utf-8`"
+
+#: What may separate fields.
+SEPARATORS = (",", "\t", ";", "|", "::", " ")
+
 #: A file or folder, on disk or inside a zip.
 Place = Path | zipfile.Path
 
@@ -65,6 +71,12 @@ Column = int | str  # in this order, so that a 0 on the command line is a positi
 
 #: Words in a column of ratings that say that there is none, in lower case.
 MISSING = ("", "-", "na", "n/a", "#n/a", "nan", "none", "null")
+
+#: A decimal comma. With three digits behind it, it might separate thousands.
+COMMA, POINT = r"^([+-]?\d+),(\d\d?)$", r"\1.\2"
+
+#: Words that pandas writes for yes and no, in lower case.
+TRUTHS = {"true": "1", "false": "0"}
 
 
 def read_columns(
@@ -92,6 +104,8 @@ def read_columns(
 def read_texts(path: Place) -> pd.DataFrame:
     """All columns of a CSV or TSV file as text, missing where a field is empty; of a Parquet file as they are.
 
+    What separates fields is found from the first rows.
+
     Raises:
         InputError: the file is missing, empty or malformed.
     """
@@ -101,13 +115,17 @@ def read_texts(path: Place) -> pd.DataFrame:
                 # What pandas has written beside the columns is not needed.
                 found: pd.DataFrame = _parquet_file(path, file).read().replace_schema_metadata(None).to_pandas()
                 return found
+        separator = _separator(path, found_separator(path))
         try:
             with byte_stream(path) as stream:
                 given: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig"}
                 given |= {"keep_default_na": False, "na_values": [""]}  # an id or a title may be NA
-                table: pd.DataFrame = pd.read_csv(stream, sep=_separator(path, None), **given)
+                given |= {"sep": separator, "engine": "python" if len(separator) > 1 else "c"}
+                table: pd.DataFrame = pd.read_csv(stream, **given)
                 return table
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text; {CONVERT}") from error
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -132,6 +150,7 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
                 table = next(_parquet_file(path, file).iter_batches(most), None)
                 columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
                 return [column_names(path), *map(list, zip(*columns, strict=True))]
+        _first_row(path, _separator(path, separator))  # which must be one
         return [row for _, (_, row) in zip(range(most), _rows(path, _separator(path, separator)), strict=False)]
 
 
@@ -163,7 +182,7 @@ def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
         if packed := _packed(path, start):
             start = packed(file).read(4)
             file.seek(0)
-        encoding = next((name for mark, name in ENCODINGS.items() if re.match(mark, start)), None)
+        encoding = encoding_of(start)
         if shown and size >= SHOW_PROGRESS_FROM:
             file = stack.enter_context(wrap_file(file, total=size, description=f"reading {path.name}"))
         if packed:
@@ -174,6 +193,15 @@ def byte_stream(path: Place, shown: bool = True) -> Iterator[IO[bytes]]:
             if encoding is None:
                 raise
             raise InputError(f"{path} is not {encoding} text, as it begins: {error}") from error
+
+
+def encoding_of(start: bytes) -> str | None:
+    """What text that begins so is, if it is not UTF-8.
+
+    >>> encoding_of("id".encode("utf-16-le")), encoding_of(b"id, title")
+    ('utf-16-le', None)
+    """
+    return next((name for mark, name in ENCODINGS.items() if re.match(mark, start)), None)
 
 
 class _Unpacked(io.RawIOBase):
@@ -289,6 +317,21 @@ def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) 
     return pd.DataFrame(columns)
 
 
+def found_separator(path: Place) -> str | None:
+    """What divides the first rows into the same number of fields, if it is not the usual one."""
+    if is_parquet(path):
+        return None
+
+    def width(separator: str | None) -> int:
+        sizes = {len(row) for row in first_rows(path, separator, 20)}
+        return sizes.pop() if len(sizes) == 1 else 1
+
+    if width(None) > 1:
+        return None
+    best = max(SEPARATORS, key=width)
+    return best if width(best) > 1 else None
+
+
 def _separator(path: Place, given: str | None) -> str:
     if given:
         return given.replace("\\t", "\t")  # as a tab is typed in a shell
@@ -342,12 +385,25 @@ def _read_delimited(path: Place, wanted: Sequence[Column], separator: str, numbe
 
 
 def _as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as float64, missing where a text says so. An ArrowInvalid if another text is no number."""
+    """A column as float64, as :func:`as_number` reads it. An ArrowInvalid if a text is no number."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.utf8_trim_whitespace(column)
-        words = pc.is_in(pc.utf8_lower(column), pa.array(MISSING, column.type))
-        column = pc.if_else(words, None, column)
+        lower = pc.utf8_lower(column)
+        column = pc.if_else(pc.is_in(lower, pa.array(MISSING, column.type)), None, column)
+        column = pc.replace_substring_regex(column, COMMA, POINT)
+        for word, number in TRUTHS.items():
+            column = pc.if_else(pc.equal(lower, word), pa.scalar(number, column.type), column)
     return pc.cast(column, pa.float64())
+
+
+def as_number(field: str) -> str | None:
+    """A number as Python writes it: with a decimal point, and 1 for true. None where a word says that there is none.
+
+    >>> [as_number(field) for field in ("2,5", "True", "n/a", "1,000")]
+    ['2.5', '1', None, '1,000']
+    """
+    field = field.strip()
+    return None if field.lower() in MISSING else TRUTHS.get(field.lower(), re.sub(COMMA, POINT, field, flags=re.A))
 
 
 def _are_names(wanted: Sequence[Column], first: list[str]) -> bool:
@@ -369,6 +425,8 @@ def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
                 f"{path} is no text: its first line is {' '.join(row)[:40]!a}; unpack an archive, and save a workbook "
                 "or another format as CSV, TSV or Parquet"
             )
+        if re.match(r'\s*([\[{]\s*$|\[?\s*\{\s*"|<(\?xml|!doctype|html))', row[0], re.IGNORECASE):
+            raise InputError(f"{path} is no table: it begins with {row[0][:40]!r}; save it as CSV, TSV or Parquet")
         if any(map(_not_utf8, row)):
             raise InputError(f"{path}, line {line}: {_wrong_encoding(row)}")
         return line, row
@@ -418,7 +476,7 @@ def _explained(
             words = _wrong_encoding(needed)
         elif number is not None and not is_number(value := row[names.index(str(number))].strip()):
             words = f"the rating {value!r} is not a number; mend or remove it"
-            words += "; decimals have a point, and thousands no mark" * ("," in value)
+            words += "; thousands have no mark" * ("," in value)
             words += "; is there a header line? Then give the columns by name" if place == 0 else ""
         else:
             continue
@@ -429,9 +487,9 @@ def _explained(
 
 
 def is_number(field: str) -> bool:
-    """Whether arrow reads it as a number or as missing. Python's float also takes 1_0 and other scripts' digits."""
+    """Whether it is read as a number or as missing. Python's float also takes 1_0 and other scripts' digits."""
     try:
-        float("nan" if field.lower() in MISSING else field)
+        float(as_number(field) or "nan")
     except ValueError:
         return False
     return field.isascii() and "_" not in field
@@ -444,4 +502,4 @@ def _not_utf8(field: str) -> bool:
 
 def _wrong_encoding(row: list[str]) -> str:
     text = ascii(" ".join(row)[:80]).replace("\\\\", "\\")
-    return f"{text} is not UTF-8 text; convert the file, for example with `iconv -f latin1 -t utf-8`"
+    return f"{text} is not UTF-8 text; {CONVERT}"

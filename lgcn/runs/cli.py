@@ -397,6 +397,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         return Invocation([*args[:1], *rest])
 
     settings.check_names(settings.options(rest), "the command line")
+    if rest and not rest[0].startswith("-"):  # before the data are read
+        raise InputError(internals.stray(rest[0]))
     contents: list[settings.Settings] = []  # of the configurations, in their order
     said: dict[str, str] = {}
     for config in given.config:
@@ -418,9 +420,12 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     start = None if start == "null" else start
     # Options change a recipe. A configuration that says something of the model is whole.
     if anew and start is None and (adapts or not settings.names_a_model(contents)):
-        recipe = recipes.choose(recipes.data_settings(contents, options), frames or {})
+        steps = (reduce(dict.__or__, map(settings.by_name, contents), settings.Settings()) | options).get(
+            "trainer.max_steps"
+        )
+        recipe = recipes.choose(recipes.data_settings(contents, options), frames or {}, steps)
         times = {} if recipe.times is None else {"data": {"timestamp_column": recipe.times}}
-        contents = [{"why": recipe.why} | times, *settings.load(recipe.name), *contents]
+        contents = [{"why": recipe.why} | times, *settings.load(recipe.path), *contents]
         said = {"stem": recipe.name} | said
         for line in recipe.why:
             log.info(line)
@@ -470,7 +475,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         check_room(run or runs_dir / name, str(run or f"--runs_dir {runs_dir}"))
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
-    named = (*([recipe.name] if recipe else []), *given.config)
+    named = (*([str(recipe.path)] if recipe else []), *given.config)
     return Invocation(resolved, runs_dir / name, run, step, recipe, trained, named)
 
 

@@ -11,7 +11,7 @@ from lgcn.data.guess import Guess, guess
 from lgcn.data.sources import unread
 from lgcn.errors import InputError
 from lgcn.files import check_output, expanded, replacing
-from lgcn.runs.recipes import RECIPES
+from lgcn.runs.recipes import RECIPES, with_times
 from lgcn.terminal import OneLineParser, say
 
 
@@ -43,12 +43,17 @@ def init(args: list[str]) -> None:
         settings["separator"] = found.separator
     if given.items_path:
         settings["items_path"] = given.items_path
-    data = RatingsDataModule(**settings)
+    others = {name: value for name, value in settings.items() if name != "timestamp_column"}
+    times = found.columns.timestamp
+    data = RatingsDataModule(**settings) if times is None else with_times(others, times)
+    if times is not None:
+        settings["timestamp_column"] = data.columns.timestamp
     with replacing(output) as part:
         part.write_text(written(settings, data, args), encoding="utf-8")
     say(data.in_words(), "data")
     if own:
-        columns = {what: column for what, column in found.columns._asdict().items() if column is not None}
+        columns = {what: settings[f"{what}_column"] for what in Columns._fields}
+        columns = {what: column for what, column in columns.items() if column is not None}
         shown = ", ".join(f"{what} '{column}'" for what, column in columns.items())
         say(shown + ("" if isinstance(found.columns.user, str) else " (positions: there is no header line)"), "columns")
     say(f"{output}: look at it, and change what is wrong", "written")

@@ -8,6 +8,7 @@ import csv
 import inspect
 import logging
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -114,6 +115,16 @@ class OneLineParser(LightningArgumentParser):
         raise OptionError(in_one_line(message, names)) from ex
 
 
+def stray(word: str) -> str:
+    """What is said of a word of the command line that is neither an option nor the value of one.
+
+    >>> stray("ratings.csv")
+    "'ratings.csv' belongs to no option; name one, such as --data.source ratings.csv"
+    """
+    option = "config" if word.endswith((".yaml", ".yml")) else "data.source"
+    return f"'{word}' belongs to no option; name one, such as --{option} {shlex.quote(word)}"
+
+
 def in_one_line(message: str, options: list[str]) -> str:
     """What jsonargparse says in up to ten lines, in one: the option, what is wrong with it, and the nearest name.
 
@@ -124,7 +135,7 @@ def in_one_line(message: str, options: list[str]) -> str:
     """
     if unknown := re.match(r"unrecognized arguments: ([^\s=]+)", message):
         if not unknown[1].startswith("-"):
-            return f"'{unknown[1]}' belongs to no option"
+            return stray(unknown[1])
         return f"there is no option {unknown[1]}{did_you_mean(unknown[1], options, '; lgcn COMMAND --help lists them')}"
     if unknown := re.search(r"(?:accept option '(.+)'|Option '(.+)' is not accepted)", message):
         name, names = unknown[1] or unknown[2], [option.lstrip("-") for option in options]

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -13,7 +15,7 @@ from lgcn.data.sources import unread
 from lgcn.data.tables import Column
 from lgcn.errors import InputError
 from lgcn.files import expanded
-from lgcn.runs.settings import Settings, dumped, load
+from lgcn.runs.settings import Settings, dumped, load, shipped
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class Recipe(NamedTuple):
     why: list[str]  # what the data are and what was chosen, for people
     data: RatingsDataModule | None = None  # which was read to find out
     times: Column | None = None  # the column that was found to hold them
+
+    @property
+    def path(self) -> Path:
+        """Its file, whatever the current folder has under its name."""
+        return shipped()[self.name]
 
 
 def data_settings(contents: Iterable[Settings], options: Settings) -> Settings | None:
@@ -82,12 +89,13 @@ def for_source(own: Settings, contents: Iterable[Settings], options: Settings) -
     return {**own, "data": {name: value for name, value in data.items() if name not in dropped}}
 
 
-def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
+def choose(data: Settings | None, frames: Mapping[str, DataFrame], max_steps: Any = None) -> Recipe:
     """Read the data, and choose the recipe for what they hold.
 
     Args:
         data: the settings of the data; None if they cannot be read, which the command will say.
         frames: DataFrames that stand for files, by the setting's name.
+        max_steps: what is said of ``--trainer.max_steps``, if anything.
 
     Raises:
         InputError: the data cannot be read.
@@ -103,7 +111,7 @@ def choose(data: Settings | None, frames: Mapping[str, DataFrame]) -> Recipe:
     why = [
         f"the data are {module.in_words()}{'' if times is None else _OF_TIMES.format(times)}",
         f"so the recipe is '{name}', which {does} (--config takes another, such as {others})",
-        _end(name),
+        _end(name, max_steps),
         "the best model of all validations is kept, and judged beside baselines",
     ]
     return Recipe(name, why, module, times)
@@ -118,23 +126,35 @@ def _read(given: Settings) -> tuple[RatingsDataModule, Column | None]:
         table = source if isinstance(source, DataFrame) else expanded(str(source))
         times = guess_times(table, module.columns, given.get("separator"))
     if times is not None:
-        dated = RatingsDataModule(**given, timestamp_column=times)
-        try:
-            dated.setup()
-        except InputError as error:  # after the first rows
-            log.warning("column '%s' looks like times, but is left out: %s", times, error)
-        else:
-            return dated, times
-    return module, None
+        module = with_times(given, times)
+    return module, module.columns.timestamp if times is not None else None
 
 
-def _end(name: str) -> str:
-    """When a recipe's training ends, in words."""
+def with_times(given: Settings, times: Column) -> RatingsDataModule:
+    """The data with the times of a column; without them, and with a warning, if not all of its rows have some.
+
+    Raises:
+        InputError: the data cannot be read without them either.
+    """
+    module = RatingsDataModule(**given, timestamp_column=times)
+    try:
+        module.setup()
+    except InputError as error:  # after the first rows
+        module = RatingsDataModule(**given)
+        module.setup()
+        log.warning("column '%s' looks like times, but is left out: %s", times, error)
+    return module
+
+
+def _end(name: str, max_steps: Any) -> str:
+    """When a recipe's training ends, in words, if somebody has said ``max_steps`` or not."""
     trainer: dict[str, Any] = {}
-    for content in load(name):
+    for content in load(shipped()[name]):
         trainer |= content.get("trainer") or {}
     stopping = [one["init_args"] for one in trainer.get("callbacks", []) if one["class_path"].endswith("EarlyStopping")]
     if "max_steps" not in trainer:
         return "it is fitted in closed form: there are no steps to take"
+    with suppress(TypeError, ValueError):  # nothing was said, or what the command will refuse
+        trainer["max_steps"] = int(max_steps)
     early = "".join(f", or after {one['patience']} validations without a better {one['monitor']}" for one in stopping)
     return f"it ends after {trainer['max_steps']:,} steps{early} (--trainer.max_steps)"

@@ -1,7 +1,8 @@
 """Settings from files: shipped recipes by name, files that build on another one, and settings under their old names.
 
 A configuration is a YAML file. With ``base: NAME`` in it, it holds only what differs from that one: another file beside
-it, or a shipped one. Shipped ones are found by name from any folder (``--config quickstart``).
+it, or a shipped one. Shipped ones are found by name from any folder (``--config quickstart``). For ``--config``, a file
+of one's own comes before a shipped one of its name; for ``base``, the shipped one does.
 """
 
 import json
@@ -96,6 +97,8 @@ def _chain(config: str, folder: Path = Path(), above: tuple[Path, ...] = ()) -> 
         return [(None, _parsed(config, "--config"))]
     names, beside = shipped(), [folder / expanded(name) for name in (config, f"{config}.yaml")]
     path = next((path for path in beside if path.is_file()), names.get(config))
+    if above:  # `base: ratings` is the shipped one, also in a ratings.yaml of one's own
+        path = names.get(config, path)
     if path is None:
         where, hint = f"{above[-1]}: base" if above else "--config", did_you_mean(Path(config).stem, names)
         what = "is a folder, and no" if config and Path(config).is_dir() else "is neither a file nor a"

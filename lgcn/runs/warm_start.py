@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import Callback
 
 from lgcn.checkpoints import read_checkpoint
 from lgcn.data.datamodule import PARTS, RatingsDataModule
+from lgcn.data.newer import warn_of_scale
 from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.errors import InputError
 from lgcn.model.fold_in import fold_in, take_over
 from lgcn.model.heads import DotHead
 from lgcn.model.lightgcn import LightGCN
@@ -25,7 +27,7 @@ class WarmStart(Callback):
         path: the checkpoint, of a model with the same settings. Its data may be other data.
 
     Raises:
-        InputError: the checkpoint is of a model with other settings.
+        InputError: the checkpoint is of a model with other settings, or knows none of the users and items.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +44,11 @@ class WarmStart(Callback):
         old = LightGCN.of_checkpoint(content, trained.train, lambda: trained.features).to(module.device)
         ids = ((trained.users, data.users), (trained.items, data.items))
         places = [torch.from_numpy(theirs.encode(list(ours))).to(module.device) for theirs, ours in ids]
+        if not any((place >= 0).any() for place in places):
+            raise InputError(
+                f"{self.path} knows none of the users and items: are their ids written in another way? A fit without "
+                "--init_from starts anew"
+            )
         take_over(module.model, old, places)
         _move(old, module.model)
         for side in (1, 0):  # new items first: known users have rated them
@@ -55,6 +62,7 @@ class WarmStart(Callback):
             )
         module.keep_embeddings()
         _warn_of_known_answers(trained, data)
+        warn_of_scale(trained, data.graphs["train"].rating.numpy())
 
 
 @torch.no_grad()

@@ -163,22 +163,36 @@ def _candidates(path: Path, recommender: Recommender) -> dict[Any, list[Any]]:
     from lgcn.data.canonical import Columns, read_pairs
     from lgcn.data.tables import column_names
 
-    names = column_names(path)
+    separator = _separator(path, recommender)
+    names = column_names(path, separator)
     usual = zip(USUAL.items(), recommender.snapshot.columns, strict=True)
     called = [next((one for one in (trained, often, what) if one in names), what) for (what, often), trained in usual]
-    pairs = read_pairs(path, Columns(*called[:2]))
+    pairs = read_pairs(path, Columns(*called[:2]), separator)
     found: dict[Any, list[Any]] = pairs.groupby("user")["item"].agg(list).to_dict()
     return found
 
 
+def _separator(path: Path, recommender: Recommender) -> str | None:
+    """What separates fields, if it is not the usual one: with that, no column has a name that is known."""
+    from lgcn.data.tables import column_names, found_separator
+
+    known = {*recommender.snapshot.columns, *USUAL, *USUAL.values()}
+    return found_separator(path) if known.isdisjoint(column_names(path)) else None
+
+
 def _listed(path: Path, option: str, known: Vocabulary, headings: tuple[Any, ...]) -> list[str]:
     """The ids in a file, one a line, without a first line that names the column."""
+    from lgcn.data.tables import CONVERT, encoding_of
+
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()  # also of a pipe
+        lines = content.decode(encoding_of(content) or "utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise InputError(f"{option}: there is no file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {path} cannot be read as text: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{option} {path} cannot be read as text: {error}; {CONVERT}") from error
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be read: {error}") from error
     ids = [line.strip() for line in lines if line.strip()]
     if ids[:1] and ids[0] in headings and known.encode(ids[:1])[0] < 0:
         ids = ids[1:]
@@ -204,7 +218,8 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
     from lgcn.data.canonical import Columns, read_table
     from lgcn.data.tables import Column, column_names
 
-    trained, names = recommender.snapshot.columns, column_names(path, given.separator)
+    separator = given.separator or _separator(path, recommender)
+    trained, names = recommender.snapshot.columns, column_names(path, separator)
     found: list[Column | None] = []
     for (what, movielens), of_training in zip(USUAL.items(), trained, strict=True):
         asked = getattr(given, f"{what}_column")
@@ -222,7 +237,7 @@ def new_ratings(path: Path, recommender: Recommender, given: argparse.Namespace)
         )
     time = time if recommender.model.propagation.uses_times else None
     columns = Columns(item if user is None else user, item, None if implicit else rating, time)
-    table = read_table(path, columns, given.separator)
+    table = read_table(path, columns, separator)
     return table.assign(user="new") if user is None else table
 
 

@@ -292,6 +292,11 @@ class Recommender:
         hidden = self._hidden(min_ratings, where, allow, block)
         if ratings is not None and users is not None:
             raise InputError("'users' are known ones and 'ratings' are of new ones; give one of the two")
+        if candidates is not None:
+            candidates = {user: list(items) for user, items in candidates.items()}
+            given = [*dict.fromkeys(chain.from_iterable(candidates.values()))]
+            index = self.snapshot.items.encode(given)
+            _name_unknown("item", [raw for raw, at in zip(given, index, strict=True) if at < 0], "candidate")
         known = self._known if users is None else self._known._replace(rows=self._found("user", users))
         asked = [known] if ratings is None else self.new_users(ratings)
         return chain.from_iterable(

@@ -119,8 +119,9 @@ def test_a_title_is_guessed_where_texts_differ() -> None:
     [
         ("a,b\n1,2\n", "describes nothing of the data: no column has an id of the ratings, such as '007'; it has a, b"),
         ("a,b\n007,2\n31,3,4\n", "line 3"),
-        ("", "cannot be read"),
-        (b"isbn,name\n007,\xff\n", "cannot be read"),
+        ("", "is empty"),
+        (b"isbn,name\n007,\xff\n", "is not UTF-8 text; convert"),
+        (b"isbn,n\xe4me\n007,1\n", "is not UTF-8 text; convert"),
     ],
 )
 def test_tables_that_cannot_be_used(content: str | bytes, words: str, tmp_path: Path) -> None:
@@ -129,6 +130,29 @@ def test_tables_that_cannot_be_used(content: str | bytes, words: str, tmp_path: 
     with pytest.raises(InputError, match=words) as caught:
         read_attributes(path, ISBNS, "item", "isbn")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "::"])
+def test_a_spreadsheets_table(separator: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [["isbn", "year", "price"], ["007", "1815", "2,5" if separator == ";" else "2.5"], ["31", "1922", "3"]]
+    (tmp_path / "books.csv").write_text("\n".join(separator.join(row) for row in [*rows, rows[1]]))
+    known = read_attributes(tmp_path / "books.csv", ISBNS, "item", "isbn").columns
+    assert known == {"year": [1815, 1922, None], "price": [2.5, 3, None]}
+    assert "rows that repeat an id: 1; the first of each counts" in caplog.text
+
+
+def test_lists_of_a_parquet_file_are_texts(tmp_path: Path) -> None:
+    lists = {
+        "title": ["A", "B", "C"],
+        "tags": [["a", "b"], [], None],
+        "more": [{"x": "y"}, None, None],
+        "sizes": [[1, 2], [3], []],
+    }
+    pd.DataFrame({"isbn": list(ISBNS), **lists}).to_parquet(tmp_path / "books.parquet")
+    known = read_attributes(tmp_path / "books.parquet", ISBNS, "item", "isbn").columns
+    assert known["tags"] == ["a|b", "", None]
+    assert known["sizes"] == ["1|2", "3", ""]
+    assert known["more"] == ["{'x': 'y'}", None, None]
 
 
 def test_a_datamodule_keeps_what_the_tables_say(tmp_path: Path) -> None:

@@ -68,16 +68,41 @@ def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
         (["1577836800750", "100000000000"], [1_577_836_800.75, 100_000_000]),  # ms
         (["1577836800750000"], [1_577_836_800.75]),
         (["1577836800000000000"], [1_577_836_800]),
+        (["31.01.2020", "1.2.2020"], [1_580_428_800, 1_580_515_200]),
+        (["31/01/2020 00:00", "01/02/2020 00:01"], [1_580_428_800, 1_580_515_260]),
+        (["1/31/2020 12:00 AM", "2/1/2020 1:00 PM"], [1_580_428_800, 1_580_562_000]),
+        (["20200131", "20200201"], [1_580_428_800, 1_580_515_200]),
+        (["20200131", "20200299"], [20_200_131, 20_200_299]),  # no days
+        (["Fri, 31 Jan 2020 00:00:00 GMT"], [1_580_428_800]),
         (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
     ],
 )
 def test_times_become_seconds(written: list[str], expected: list[float], tmp_path: Path) -> None:
-    text = "user,item,rating,time\n" + "".join(f"{row},1,3,{time}\n" for row, time in enumerate(written))
+    text = "user,item,rating,time\n" + "".join(f'{row},1,3,"{time}"\n' for row, time in enumerate(written))
     assert read(tmp_path, text, TIMED)["timestamp"] == expected
 
 
+def test_ids_in_the_index_of_a_frame() -> None:
+    frame = pd.DataFrame(
+        {"user": [1, 2], "item": ["a", "b"], "rating": [3.0, 4.0], "time": ["2020-01-01", "2020-01-02"]}
+    )
+    expected = read_frame(frame, TIMED)
+    for index in ("user", ["user", "item"], ["time", "user"], "rating"):
+        indexed = frame.set_index(index)
+        pd.testing.assert_frame_equal(read_frame(indexed, TIMED), expected)
+        assert indexed.index.names == ([index] if isinstance(index, str) else index)  # it does not change
+    pd.testing.assert_frame_equal(read_frame(frame.set_index("user", drop=False), TIMED), expected)
+
+
+def test_times_before_anybody_rated_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A spreadsheet's days, years and numbers of weeks are no seconds."""
+    read(tmp_path, "user,item,rating,time\n1,1,3,45000\n2,1,3,45001.5\n", TIMED)
+    assert "the times in the column 'time' are before 1973, as seconds since 1970" in caplog.text
+
+
 @pytest.mark.parametrize(
-    "written", ["yesterday", "13/01/2020", "2020-13-01", "nan", "NaT", "inf", "1e30", "9" * 20, ""]
+    "written",
+    ["yesterday", "02/03/2020", "2020-13-01", "13/13/2020", "1.2.20", "nan", "NaT", "inf", "1e30", "9" * 20, ""],
 )
 def test_what_is_no_time(written: str, tmp_path: Path) -> None:
     """A day written 02/03/2020 is another one on the other side of an ocean: it is not guessed at."""
@@ -371,7 +396,7 @@ def test_words_for_a_missing_rating(
     assert "left out 1 of 3 rows" in caplog.text
 
 
-@pytest.mark.parametrize("word", ["good", "4,5", "4 stars", "N.A.", "?"])
+@pytest.mark.parametrize("word", ["good", "4,500", "4 stars", "N.A.", "?"])
 def test_other_words_are_an_error_with_their_line(word: str, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(f'user,item,rating\n1,1,3\n1,2,NA\n1,3,"{word}"\n')
     with pytest.raises(InputError, match=rf"line 4: the rating '{re.escape(word)}' is not a number"):

@@ -794,3 +794,15 @@ def test_a_number_where_a_text_belongs(setting: str) -> None:
     given: Any = {"source": "sample", setting: 5}
     with pytest.raises(InputError, match=f"--data.{setting} must be "):
         RatingsDataModule(**given)
+
+
+def test_a_slip_of_the_pen_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    draw = np.random.default_rng(0)
+    user, item = np.divmod(draw.permutation(1200)[:600], 30)
+    table = pd.DataFrame({"user": user, "item": item, "rating": draw.integers(1, 6, 600).astype(float)})
+    RatingsDataModule(table).setup()
+    assert "far from all other ratings" not in caplog.text
+    table.loc[7, "rating"] = 50.0
+    RatingsDataModule(table).setup()
+    slip = f"1, such as 50 of item {item[7]} by user {user[7]}"
+    assert f"far from all other ratings (1 to 5): {slip}; mend or remove what is no rating" in caplog.text

@@ -75,9 +75,18 @@ def test_movielens_1m(tmp_path: Path) -> None:
     assert found.columns.timestamp == 3
 
 
+def test_a_name_alone_makes_no_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, 45_000 + row / 7) for row in range(60)]
+    found = guess(written(rows, ["user", "item", "stars", "date"], tmp_path / "t.csv"))
+    assert found.columns == Columns("user", "item", "stars", None)
+    assert "the column 'date' holds no times that can be read" in caplog.text
+    rows = [(user, item, stars) for user, item, stars, _ in rows]
+    assert guess(written(rows, ["rated_by", "rated", "stars"], tmp_path / "t.csv")).columns.user == "rated_by"
+
+
 def test_too_few_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("user\n1\n2\n")
-    with pytest.raises(InputError, match=r"t\.csv has 1 columns"):
+    with pytest.raises(InputError, match=r"t\.csv has one column \('user'\); a table"):
         guess(tmp_path / "t.csv")
 
 
@@ -94,7 +103,11 @@ SECONDS = [1_600_000_000 + row for row in range(60)]
         ({"on": DAYS, "date": DAYS}, "date"),  # the name decides
         ({"order": SECONDS}, None),  # numbers of orders look like seconds
         ({"time": [30.5 + row for row in range(60)]}, None),  # how long it took
-        ({"time": [1_600_000_000_000 + row for row in range(60)]}, None),  # milliseconds
+        ({"time": [1_600_000_000_000 + row for row in range(60)]}, "time"),  # milliseconds
+        ({"date": [f"{1 + row % 28}.{1 + row % 12:02}.2025" for row in range(60)]}, "date"),
+        ({"date": [f"{1 + row % 12}/{1 + row % 9}/2025" for row in range(60)]}, None),  # day or month?
+        ({"date": [45_000 + row / 7 for row in range(60)]}, None),  # a spreadsheet's days since 1900
+        ({"year": [2020 + row % 3 for row in range(60)]}, None),
         ({"day": ["Monday", "Friday"] * 30}, None),
         ({"one": DAYS, "two": DAYS[::-1]}, None),
         ({"birth_date": [DAYS[row % 7] for row in range(60)]}, None),  # of the user

@@ -20,7 +20,7 @@ from pandas.testing import assert_frame_equal
 from pyarrow import parquet
 
 from lgcn.data import tables
-from lgcn.data.canonical import Columns, read_table
+from lgcn.data.canonical import Columns, read_frame, read_table
 from lgcn.data.guess import guess
 from lgcn.data.layouts import Table
 from lgcn.data.sources import load
@@ -213,7 +213,11 @@ def test_bad_parquet(columns: Columns, data: dict[str, Any], words: str, tmp_pat
         ("user,item,rating\n1,2,3\n4,5,good\n", "line 3: the rating 'good' is not a number"),
         ("user,item,rating\n1,2,N.A.\n", "line 2: the rating 'N.A.' is not a number"),
         ("user,item,rating\n1,2,1_0\n", "line 2: the rating '1_0' is not a number"),
-        ('user,item,rating\n1,2,"4,5"\n', "line 2: the rating '4,5' is not a number"),
+        ('user,item,rating\n1,2,"4,500"\n', "line 2: the rating '4,500' is not a number"),
+        ('user,item,rating\n1,2,"4,5"\n3,4,good\n', "line 3: the rating 'good' is not a number"),
+        ('[{"user": 1, "item": 2}]', "is no table: it begins with '.*; save it as CSV"),
+        ('{\n"user": [1, 2]}', "is no table: it begins with '{'"),
+        ("<!DOCTYPE html>\n<html>", "is no table"),
         ("user,item,rating\n\n\n1,2,3\n\n4,5,good\n", "line 6: the rating 'good'"),
         ('user,item,rating,note\n1,2,3,"a\nb\n\nc"\n4,5,good,d\n', "line 6: the rating 'good'"),
         ('"user\nid",user,item,rating\n0,1,2,3\n0,4,5,good\n', "line 4: the rating 'good'"),
@@ -366,9 +370,23 @@ def test_what_is_no_text_is_one_line(start: bytes, tmp_path: Path) -> None:
         read(tmp_path, start + TEXT.encode())
 
 
-def test_a_decimal_comma_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="line 2: the rating '4,5' is not a number; mend or remove it; decimals have"):
-        read(tmp_path, 'user,item,rating\n5,10,"4,5"\n')
+def test_a_mark_of_thousands_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 2: the rating '4,500' is not a number; mend or remove it; thousands"):
+        read(tmp_path, 'user,item,rating\n5,10,"4,500"\n')
+
+
+WRITTEN = {"4,5": 4.5, "-0,25": -0.25, "3": 3.0, " 2.5 ": 2.5, "True": 1.0, "false": 0.0, "N/A": None, "1,0": 1.0}
+
+
+def test_decimal_commas_and_what_pandas_writes_for_yes_and_no(tmp_path: Path) -> None:
+    """A file and a DataFrame of texts are read alike."""
+    written = pd.DataFrame({"user": range(8), "item": 1, "rating": list(WRITTEN)})
+    written.to_csv(tmp_path / "r.csv", sep=";", index=False)
+    expected = [number for number in WRITTEN.values() if number is not None]
+    assert read_table(tmp_path / "r.csv", Columns(), ";")["rating"].tolist() == expected
+    assert read_frame(written, Columns())["rating"].tolist() == expected
+    assert all(map(tables.is_number, WRITTEN))
+    assert not tables.is_number("1,000")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ def test_a_frame_in_three_lines(frame: pd.DataFrame, tmp_path: Path, capsys: pyt
     for name, value in written["last"].items():
         assert name == "step" or fitted.metrics[name] == value
     assert repr(fitted) == f"Fitted({str(fitted.run)!r}, best {written['best']['value']:.4f})"
-    assert "best      val/rmse" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best      val/rmse" in said
+    assert "recommend lgcn recommend" in said
+    # A DataFrame is not kept: these would read it again.
+    assert not re.search(r"lgcn (test|predict|fit)", said)
 
     tested = fitted.test()
     assert "user + item biases" in capsys.readouterr().out

@@ -58,6 +58,17 @@ def test_what_may_be_wanted_next_is_commented_out(tmp_path: Path, monkeypatch: p
     }
 
 
+def test_times_that_not_all_rows_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = made_table("1 to 10", 1000)
+    table.assign(time=table["time"].astype(object).where(table.index < 999)).to_csv("t.csv", index=False)
+    init(["t.csv"])
+    assert "column 'time' looks like times, but is left out: t.csv: row 1000" in caplog.text
+    assert settings.load("t.yaml")[-1]["data"]["timestamp_column"] is None
+
+
 def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made_table("pairs", 1000).to_csv("t.csv", index=False)
@@ -67,6 +78,8 @@ def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Path("t.yaml").read_text() == "mine"
     with pytest.raises(InputError, match=r"there is no file nothing\.csv"):
         init(["nothing.csv"])
+    with pytest.raises(InputError, match=r"there is no file items\.csv"):
+        init(["t.csv", "--output", "nothing.yaml", "--items_path", "items.csv"])
     assert not Path("nothing.yaml").exists()
 
 

@@ -50,6 +50,21 @@ def test_what_says_something_of_the_model(contents: list[Any], says: bool) -> No
     assert settings.names_a_model(contents) is says
 
 
+def test_a_recipe_is_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = choose({"source": "sample"}, {})
+    (tmp_path / "ratings.yaml").write_text("data: {min_rating: 5}\ntrainer: {max_steps: 7}\n")
+    monkeypatch.chdir(tmp_path)
+    again = choose({"source": "sample"}, {})
+    assert (again.why, again.path) == (shipped.why, shipped.path)
+    assert "400 steps" in again.why[2]
+    assert choose({"source": "sample"}, {}, "20").why[2].startswith("it ends after 20 steps, or after 8")
+    assert (
+        choose({"source": "sample", "threshold": 4, "kind": "pairs"}, {}, 20)
+        .why[2]
+        .startswith("it is fitted in closed")
+    )
+
+
 @pytest.mark.parametrize("kind", [*EXPLICIT, *RANKED])
 def test_the_recipe_for_each_kind_of_table(kind: str, tmp_path: Path) -> None:
     table, data = made_table(kind, 1000), {} if kind in (*EXPLICIT, "likes") else {"rating_column": None}
@@ -84,7 +99,7 @@ def test_a_bare_fit_says_what_it_chose(tmp_path: Path, caplog: pytest.LogCapture
     why = yaml.safe_load((run / "config.yaml").read_text())["why"]
     assert why[0].startswith("the data are ratings: ")
     assert why[1].startswith("so the recipe is 'ratings', which predicts ratings")
-    assert why[2] == ("it ends after 400 steps, or after 8 validations without a better val/rmse (--trainer.max_steps)")
+    assert why[2] == ("it ends after 8 steps, or after 8 validations without a better val/rmse (--trainer.max_steps)")
     said = [record.message for record in caplog.records]
     assert all(line in said for line in why)
     # The data are read and described once.

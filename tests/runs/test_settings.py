@@ -33,6 +33,15 @@ def test_a_file_of_ones_own_wins_over_a_shipped_one_of_its_name(
         assert settings.load(name) == [{"data": {"source": "mine.csv"}}]
 
 
+@pytest.mark.parametrize("name", ["ratings", "mine"])
+def test_a_base_is_the_shipped_one_whatever_is_beside_the_file(name: str, tmp_path: Path) -> None:
+    # `lgcn init ratings.csv` writes a ratings.yaml on the base `ratings`, and a mine.yaml may stand beside it.
+    (tmp_path / "ratings.yaml").write_text("base: ratings\ndata: {source: ratings.csv}\n")
+    (tmp_path / "mine.yaml").write_text("base: ratings\ndata: {source: mine.csv}\n")
+    shipped = settings.load(settings.shipped()["ratings"])
+    assert settings.load(tmp_path / f"{name}.yaml") == [*shipped, {"data": {"source": f"{name}.csv"}}]
+
+
 def test_files_build_on_each_other_and_on_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("base: two\ndata: {seed: 1}\n")
     (tmp_path / "two.yaml").write_text("base: quickstart\ndata: {seed: 2}\n")

@@ -36,6 +36,13 @@ def one_line(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
 # -- typos -----------------------------------------------------------------------------------------------------
 
 
+def test_a_word_without_an_option_is_said_before_data_are_read(
+    csv: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert f"'{csv}' belongs to no option; name one, such as --data.source {csv}" in one_line(capsys, ["fit", str(csv)])
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -46,7 +53,8 @@ def one_line(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (["--model.l2.pre=node"], "there is no option --model.l2.pre; did you mean --model.l2.per?"),
         (["--data.sourcee=x"], "there is no option --data.sourcee; did you mean --data.source?"),
         (["--zzz"], "there is no option --zzz; lgcn COMMAND --help lists them"),
-        (["words"], "'words' belongs to no option"),
+        (["words"], "'words' belongs to no option; name one, such as --data.source words"),
+        (["mine.yaml"], "'mine.yaml' belongs to no option; name one, such as --config mine.yaml"),
         (["--optimizer", "Adamm"], "--optimizer: there is no class 'Adamm'; did you mean Adam?"),
         (["--lr_scheduler=StepLRR"], "--lr_scheduler: there is no class 'StepLRR'; did you mean StepLR?"),
         (["--trainer.logger=CSVLoger"], "--trainer.logger: there is no class 'CSVLoger'; did you mean CSVLogger?"),

@@ -1,6 +1,7 @@
 """Newer data: training goes on from a trained model, and a trained model is judged on newer ratings."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,9 @@ def test_what_cannot_go_on(table: pd.DataFrame, first: Fitted, tmp_path: Path) -
         resolve(["fit", "--init_from", str(first.checkpoint), "--ckpt_path", "last"])
     with pytest.raises(InputError, match=r"--init_from nothing\.ckpt: there is no such file"):
         lgcn.fit(table, init_from="nothing.ckpt", **common)
+    others = table.assign(user="u" + table["user"].astype(str), item="i" + table["item"].astype(str))
+    with pytest.raises(InputError, match="knows none of the users and items: are their ids written in another way"):
+        lgcn.fit(others, init_from=str(first.checkpoint), data=TIMES, **common)
 
 
 def test_a_run_that_went_on_is_resumed_as_any_other(table: pd.DataFrame, first: Fitted, tmp_path: Path) -> None:
@@ -230,3 +234,15 @@ def test_nothing_to_judge(table: pd.DataFrame, first: Fitted, tmp_path: Path, ca
     with pytest.raises(SystemExit):
         undrawn(["test", "--ckpt_path", str(first.checkpoint), "--data.source", str(tmp_path / "newer.csv")])
     assert "nothing is left to judge" in capsys.readouterr().err
+
+
+def test_another_scale_is_said(table: pd.DataFrame, first: Fitted, tmp_path: Path, caplog: Any) -> None:
+    table[2400:].assign(rating=10 * table["rating"]).to_csv(tmp_path / "newer.csv", index=False)
+    base = ["--data.source", str(tmp_path / "newer.csv"), "--report=false"]
+    for args in (
+        ["test", "--ckpt_path"],
+        ["fit", "--trainer.max_steps=20", "--runs_dir", str(tmp_path), "--init_from"],
+    ):
+        caplog.clear()
+        undrawn([*args, str(first.checkpoint), *base])
+        assert re.search("% of the ratings are not between 1 and 10, as those were that the model", caplog.text)

@@ -177,7 +177,7 @@ def test_titles_are_shown_as_they_are(
 def test_users_in_a_file(
     trained: dict[str, Path], tmp_path: Path, option: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "users.txt").write_bytes(text.encode())
+    (tmp_path / "users.txt").write_bytes(text.encode("utf-16" if option == "--users_file" else "utf-8"))
     main(["recommend", "--ckpt_path", str(trained["made"]), option, str(tmp_path / "users.txt"), "--k", "1"])
     assert re.findall(r"^user (\S+)", capsys.readouterr().out, re.MULTILINE) == ["u2", "u0"]
 
@@ -192,8 +192,8 @@ def test_users_files_that_name_nobody(
         assert "names nothing" in message
         assert str(tmp_path / name) in message
     assert "there is no file nowhere.txt" in refused(capsys, [*base, "nowhere.txt"])
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as text" in refused(capsys, [*base, str(tmp_path / "bytes")])
+    (tmp_path / "bytes").write_bytes(b"u\xfc\n")
+    assert re.search("cannot be read as text.*; convert the file", refused(capsys, [*base, str(tmp_path / "bytes")]))
     assert "cannot be read" in refused(capsys, [*base, str(tmp_path)])
 
 
@@ -360,9 +360,10 @@ def test_new_ratings_without_a_header_are_in_the_places_trained_on(trained: dict
     pd.testing.assert_frame_equal(read_back(Path("new.parquet")), expected, check_dtype=False)
 
 
-def test_new_ratings_without_users_are_one_user_s(trained: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [["--separator", ";"], []], ids=["said", "found"])
+def test_new_ratings_without_users_are_one_user_s(said: list[str], trained: dict[str, Path], tmp_path: Path) -> None:
     NEW.drop(columns="user").drop_duplicates("item").to_csv(tmp_path / "new.csv", index=False, sep=";")
-    args = ["--ratings", str(tmp_path / "new.csv"), "--separator", ";", "--k", "6", "--output", "new.json"]
+    args = ["--ratings", str(tmp_path / "new.csv"), *said, "--k", "6", "--output", "new.json"]
     main(["recommend", "--ckpt_path", str(trained["made"]), *args])
     ratings: Any = {0: 5.0, 50: 1.0, 120: 2.0, 170: 0.5}
     expected = Recommender.from_checkpoint(trained["made"]).recommend(ratings=ratings, k=6)

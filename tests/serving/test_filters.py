@@ -167,12 +167,13 @@ def test_filtered_lists_are_the_whole_lists_without_what_does_not_fit(films: Rec
     assert without_rank(both) == without_rank(fitting.groupby("user", sort=False).head(3))
 
 
-def test_candidates_are_each_users_own(films: Recommender) -> None:
+def test_candidates_are_each_users_own(films: Recommender, caplog: pytest.LogCaptureFixture) -> None:
     whole = films.recommend(k=len(films.item_ids), exclude="none")
     draw = np.random.default_rng(0)
     chosen = {user: draw.choice(films.item_ids, 5).tolist() for user in films.user_ids[::3]}
     asked = {str(user): [*map(str, items), "not there"] for user, items in chosen.items()} | {"nobody": [1]}
     found = films.recommend(k=4, exclude="none", candidates=asked)
+    assert "left out 2 candidates: the item is not in the data (not there, 1)" in caplog.text
     fitting = whole[[item in chosen.get(user, []) for user, item in zip(whole["user"], whole["item"], strict=True)]]
     assert without_rank(found) == without_rank(fitting.groupby("user", sort=False).head(4))
     new = pd.DataFrame({"user": ["x", "x", "y"], "item": films.item_ids[:3], "rating": [4.0, 2.0, 5.0]})
