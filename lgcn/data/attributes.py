@@ -49,12 +49,14 @@ class Attributes:
         """The columns of a table in the order of the indices.
 
         Args:
-            table: raw ids in the column ``key``; the first row of an id counts. None: nothing is known.
+            table: raw ids in the column ``key``, numbers or texts; the first row of an id counts. None: nothing is known.
             ids: whose index is a row's place. Rows of other ids are left out.
         """
         if table is None:
             return cls()
-        rows = table.drop_duplicates(key).set_index(key).astype(object).reindex(list(ids))
+        # By index: one id that is missing or a word makes texts of all others in its column.
+        rows = table.assign(**{key: ids.encode(table[key])}).drop_duplicates(key).set_index(key)
+        rows = rows.astype(object).reindex(range(len(ids)))
         return cls({str(name): _plain(rows[name].tolist()) for name in rows})
 
     def rows(self, count: int) -> list[dict[str, Any]]:
@@ -133,7 +135,7 @@ def read_attributes(
         log.info("%s: the title is '%s'", called, title)
     if unknown := int((~there).sum()):
         log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
-    return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[there], ids, key=what)
+    return Attributes.of(rest.rename(columns=names).assign(**{what: raw}), ids, key=what)
 
 
 def named_as_ids(table: pd.DataFrame, what: Literal["user", "item"], column: Any) -> list[str]:

@@ -153,6 +153,17 @@ def test_text_ids(ids: list[str]) -> None:
     assert Attributes.of(table, vocabulary).columns["title"] == [f"title of {raw}" for raw in vocabulary]
 
 
+@pytest.mark.parametrize("ids", [["1", "2", "x"], [1, 2, None], [2.0, None, 1.0], [2, 1, 7]])
+@pytest.mark.parametrize("vocabulary", [Vocabulary([1, 2]), Vocabulary(["1", "2", "y"])])
+def test_one_odd_id_takes_nothing_from_the_others(ids: list[Any], vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """A blank or a word makes texts of a column of numbers; the rows are still those of the same items."""
+    table = pd.DataFrame({"item": ids, "title": [f"title of {one}".removesuffix(".0") for one in ids]})
+    table.to_csv(tmp_path / "items.csv", index=False)
+    for source in (table, tmp_path / "items.csv"):
+        found = read_attributes(source, vocabulary, "item", "item").columns["title"]
+        assert found[:2] == ["title of 1", "title of 2"]
+
+
 def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
     before = TABLE.copy()
     known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
