@@ -49,7 +49,7 @@ class Attributes:
         """The columns of a table in the order of the indices.
 
         Args:
-            table: raw ids in the column ``key``, numbers or texts; the first row of an id counts. None: nothing is known.
+            table: raw ids, of any type, in the column ``key``; the first row of an id counts. None: nothing is known.
             ids: whose index is a row's place. Rows of other ids are left out.
         """
         if table is None:
