@@ -7,6 +7,7 @@ Both are judged on the same users, so the difference of a bootstrap sample is th
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,8 @@ def _judged(run: str, part: Part, options: list[str], command: Callable[..., Any
     if judge.user_sums is None or not judge.user_sums[:, 0].any():
         raise InputError(f"{run}: its {part} part is empty, or --trainer.limit_{part}_batches leaves all of it out")
     names = [f"ranking_recall@{k}", f"ranking_ndcg@{k}"] if judge.ranks else ["mae", "rmse"]
-    pairs = judge.graph.fingerprint, list(data.users), list(data.items)
+    same = replace(judge.graph, add_self_loops=False)  # which are the model's, and not of what is asked for
+    pairs = same.fingerprint, data.users.fingerprint, data.items.fingerprint
     return Judged(names, judge.user_sums, judge.ranks, judge.title(), pairs)
 
 
