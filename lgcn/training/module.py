@@ -461,7 +461,7 @@ class LightGCNModule(pl.LightningModule):
 def _deciding(settings: Mapping[str, Any]) -> dict[str, str]:
     """The hyper-parameters that decide which parameters there are, in words."""
     channels = [_short(one) for one in settings.get("propagation", {}).get("channels", [])]
-    deciding = {name: str(settings.get(name)) for name in (*SHAPE, "sessions", "content")}
+    deciding = {name: str(settings.get(name)) for name in (*SHAPE, "sessions", "content", "correction")}
     chosen = {name: _short(settings.get(name)) for name in ("head", "tail")}
     return deciding | chosen | {"channels": str(channels)}
 
