@@ -5,6 +5,7 @@ They are read from a table with any columns. One of them holds the raw ids, and 
 
 import json
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
@@ -169,9 +170,10 @@ def _title(table: pd.DataFrame) -> str | None:
 
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """A column of texts as numbers, where all of them are."""
+    """A column of texts as numbers, where all of them are. As of ids, a leading zero makes a text: 01067 is a place."""
     numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if numbers.isna().equals(column.isna()) else column
+    codes = column.astype(str).str.match(r"\s*-?0\d").any()
+    return numbers if numbers.isna().equals(column.isna()) and not codes else column
 
 
 def in_words(value: Value) -> str:
@@ -196,8 +198,8 @@ def arrow_column(values: list[Any]) -> pa.Array:
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """Numbers, integers if all are whole; or texts if one of them is a text."""
-    known = [None if pd.isna(value) else value for value in values]
+    """Numbers, integers if all are whole; or texts if one of them is a text. JSON has no infinite numbers."""
+    known = [None if pd.isna(value) or value in (math.inf, -math.inf) else value for value in values]
     if all(value is None or isinstance(value, int | float) for value in known):
         whole = all(float(value or 0).is_integer() for value in known)
         return [int(value) if whole and isinstance(value, float) else value for value in known]

@@ -53,6 +53,12 @@ def test_a_column_with_a_text_is_all_texts_and_whole_numbers_are_integers() -> N
     assert Attributes.of(table, Vocabulary([1, 2])).columns == {"mixed": ["1", "two"], "whole": [1995, None]}
 
 
+def test_infinite_numbers_are_not_known() -> None:
+    """JSON has none, and the API would fail."""
+    table = pd.DataFrame({"item": [1, 2, 3], "price": [np.inf, 2.5, -np.inf]})
+    assert Attributes.of(table, Vocabulary([1, 2, 3])).columns == {"price": [None, 2.5, None]}
+
+
 # -- tables of one's own ---------------------------------------------------------------------------------------
 
 BOOKS = pd.DataFrame(
@@ -169,6 +175,13 @@ def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
     known = Attributes.of(TABLE, Vocabulary([30, 2, 4]))
     assert Attributes.unpacked(known.packed()) == known
     pd.testing.assert_frame_equal(TABLE, before)
+
+
+def test_codes_with_leading_zeros_stay_texts(tmp_path: Path) -> None:
+    rows = "item,place,price,share\n1,01067,10,0.5\n2,,0,0\n3,80331,-3,-0.25\n"
+    (tmp_path / "items.csv").write_text(rows)
+    found = read_attributes(tmp_path / "items.csv", Vocabulary([1, 2, 3]), "item", "item").columns
+    assert found == {"place": ["01067", None, "80331"], "price": [10, 0, -3], "share": [0.5, 0.0, -0.25]}
 
 
 def test_lists_are_texts() -> None:
