@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -30,6 +31,9 @@ TAKEN = (
 #: Names of columns with titles. Without one, it is the first column of texts that are nearly all different.
 TITLES = ("title", "name", "label")
 DIFFERENT = 0.9
+
+#: What is a list in a cell; Parquet's are arrays.
+LISTS = (list, tuple, set, np.ndarray)
 
 Value = bool | int | float | str | None
 
@@ -109,7 +113,7 @@ def read_attributes(
         known: names of columns that a model has learned from. They keep their names: none of them is the title.
 
     Raises:
-        InputError: it cannot be read, or no column has ids of the data.
+        InputError: it cannot be read, no column has ids of the data, or two columns would have one name.
 
     >>> books = pd.DataFrame({"isbn": ["a", "b"], "name": ["Emma", "Ulysses"], "rating": [4.5, 4.25]})
     >>> read_attributes(books, Vocabulary(["b", "c"]), "item", "isbn").columns
@@ -119,7 +123,7 @@ def read_attributes(
     table = source.reset_index(drop=True) if isinstance(source, pd.DataFrame) else read_texts(source)
     columns = [str(name) for name in table.columns]
     check_columns(called, columns, columns)
-    table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, list | tuple | set) else value)
+    table = table.map(lambda value: "|".join(map(str, value)) if isinstance(value, LISTS) else value)
     table.columns = pd.Index(columns)
     key = _key(table, ids, named_as_ids(table, what, column), called)
     raw, rest = as_ids(table[key]), table.drop(columns=key)
@@ -129,6 +133,8 @@ def read_attributes(
     names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
     if title is not None:
         rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
+    called_now = [names.get(name, name) for name in rest]
+    check_columns(called, called_now, called_now)
     there = ids.encode(raw) >= 0
     found = raw[there].nunique()
     log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
@@ -170,9 +176,12 @@ def _title(table: pd.DataFrame) -> str | None:
 
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """A column of texts as numbers, where all of them are. As of ids, a leading zero makes a text: 01067 is a place."""
+    """A column of texts as numbers, where all of them are.
+
+    Codes stay texts: numbers with a leading zero, as of ids, and those that are too large for a float to tell apart.
+    """
     numbers = pd.to_numeric(column, errors="coerce")
-    codes = column.astype(str).str.match(r"\s*-?0\d").any()
+    codes = column.astype(str).str.match(r"\s*-?0\d").any() or (numbers.abs() >= 2**53).any()
     return numbers if numbers.isna().equals(column.isna()) and not codes else column
 
 
@@ -198,9 +207,9 @@ def arrow_column(values: list[Any]) -> pa.Array:
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """Numbers, integers if all are whole; or texts if one of them is a text. JSON has no infinite numbers."""
+    """Numbers, integers if all are whole; or texts if one is a text or has more than 64 bits. JSON has no infinity."""
     known = [None if pd.isna(value) or value in (math.inf, -math.inf) else value for value in values]
-    if all(value is None or isinstance(value, int | float) for value in known):
+    if all(value is None or (isinstance(value, int | float) and abs(value) < 2**63) for value in known):
         whole = all(float(value or 0).is_integer() for value in known)
         return [int(value) if whole and isinstance(value, float) else value for value in known]
     return [None if value is None else str(value) for value in known]

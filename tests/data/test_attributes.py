@@ -177,16 +177,35 @@ def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
     pd.testing.assert_frame_equal(TABLE, before)
 
 
-def test_codes_with_leading_zeros_stay_texts(tmp_path: Path) -> None:
-    rows = "item,place,price,share\n1,01067,10,0.5\n2,,0,0\n3,80331,-3,-0.25\n"
+def test_codes_stay_texts(tmp_path: Path) -> None:
+    rows = "item,place,price,share,code\n1,01067,10,0.5,9007199254740993\n2,,0,0,\n3,80331,-3,-0.25,5\n"
     (tmp_path / "items.csv").write_text(rows)
     found = read_attributes(tmp_path / "items.csv", Vocabulary([1, 2, 3]), "item", "item").columns
-    assert found == {"place": ["01067", None, "80331"], "price": [10, 0, -3], "share": [0.5, 0.0, -0.25]}
+    assert found.pop("place") == ["01067", None, "80331"]
+    assert found.pop("code") == ["9007199254740993", None, "5"]
+    assert found == {"price": [10, 0, -3], "share": [0.5, 0.0, -0.25]}
 
 
-def test_lists_are_texts() -> None:
+@pytest.mark.parametrize("large", [2**63, -(2**70), 1e300])
+def test_what_is_larger_than_an_integer_comes_back_as_text(large: float) -> None:
+    known = Attributes.of(pd.DataFrame({"item": [1, 2], "code": [large, 5]}, dtype=object), Vocabulary([1, 2]))
+    assert known.columns == {"code": [str(large), "5"]}
+    assert Attributes.unpacked(known.packed()) == known
+
+
+@pytest.mark.parametrize("names", [["rating", "item_rating"], ["Title", "title"]])
+def test_two_columns_do_not_get_one_name(names: list[str]) -> None:
+    table = pd.DataFrame({"item": [1, 2], names[0]: [1, 2], names[1]: [3, 4]})
+    with pytest.raises(InputError, match=rf"the DataFrame of items has 2 columns named '{names[1]}'; rename one"):
+        read_attributes(table, Vocabulary([1, 2]), "item", "item")
+
+
+def test_lists_are_texts(tmp_path: Path) -> None:
     """As MovieLens writes genres, so filters find their words."""
     table = pd.DataFrame({"item": ["a", "b"], "title": ["A", "B"], "tags": [["x", "y"], []], "pair": [(1, 2), None]})
     found = read_attributes(table, Vocabulary(["a", "b"]), "item", "item").columns
     assert found["tags"] == ["x|y", ""]
     assert found["pair"] == ["1|2", None]
+    table[["item", "title", "tags"]].to_parquet(tmp_path / "items.parquet")
+    found = read_attributes(tmp_path / "items.parquet", Vocabulary(["a", "b"]), "item", "item").columns
+    assert found == {"title": ["A", "B"], "tags": ["x|y", ""]}
