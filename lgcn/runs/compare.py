@@ -97,7 +97,9 @@ def compare(args: list[str], command: Callable[..., Any]) -> None:
 
 def _judged(run: str, part: Part, options: list[str], command: Callable[..., Any]) -> Judged:
     """What the best checkpoint of a run, or a checkpoint, comes to."""
-    path = Path(run) / CHECKPOINTS / "best.ckpt" if Path(run).is_dir() else run
+    path = Path(run) / CHECKPOINTS / "best.ckpt" if Path(run).is_dir() else Path(run)
+    if not path.is_file():
+        raise InputError(f"there is no {path}: give a run's folder, such as runs/quickstart/version_0, or a .ckpt file")
     cli = command([COMMANDS[part], *options, "--ckpt_path", str(path)], watch=Watch())
     module, data = cli.model, cli.datamodule
     judge, k = module.judge(part), module.ks[0]

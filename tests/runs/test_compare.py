@@ -80,7 +80,8 @@ def test_a_run_and_itself(compared: dict[str, Path], capsys: pytest.CaptureFixtu
     [
         ("rates", "ranks", "one of the runs ranks items and the other predicts ratings"),
         ("rates", "split", "the runs are not judged on the same"),
-        ("rates", "nothing", "there is no such file"),
+        ("rates", "nothing", "there is no nothing: give a run's folder, such as runs/quickstart/version_0, or a .ckpt"),
+        ("rates", ".", "there is no checkpoints/best.ckpt: give a run's folder"),
     ],
 )
 def test_runs_that_cannot_be_compared(
