@@ -127,14 +127,8 @@ class LightGCNModule(pl.LightningModule):
         settings |= {"masking": self.masking, "l2": vars(self.l2), "k": self.ks, "clamp": clamp}
         self.sessions, self.content = settings_object(SessionBias, sessions), settings_object(Content, content)
         settings |= {"metrics": self.own_metrics, "ranks": ranks, "tail": tail}
-        settings |= {
-            name: None if one is None else vars(one)
-            for name, one in (
-                ("sessions", self.sessions),
-                ("content", self.content),
-                ("correction", self.correction),
-            )
-        }
+        parts = {"sessions": self.sessions, "content": self.content, "correction": self.correction}
+        settings |= {name: part and vars(part) for name, part in parts.items()}
         # Plain values: a checkpoint holds numbers and names of classes, whoever made this module.
         self.save_hyperparameters(plain(settings))
         self.model = LightGCN.of_settings(settings)
