@@ -133,8 +133,8 @@ def read_attributes(
     names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
     if title is not None:
         rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
-    called_now = [names.get(name, name) for name in rest]
-    check_columns(called, called_now, called_now)
+    rest = rest.rename(columns=names)
+    check_columns(called, list(rest.columns), list(rest.columns))
     there = ids.encode(raw) >= 0
     found = raw[there].nunique()
     log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
@@ -142,7 +142,7 @@ def read_attributes(
         log.info("%s: the title is '%s'", called, title)
     if unknown := int((~there).sum()):
         log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
-    return Attributes.of(rest.rename(columns=names).assign(**{what: raw}), ids, key=what)
+    return Attributes.of(rest.assign(**{what: raw}), ids, key=what)
 
 
 def named_as_ids(table: pd.DataFrame, what: Literal["user", "item"], column: Any) -> list[str]:
