@@ -93,6 +93,11 @@ class Snapshot:
         """From which rating on new ratings count, as in training. Pairs, which have none, all do."""
         return -math.inf if self.implicit or self.min_rating is None else self.min_rating
 
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """The least and the most that a new rating may be: the ends of the scale. Counts may be larger than any yet."""
+        return self.scale if self.kind == "ratings" else (0.0, torch.finfo(torch.float32).max)
+
     @cached_property
     def scale(self) -> tuple[float, float]:
         """The lowest and the highest rating of a model's data, those included that training left out."""

@@ -107,11 +107,11 @@ def _unknown(ratings: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
     user, raw = snapshot.users.encode(ratings["user"]), as_ids(pd.Series(ratings["item"]).reset_index(drop=True))
     given = np.ones(len(raw), dtype=np.float32)
     if not snapshot.implicit:
-        low, high = snapshot.scale
+        low, high = snapshot.allowed
         with np.errstate(over="ignore"):  # compared as float32, which is how the data's own ratings are kept
             given = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64).astype(np.float32)
-        outside = snapshot.kind == "ratings" and ((given < low) | (given > high)).any()
-        if outside or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
+        outside = (given < low) | (given > high)
+        if outside.any() or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
             raise InputError(f"ratings of new items must be numbers on the scale of the data, {low:g} to {high:g}")
     new = (user >= 0) & (snapshot.items.encode(raw) < 0) & raw.notna().to_numpy() & np.isfinite(given)
     if not new.any():

@@ -476,9 +476,9 @@ class Recommender:
         raw, times = columns["item"], list[NDArray[np.float64]]()
         rating = np.ones(len(raw), dtype=np.float32)
         if not implicit:
-            low, high = self.scale
+            low, high = self.snapshot.allowed
             needed = f"between {low:g} and {high:g}, the scale of the data"
-            rating = _numbers(columns, "rating", self.scale, needed).astype(np.float32)
+            rating = _numbers(columns, "rating", (low, high), needed).astype(np.float32)
             if count := int((rating < lowest).sum()):
                 log.warning("left out %s below %g, as in training", counted(count, "rating"), lowest)
         if self.model.propagation.uses_times and "timestamp" in columns:

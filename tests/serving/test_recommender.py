@@ -577,6 +577,15 @@ def test_pairs_without_ratings_need_no_ratings() -> None:
     assert set(table["item"][table["user"] == "x"]).isdisjoint({5, 35})
 
 
+def test_a_new_users_counts_may_be_larger_than_any_so_far() -> None:
+    rated = made(objective="bpr", ego_layer=False)
+    counted = Recommender(rated.model, replace(rated.snapshot, kind="counts"))
+    assert len(counted.recommend(ratings={5: 4000.0, 25: 1.0}, k=3)) == 3
+    for recommender, count in ((counted, -1.0), (counted, np.inf), (rated, 4000.0)):
+        with pytest.raises(InputError, match=f"the rating {count} of item 5 is not between"):
+            recommender.recommend(ratings={5: count}, k=3)
+
+
 def test_of_pairs_that_were_ratings_all_new_ones_count() -> None:
     """--data.min_rating chose the pairs. Those of new users have no ratings to be compared with it."""
     recommender = made(implicit=True, objective="softmax", ego_layer=False)
