@@ -74,6 +74,18 @@ class Attributes:
             return [{} for _ in range(count)]
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
 
+    def updated(self, other: "Attributes") -> "Attributes":
+        """With the columns of another, whose values count where it has some.
+
+        >>> Attributes({"title": ["Emma", "Ulysses"]}).updated(Attributes({"title": [None, "Odyssey"]})).columns
+        {'title': ['Emma', 'Odyssey']}
+        """
+        columns = dict(self.columns)
+        for name, theirs in other.columns.items():
+            pairs = zip(columns.get(name, theirs), theirs, strict=True)
+            columns[name] = _plain([old if new is None else new for old, new in pairs])
+        return Attributes(columns)
+
     def packed(self) -> str:
         """One text, which is read faster than many."""
         return json.dumps(self.columns)
@@ -98,6 +110,7 @@ def read_attributes(
     what: Literal["user", "item"],
     column: Any,
     known: Collection[str] = (),
+    titled: bool = False,
 ) -> Attributes:
     """What a table says of users or items.
 
@@ -111,6 +124,7 @@ def read_attributes(
         what: whose they are.
         column: the name or position of the ids in the ratings.
         known: names of columns that a model has learned from. They keep their names: none of them is the title.
+        titled: whether there are titles already. Then only a column of such a name is the title.
 
     Raises:
         InputError: it cannot be read, no column has ids of the data, or two columns would have one name.
@@ -129,7 +143,7 @@ def read_attributes(
     raw, rest = as_ids(table[key]), table.drop(columns=key)
     if not isinstance(source, pd.DataFrame):
         rest = rest.apply(_numbers)
-    title = _title(rest.drop(columns=[*known], errors="ignore"))
+    title = _title(rest.drop(columns=[*known], errors="ignore"), guesses=not titled)
     names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
     if title is not None:
         rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
@@ -167,12 +181,12 @@ def _key(table: pd.DataFrame, ids: Vocabulary, named: list[str], called: str) ->
     return best
 
 
-def _title(table: pd.DataFrame) -> str | None:
+def _title(table: pd.DataFrame, guesses: bool) -> str | None:
     columns = [str(name) for name in table]
     named = [name for usual in TITLES for name in columns if name.lower() == usual]
     texts = [name for name in columns if pd.api.types.is_string_dtype(table[name].dropna())]
     different = [name for name in texts if table[name].nunique() >= DIFFERENT * max(len(table), 1)]
-    return next(iter([*named, *different]), None)
+    return next(iter([*named, *different] if guesses else named), None)
 
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":

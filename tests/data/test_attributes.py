@@ -152,6 +152,19 @@ def test_a_datamodule_keeps_what_the_tables_say(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(items, before)
 
 
+def test_a_table_takes_nothing_from_what_the_source_says() -> None:
+    """A column of texts that differ is no title where there are titles, and what it does not know stays."""
+    bare = RatingsDataModule("sample").item_attributes.columns
+    more = pd.DataFrame({"movieId": [1, 2], "url": ["http://one", "http://two"], "genres": ["Toys", None]})
+    found = RatingsDataModule("sample", items_path=more).item_attributes.columns
+    assert [*found] == ["title", "genres", "url"]
+    assert found["title"] == bare["title"]
+    assert found["genres"] == ["Toys", *bare["genres"][1:]]
+    assert found["url"][:3] == ["http://one", "http://two", None]
+    named = pd.DataFrame({"movieId": [1], "Name": ["One"]})
+    assert RatingsDataModule("sample", items_path=named).item_attributes.columns["title"] == ["One", *bare["title"][1:]]
+
+
 @pytest.mark.parametrize("ids", [["30", "4", "2"], ["b", "a"]])
 def test_text_ids(ids: list[str]) -> None:
     table = pd.DataFrame({"item": ids, "title": [f"title of {raw}" for raw in ids]})
