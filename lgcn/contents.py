@@ -37,6 +37,7 @@ SETTINGS = {
     "sessions?": (None, {"windows": [NUMBER], "damping": NUMBER}),
     "content?": (None, {"embeddings": NUMBER, "biases": NUMBER}),
     "tail?": (None, CHOICE),
+    "correction?": (None, {"strengths": [NUMBER]}),
 }
 #: What Lightning writes of it, and what our own callbacks add.
 CONTENT = {
@@ -143,9 +144,9 @@ def check(value: Any, wanted: Any, name: str = "it") -> None:
         for each in value:
             check(each, wanted[0], name)
     elif isinstance(wanted, tuple):
-        first, *others = (_wrong(value, one, name) for one in wanted)
-        if first is not None and None not in others:
-            raise ValueError(first)
+        *others, last = (_wrong(value, one, name) for one in wanted)
+        if last is not None and None not in others:
+            raise ValueError(last)
     elif isinstance(wanted, range):
         if type(value) is not int or value not in wanted:
             called = f"a whole number from {wanted.start} to {wanted.stop - 1}"

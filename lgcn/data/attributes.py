@@ -5,6 +5,7 @@ They are read from a table with any columns. One of them holds the raw ids, and 
 
 import json
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
@@ -53,12 +54,14 @@ class Attributes:
         """The columns of a table in the order of the indices.
 
         Args:
-            table: raw ids in the column ``key``; the first row of an id counts. None: nothing is known.
+            table: raw ids, of any type, in the column ``key``; the first row of an id counts. None: nothing is known.
             ids: whose index is a row's place. Rows of other ids are left out.
         """
         if table is None:
             return cls()
-        rows = table.drop_duplicates(key).set_index(key).astype(object).reindex(list(ids))
+        # By index: one id that is missing or a word makes texts of all others in its column.
+        rows = table.assign(**{key: ids.encode(table[key])}).drop_duplicates(key).set_index(key)
+        rows = rows.astype(object).reindex(range(len(ids)))
         return cls({str(name): _plain(rows[name].tolist()) for name in rows})
 
     def rows(self, count: int) -> list[dict[str, Any]]:
@@ -70,6 +73,18 @@ class Attributes:
         if not self.columns:
             return [{} for _ in range(count)]
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
+
+    def updated(self, other: "Attributes") -> "Attributes":
+        """With the columns of another, whose values count where it has some.
+
+        >>> Attributes({"title": ["Emma", "Ulysses"]}).updated(Attributes({"title": [None, "Odyssey"]})).columns
+        {'title': ['Emma', 'Odyssey']}
+        """
+        columns = dict(self.columns)
+        for name, theirs in other.columns.items():
+            pairs = zip(columns.get(name, theirs), theirs, strict=True)
+            columns[name] = _plain([old if new is None else new for old, new in pairs])
+        return Attributes(columns)
 
     def packed(self) -> str:
         """One text, which is read faster than many."""
@@ -95,6 +110,7 @@ def read_attributes(
     what: Literal["user", "item"],
     column: Any,
     known: Collection[str] = (),
+    titled: bool = False,
 ) -> Attributes:
     """What a table says of users or items.
 
@@ -108,9 +124,10 @@ def read_attributes(
         what: whose they are.
         column: the name or position of the ids in the ratings.
         known: names of columns that a model has learned from. They keep their names: none of them is the title.
+        titled: whether there are titles already. Then only a column of such a name is the title.
 
     Raises:
-        InputError: it cannot be read, or no column has ids of the data.
+        InputError: it cannot be read, no column has ids of the data, or two columns would have one name.
 
     >>> books = pd.DataFrame({"isbn": ["a", "b"], "name": ["Emma", "Ulysses"], "rating": [4.5, 4.25]})
     >>> read_attributes(books, Vocabulary(["b", "c"]), "item", "isbn").columns
@@ -126,10 +143,12 @@ def read_attributes(
     raw, rest = as_ids(table[key]), table.drop(columns=key)
     if not isinstance(source, pd.DataFrame):
         rest = rest.apply(_numbers)
-    title = _title(rest.drop(columns=[*known], errors="ignore"))
+    title = _title(rest.drop(columns=[*known], errors="ignore"), guesses=not titled)
     names = {name: f"{what}_{name}" if name.lower() in TAKEN else name for name in columns}
     if title is not None:
         rest, names = rest[[title, *rest.columns.drop(title)]], names | {title: "title"}
+    rest = rest.rename(columns=names)
+    check_columns(called, list(rest.columns), list(rest.columns))
     there = ids.encode(raw) >= 0
     found = raw[there].nunique()
     log.info("%s: %s of %s %ss are described (by '%s')", called, f"{found:,}", f"{len(ids):,}", what, key)
@@ -139,7 +158,7 @@ def read_attributes(
         log.warning("%s: rows that repeat an id: %s; the first of each counts", called, f"{repeated:,}")
     if unknown := int((~there).sum()):
         log.info("%s: %s rows are of %ss that have no ratings", called, f"{unknown:,}", what)
-    return Attributes.of(rest.rename(columns=names).assign(**{what: raw})[there], ids, key=what)
+    return Attributes.of(rest.assign(**{what: raw}), ids, key=what)
 
 
 def named_as_ids(table: pd.DataFrame, what: Literal["user", "item"], column: Any) -> list[str]:
@@ -164,18 +183,22 @@ def _key(table: pd.DataFrame, ids: Vocabulary, named: list[str], called: str) ->
     return best
 
 
-def _title(table: pd.DataFrame) -> str | None:
+def _title(table: pd.DataFrame, guesses: bool) -> str | None:
     columns = [str(name) for name in table]
     named = [name for usual in TITLES for name in columns if name.lower() == usual]
     texts = [name for name in columns if pd.api.types.is_string_dtype(table[name].dropna())]
     different = [name for name in texts if table[name].nunique() >= DIFFERENT * max(len(table), 1)]
-    return next(iter([*named, *different]), None)
+    return next(iter([*named, *different] if guesses else named), None)
 
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """A column of texts as numbers, where all of them are."""
+    """A column of texts as numbers, where all of them are.
+
+    Codes stay texts: numbers with a leading zero, as of ids, and those that are too large for a float to tell apart.
+    """
     numbers = pd.to_numeric(column.replace(COMMA, POINT, regex=True), errors="coerce")
-    return numbers if numbers.isna().equals(column.isna()) else column
+    codes = column.astype(str).str.match(r"\s*-?0\d").any() or (numbers.abs() >= 2**53).any()
+    return numbers if numbers.isna().equals(column.isna()) and not codes else column
 
 
 def in_words(value: Value) -> str:
@@ -200,9 +223,9 @@ def arrow_column(values: list[Any]) -> pa.Array:
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """Numbers, integers if all are whole; or texts if one of them is a text."""
-    known = [None if pd.isna(value) else value for value in values]
-    if all(value is None or isinstance(value, int | float) for value in known):
+    """Numbers, integers if all are whole; or texts if one is a text or has more than 64 bits. JSON has no infinity."""
+    known = [None if pd.isna(value) or value in (math.inf, -math.inf) else value for value in values]
+    if all(value is None or (isinstance(value, int | float) and abs(value) < 2**63) for value in known):
         whole = all(float(value or 0).is_integer() for value in known)
         return [int(value) if whole and isinstance(value, float) else value for value in known]
     return [None if value is None else str(value) for value in known]

@@ -413,18 +413,19 @@ class RatingsDataModule(pl.LightningDataModule):
 
     def _described(self, data: Snapshot) -> Snapshot:
         """The data with what the tables of items and users say."""
-        of_items = self._attributes("item", data.items, self.columns.item)
+        of_items = self._attributes("item", data.items, self.columns.item, data.titles is not None)
         of_users = self._attributes("user", data.users, self.columns.user)
         # Those of the source itself, such as MovieLens's titles, come first.
-        of_items = Attributes(data.item_attributes.columns | of_items.columns)
-        return replace(data, item_attributes=of_items, user_attributes=of_users)
+        return replace(data, item_attributes=data.item_attributes.updated(of_items), user_attributes=of_users)
 
-    def _attributes(self, what: Literal["user", "item"], ids: Vocabulary, column: Column) -> Attributes:
+    def _attributes(
+        self, what: Literal["user", "item"], ids: Vocabulary, column: Column, titled: bool = False
+    ) -> Attributes:
         given = self.hparams[name := f"{what}s_path"]
         if given is None:
             return Attributes()
         source = self._frame(name) if given == FRAME else expanded(given)
-        return read_attributes(source, ids, what, column)
+        return read_attributes(source, ids, what, column, titled=titled)
 
     def _merged(self, table: RatingTable) -> RatingTable:
         """The table with one row for each pair of a part, and with predefined parts, one row for each pair."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -68,10 +69,13 @@ def held_out(
         ratings = ratings[ratings["rating"] >= min_rating]
     user, item = trained.users.encode(ratings["user"]), trained.items.encode(ratings["item"])
     known, size = (user >= 0) & (item >= 0), len(trained.items)
-    seen = known & np.isin(user * size + item, train.user.long().numpy() * size + train.item.long().numpy())
+    pair = user * size + item
+    seen = known & np.isin(pair, train.user.long().numpy() * size + train.item.long().numpy())
     words = f"{table.origin}: {len(ratings):,} {trained.kind}, {int((~known).sum()):,} of them of users or items that "
     words += f"the model does not know, and {int(seen.sum()):,} of pairs that it was trained on"
     chosen = np.flatnonzero(known & ~seen)
+    # In a table with words among its ids, 5 and 5.0 are two; they are one to the model.
+    chosen = chosen[~pd.Series(pair[chosen]).duplicated(keep="last")]
     if not len(chosen):
         raise InputError(f"nothing is left to judge: {words}; are ids written in another way there?")
     log.log(logging.INFO if known.mean() >= FEW else logging.WARNING, "%s; the others are judged", words)

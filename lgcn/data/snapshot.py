@@ -8,6 +8,7 @@ Shape letters: U users, I items, E ratings (edges).
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -86,6 +87,16 @@ class Snapshot:
     def implicit(self) -> bool:
         """Whether there are pairs only, and no ratings."""
         return self.train.implicit
+
+    @property
+    def lowest(self) -> float:
+        """From which rating on new ratings count, as in training. Pairs, which have none, all do."""
+        return -math.inf if self.implicit or self.min_rating is None else self.min_rating
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """The least and the most that a new rating may be: the ends of the scale. Counts may be larger than any yet."""
+        return self.scale if self.kind == "ratings" else (0.0, torch.finfo(torch.float32).max)
 
     @cached_property
     def scale(self) -> tuple[float, float]:

@@ -150,7 +150,7 @@ def check_baselines(baselines: Sequence[Baseline], ranks: bool) -> None:
 
 
 def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Baseline]) -> dict[str, dict[str, float]]:
-    """The metrics of each baseline that the data is small enough for, by its title.
+    """The metrics of each baseline that the data is small enough for, by its title; of equal ones the second has a 2.
 
     The baselines are fitted to the training ratings, those that rank to the positive ones.
 
@@ -165,5 +165,7 @@ def judged_baselines(judge: Judge, train: RatingGraph, baselines: Sequence[Basel
     for baseline in baselines:
         if baseline.fits(train):
             baseline.fit(train)
-            results[baseline.title or type(baseline).__name__] = judge.of_baseline(baseline)
+            name = baseline.title or type(baseline).__name__
+            titles = (name, *(f"{name} {number}" for number in range(2, len(baselines) + 2)))
+            results[next(title for title in titles if title not in results)] = judge.of_baseline(baseline)
     return results

@@ -136,6 +136,12 @@ class RankingJudge(Judge):
         """[U, 3] of users with something to find 1, recall@k and ndcg@k, for the first of ``ks``."""
         return self.sums
 
+    def alone(self, ks: Sequence[int] | None = None, own: Sequence[Metric] = ()) -> "RankingJudge":
+        """A judge of the same that has seen nothing and waits for no other process; with other ``ks`` and metrics."""
+        judge = RankingJudge(self.part, self.graph, self.seen, ks or self.ks, own).to(self.graph.device)
+        keep_local(judge)
+        return judge
+
     def rank(self, scorer: Scorer, users: Tensor) -> None:
         """Take in the rankings of users [B], in chunks of bounded memory. Who has nothing to find does not count."""
         count, num_items = self.graph.user_degree, self.graph.num_items
@@ -166,8 +172,7 @@ class RankingJudge(Judge):
         return values
 
     def of_baseline(self, baseline: Scorer) -> dict[str, float]:
-        judge = RankingJudge(self.part, self.graph, self.seen, self.ks, self.own_metrics).to(self.graph.device)
-        keep_local(judge)
+        judge = self.alone(own=self.own_metrics)
         users = self.graph.user_degree.nonzero()[:, 0]
         found, wanted = baseline.scores(users[:2]), [len(users[:2]), self.graph.num_items]
         fits = [*getattr(found, "shape", [])] == wanted

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lgcn.evaluation.judges import Judge
-from lgcn.evaluation.own_metrics import keep_local
 from lgcn.graph.budget import users_at_a_time
 from lgcn.model.factors import Factors
 
@@ -53,12 +52,11 @@ def best_weight(judge: Judge, factors: Factors, k: int) -> tuple[float, list[flo
 
     assert isinstance(judge, RankingJudge)
     assert factors.tail is not None
-    judges = [RankingJudge(judge.part, judge.graph, judge.seen, [k]).to(judge.graph.device) for _ in WEIGHTS]
+    judges = [judge.alone([k]) for _ in WEIGHTS]
     plain = factors._replace(tail=None)
     for some in torch.split(judge.graph.user_degree.nonzero()[:, 0], users_at_a_time(2 * judge.graph.num_items)):
         vectors, tail = plain.scores(some), factors.tail.scores(some)
         for weight, one in zip(WEIGHTS, judges, strict=True):
-            keep_local(one)
             one.rank(Scored(vectors + weight * tail), some)
     values = [float(one.results()[f"{one.part}/ranking_ndcg@{k}"]) for one in judges]
     return next(weight for weight, value in zip(WEIGHTS, values, strict=True) if value >= NEARLY * max(values)), values

@@ -15,6 +15,7 @@ Shape letters: U users, I items, E ratings (edges), F factor columns.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -40,16 +41,16 @@ class Correction:
     Raises:
         InputError: a strength is not above 0.
 
-    >>> Correction([20, 5]).strengths
+    >>> Correction([5, 20]).strengths
     (20.0, 5.0)
     """
 
     strengths: Sequence[float] = (40.0, 20.0, 10.0, 5.0, 2.5, 1.25)
 
     def __post_init__(self) -> None:
-        if not self.strengths or not all(isinstance(one, int | float) and one > 0 for one in self.strengths):
+        if not self.strengths or not all(isinstance(one, int | float) and 0 < one < inf for one in self.strengths):
             raise InputError(f"'strengths' must be one or more numbers above 0 (got {str(self.strengths)[:80]})")
-        object.__setattr__(self, "strengths", tuple(map(float, self.strengths)))
+        object.__setattr__(self, "strengths", tuple(sorted(map(float, self.strengths), reverse=True)))
 
     def best(self, error: Callable[[float], float]) -> float:
         """The strength with the smallest ``error``, of which 0 is without; 0 where hardly anything is gained.
@@ -77,7 +78,7 @@ def corrected(factors: Factors, graph: RatingGraph, strength: float) -> Factors:
     >>> errors[1] < errors[0]
     True
     """
-    if not (0 < strength < float("inf") and factors.user.shape[1] and len(graph)):
+    if not (0 < strength < inf and factors.user.shape[1] and len(graph)):
         return factors
     pattern, start = graph.pattern, [full_precision(rows) for rows in (factors.user, factors.item)]
     target = graph.rating - factors.predict_edges(graph) + edge_scores(pattern, *start)

@@ -2,7 +2,9 @@
 
 Known ones keep their parameters. The propagated columns of new ones come from their ratings, as for everybody. Their
 own embeddings are 0, so they send nothing yet; where layer 0 counts, they are the mean of the known ones. In models of
-ratings a bias, and where layer 0 counts a ridge regression, correct what is still wrong about their ratings.
+ratings a bias, and where layer 0 counts a ridge regression, correct what is still wrong about their ratings. What the
+regression adds is no longer than the longest known embedding. Where L2 has made all of them nearly 0 they explain
+nothing, and it would explain errors by embeddings without bounds, which others then receive.
 
 Shape letters: U users, I items, N = U + I nodes, D embedding columns, E ratings (edges).
 """
@@ -114,12 +116,14 @@ def fold_in(
     if not ego or theirs.shape[1] != model.embedding.embedding_dim:
         return
     left, inputs = left - shift[node], theirs[other].to(left.dtype)
+    known = model.embedding.weight[of_items * model.num_users :][: len(is_new)][~is_new]
+    longest = float(known.norm(dim=1).max()) if len(known) else 0.0
     penalty = RIDGE * theirs.square().sum(dim=1).mean() * torch.eye(inputs.shape[1]).to(inputs)
     bounds = pairwise([0, *count[is_new].cumsum(0).tolist()])
     for row, (first, last) in zip(is_new.nonzero()[:, 0].tolist(), bounds, strict=True):
         given = inputs[first:last]
-        solved = torch.linalg.solve(given.t() @ given + penalty, given.t() @ left[first:last])
-        model.embedding.weight[row + of_items * model.num_users] += solved / ego
+        solved = torch.linalg.solve(given.t() @ given + penalty, given.t() @ left[first:last]) / ego
+        model.embedding.weight[row + of_items * model.num_users] += torch.renorm(solved[None], 2, 0, longest)[0]
 
 
 def _ego(model: LightGCN) -> float:

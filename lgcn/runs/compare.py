@@ -6,6 +6,7 @@ Both are judged on the same users, so the difference of a bootstrap sample is th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,14 +92,17 @@ def compare(args: list[str], command: Callable[..., Any]) -> None:
 
 def _judged(run: str, part: Part, options: list[str], command: Callable[..., Any]) -> Judged:
     """What the best checkpoint of a run, or a checkpoint, comes to."""
-    path = Path(run) / CHECKPOINTS / "best.ckpt" if Path(run).is_dir() else run
+    path = Path(run) / CHECKPOINTS / "best.ckpt" if Path(run).is_dir() else Path(run)
+    if not path.is_file():
+        raise InputError(f"there is no {path}: give a run's folder, such as runs/quickstart/version_0, or a .ckpt file")
     cli = command([COMMANDS[part], *options, "--ckpt_path", str(path)], watch=Watch())
     module, data = cli.model, cli.datamodule
     judge, k = module.judge(part), module.ks[0]
     if judge.user_sums is None or not judge.user_sums[:, 0].any():
         raise InputError(f"{run}: its {part} part is empty, or --trainer.limit_{part}_batches leaves all of it out")
     names = [f"ranking_recall@{k}", f"ranking_ndcg@{k}"] if judge.ranks else ["mae", "rmse"]
-    pairs = judge.graph.fingerprint, list(data.users), list(data.items)
+    same = replace(judge.graph, add_self_loops=False)  # which are the model's, and not of what is asked for
+    pairs = same.fingerprint, data.users.fingerprint, data.items.fingerprint
     return Judged(names, judge.user_sums, judge.ranks, judge.title(), pairs)
 
 

@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from lgcn.data.canonical import Columns
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.data.guess import Guess, guess
+from lgcn.data.guess import guess
 from lgcn.data.sources import unread
 from lgcn.errors import InputError
 from lgcn.files import check_output, expanded, replacing
@@ -33,27 +32,23 @@ def init(args: list[str]) -> None:
     check_output(output, (".yaml", ".yml"))
     if output.exists():
         raise InputError(f"--output {output} is there already; name another file, or remove it")
-    found = Guess(Columns(), None)
-    own = not unread(given.table, "table")[0][2:]
-    if own:
-        found = guess(expanded(given.table))
-    settings: dict[str, Any] = {f"{what}_column": column for what, column in found.columns._asdict().items()}
-    settings = {"source": given.table, **(settings if own else {})}
-    if found.separator:
-        settings["separator"] = found.separator
+    settings: dict[str, Any] = {"source": given.table}
+    found = None if "separator" in unread(given.table, "table")[0] else guess(expanded(given.table))
+    if found is not None:  # a table of one's own
+        settings |= {f"{what}_column": column for what, column in found.columns._asdict().items()}
+        settings |= {"separator": found.separator} if found.separator else {}
     if given.items_path:
         settings["items_path"] = given.items_path
     others = {name: value for name, value in settings.items() if name != "timestamp_column"}
-    times = found.columns.timestamp
+    times = None if found is None else found.columns.timestamp
     data = RatingsDataModule(**settings) if times is None else with_times(others, times)
     if times is not None:
         settings["timestamp_column"] = data.columns.timestamp
     with replacing(output) as part:
         part.write_text(written(settings, data, args), encoding="utf-8")
     say(data.in_words(), "data")
-    if own:
-        columns = {what: settings[f"{what}_column"] for what in Columns._fields}
-        columns = {what: column for what, column in columns.items() if column is not None}
+    if found is not None:
+        columns = {what: column for what, column in data.columns._asdict().items() if column is not None}
         shown = ", ".join(f"{what} '{column}'" for what, column in columns.items())
         say(shown + ("" if isinstance(found.columns.user, str) else " (positions: there is no header line)"), "columns")
     say(f"{output}: look at it, and change what is wrong", "written")

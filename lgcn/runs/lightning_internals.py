@@ -181,6 +181,7 @@ def _types(text: str) -> str:
         "bool": "true or false",
         "int": "a whole number",
         "float": "a number",
+        "Sequence": "a list such as [1, 2]",
     }.items():
         text = re.sub(rf"(?<!\[)\b{python}\b", ours, text)
     return text.replace(", ", " or ") if "'" not in text and "[" not in text else text

@@ -60,9 +60,10 @@ def with_new_items(
     rated = None if ratings is None else _unknown(ratings, snapshot)
     raw: list[Any] = [] if rated is None else [*rated["item"]]
     if items is not None:
-        if settings.get("content") is None:
+        if model.content is None or model.content.sides[1] is None:
             raise InputError(
-                "the model was trained without content (--model.content), so attributes give no item a place"
+                "the model has learned nothing of items' attributes, so they give no item a place: train it with "
+                "--data.items_path and --model.content"
             )
         raw += _unknown_ids(items, snapshot)
     if not raw:
@@ -106,17 +107,18 @@ def _unknown(ratings: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
     user, raw = snapshot.users.encode(ratings["user"]), as_ids(pd.Series(ratings["item"]).reset_index(drop=True))
     given = np.ones(len(raw), dtype=np.float32)
     if not snapshot.implicit:
-        low, high = snapshot.scale
+        low, high = snapshot.allowed
         with np.errstate(over="ignore"):  # compared as float32, which is how the data's own ratings are kept
             given = pd.to_numeric(ratings["rating"], errors="coerce").to_numpy(dtype=np.float64).astype(np.float32)
-        outside = snapshot.kind == "ratings" and ((given < low) | (given > high)).any()
-        if outside or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
+        outside = (given < low) | (given > high)
+        if outside.any() or (np.isnan(given) & ratings["rating"].notna().to_numpy()).any():
             raise InputError(f"ratings of new items must be numbers on the scale of the data, {low:g} to {high:g}")
     new = (user >= 0) & (snapshot.items.encode(raw) < 0) & raw.notna().to_numpy() & np.isfinite(given)
     if not new.any():
         raise InputError("no rating is of a user that the model knows and an item that it does not know")
-    rows = pd.DataFrame({"user": user, "item": raw, "rating": given})[new]
-    return rows.drop_duplicates(["user", "item"], keep="last")
+    rows = pd.DataFrame({"user": user, "item": raw, "rating": given})[new].reset_index(drop=True)
+    # Without what is missing, or a word, ids may be numbers.
+    return rows.assign(item=as_ids(rows["item"])).drop_duplicates(["user", "item"], keep="last")
 
 
 def _grown(snapshot: Snapshot, items: Vocabulary, places: Tensor, rated: pd.DataFrame | None) -> Snapshot:
@@ -127,12 +129,13 @@ def _grown(snapshot: Snapshot, items: Vocabulary, places: Tensor, rated: pd.Data
     graphs = {}
     for name, graph in snapshot.graphs.items():
         columns, time = (graph.user.long(), place_of[graph.item.long()], graph.rating), graph.time
-        if rated is not None and name == "train":
-            more = [rated["user"].to_numpy(), items.encode(rated["item"]), rated["rating"].to_numpy()]
+        if rated is not None:
+            new = rated[(rated["rating"] >= snapshot.lowest) == (name == "train")]
+            more = [new["user"].to_numpy(), items.encode(new["item"]), new["rating"].to_numpy()]
             old = zip(columns, map(torch.tensor, more), strict=True)
             columns = tuple(torch.cat([one, other.to(one.dtype)]) for one, other in old)  # type: ignore[assignment]
             if time is not None:  # as given at the latest time
-                time = torch.cat([time, time.max().expand(len(rated))])
+                time = torch.cat([time, time.max().expand(len(new))])
         graphs[name] = RatingGraph.from_edges(*columns, time=time, **kind)
     known = {name: _at(column, places) for name, column in snapshot.item_attributes.columns.items()}
     return replace(snapshot, items=items, graphs=graphs, item_attributes=Attributes(known))
@@ -146,7 +149,7 @@ def _unknown_ids(items: pd.DataFrame | Path, snapshot: Snapshot) -> list[Any]:
     if not named:
         raise InputError(f"the table of items needs a column of ids, '{usual}' (got {', '.join(map(str, table))})")
     raw = as_ids(table[named[0]].reset_index(drop=True)).dropna()
-    return [*dict.fromkeys(raw[snapshot.items.encode(raw) < 0])]
+    return [*dict.fromkeys(as_ids(raw[snapshot.items.encode(raw) < 0]))]
 
 
 def _described(grown: Snapshot, items: pd.DataFrame | Path, places: Tensor) -> Attributes:

@@ -457,15 +457,15 @@ class Recommender:
 
     def _served(self, ids: list[Any], columns: list[Tensor]) -> Iterator[Users]:
         """Some users at a time: as many as have RATINGS ratings together, or one who has more."""
-        lowest, kind = self.snapshot.min_rating, {name: getattr(self.snapshot.train, name) for name in KIND}
+        kind = {name: getattr(self.snapshot.train, name) for name in KIND}
         first, starts, num_items = 0, row_starts(columns[0].bincount()), len(self.item_ids)
         while first < len(ids):
             last = max(int(torch.searchsorted(starts, starts[first] + RATINGS, right=True)) - 1, first + 1)
             user, item, rating, *time = (column[starts[first] : starts[last]] for column in columns)
             kind["time"] = time[0] if time else None
             part = RatingGraph.from_edges(user - first, item, rating, last - first, num_items, **kind)
-            kept = part if lowest is None else part.part(part.rating >= lowest)
-            yield Users(ids[first:last], self.model.new(kept), [part.pattern], torch.arange(last - first))
+            kept = self.model.new(part.part(part.rating >= self.snapshot.lowest))
+            yield Users(ids[first:last], kept, [part.pattern], torch.arange(last - first))
             first = last
 
     def _checked(self, ratings: NewRatings) -> tuple[list[Any], list[Tensor]]:
@@ -473,7 +473,7 @@ class Recommender:
         columns: Any = ratings
         if isinstance(ratings, Mapping):  # without a DataFrame, which takes a tenth of a request's time
             columns = {"item": list(ratings), "rating": list(ratings.values())}
-        implicit, lowest = self.snapshot.implicit, self.snapshot.min_rating
+        implicit, lowest = self.snapshot.implicit, self.snapshot.lowest
         for name in ("item",) if implicit else ("item", "rating"):
             if name not in columns:
                 raise InputError(f"ratings of new users need a column '{name}' (got {', '.join(map(str, columns))})")
@@ -481,10 +481,10 @@ class Recommender:
         raw, times = columns["item"], list[NDArray[np.float64]]()
         rating = np.ones(len(raw), dtype=np.float32)
         if not implicit:
-            low, high = self.scale
+            low, high = self.snapshot.allowed
             needed = f"between {low:g} and {high:g}, the scale of the data"
-            rating = _numbers(columns, "rating", self.scale, needed).astype(np.float32)
-            if lowest is not None and (count := int((rating < lowest).sum())):
+            rating = _numbers(columns, "rating", (low, high), needed).astype(np.float32)
+            if count := int((rating < lowest).sum()):
                 log.warning("left out %s below %g, as in training", counted(count, "rating"), lowest)
         if self.model.propagation.uses_times and "timestamp" in columns:
             times = [_numbers(columns, "timestamp", (-(2**53), 2**53), "a number, the seconds since 1970")]

@@ -127,14 +127,8 @@ class LightGCNModule(pl.LightningModule):
         settings |= {"masking": self.masking, "l2": vars(self.l2), "k": self.ks, "clamp": clamp}
         self.sessions, self.content = settings_object(SessionBias, sessions), settings_object(Content, content)
         settings |= {"metrics": self.own_metrics, "ranks": ranks, "tail": tail}
-        settings |= {
-            name: None if one is None else vars(one)
-            for name, one in (
-                ("sessions", self.sessions),
-                ("content", self.content),
-                ("correction", self.correction),
-            )
-        }
+        parts = {"sessions": self.sessions, "content": self.content, "correction": self.correction}
+        settings |= {name: part and vars(part) for name, part in parts.items()}
         # Plain values: a checkpoint holds numbers and names of classes, whoever made this module.
         self.save_hyperparameters(plain(settings))
         self.model = LightGCN.of_settings(settings)
@@ -459,7 +453,7 @@ class LightGCNModule(pl.LightningModule):
 def _deciding(settings: Mapping[str, Any]) -> dict[str, str]:
     """The hyper-parameters that decide which parameters there are, in words."""
     channels = [_short(one) for one in settings.get("propagation", {}).get("channels", [])]
-    deciding = {name: str(settings.get(name)) for name in (*SHAPE, "sessions", "content")}
+    deciding = {name: str(settings.get(name)) for name in (*SHAPE, "sessions", "content", "correction")}
     chosen = {name: _short(settings.get(name)) for name in ("head", "tail")}
     return deciding | chosen | {"channels": str(channels)}
 

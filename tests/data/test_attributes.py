@@ -53,6 +53,12 @@ def test_a_column_with_a_text_is_all_texts_and_whole_numbers_are_integers() -> N
     assert Attributes.of(table, Vocabulary([1, 2])).columns == {"mixed": ["1", "two"], "whole": [1995, None]}
 
 
+def test_infinite_numbers_are_not_known() -> None:
+    """JSON has none, and the API would fail."""
+    table = pd.DataFrame({"item": [1, 2, 3], "price": [np.inf, 2.5, -np.inf]})
+    assert Attributes.of(table, Vocabulary([1, 2, 3])).columns == {"price": [None, 2.5, None]}
+
+
 # -- tables of one's own ---------------------------------------------------------------------------------------
 
 BOOKS = pd.DataFrame(
@@ -170,11 +176,35 @@ def test_a_datamodule_keeps_what_the_tables_say(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(items, before)
 
 
+def test_a_table_takes_nothing_from_what_the_source_says() -> None:
+    """A column of texts that differ is no title where there are titles, and what it does not know stays."""
+    bare = RatingsDataModule("sample").item_attributes.columns
+    more = pd.DataFrame({"movieId": [1, 2], "url": ["http://one", "http://two"], "genres": ["Toys", None]})
+    found = RatingsDataModule("sample", items_path=more).item_attributes.columns
+    assert [*found] == ["title", "genres", "url"]
+    assert found["title"] == bare["title"]
+    assert found["genres"] == ["Toys", *bare["genres"][1:]]
+    assert found["url"][:3] == ["http://one", "http://two", None]
+    named = pd.DataFrame({"movieId": [1], "Name": ["One"]})
+    assert RatingsDataModule("sample", items_path=named).item_attributes.columns["title"] == ["One", *bare["title"][1:]]
+
+
 @pytest.mark.parametrize("ids", [["30", "4", "2"], ["b", "a"]])
 def test_text_ids(ids: list[str]) -> None:
     table = pd.DataFrame({"item": ids, "title": [f"title of {raw}" for raw in ids]})
     vocabulary = Vocabulary(ids)
     assert Attributes.of(table, vocabulary).columns["title"] == [f"title of {raw}" for raw in vocabulary]
+
+
+@pytest.mark.parametrize("ids", [["1", "2", "x"], [1, 2, None], [2.0, None, 1.0], [2, 1, 7]])
+@pytest.mark.parametrize("vocabulary", [Vocabulary([1, 2]), Vocabulary(["1", "2", "y"])])
+def test_one_odd_id_takes_nothing_from_the_others(ids: list[Any], vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """A blank or a word makes texts of a column of numbers; the rows are still those of the same items."""
+    table = pd.DataFrame({"item": ids, "title": [f"title of {one}".removesuffix(".0") for one in ids]})
+    table.to_csv(tmp_path / "items.csv", index=False)
+    for source in (table, tmp_path / "items.csv"):
+        found = read_attributes(source, vocabulary, "item", "item").columns["title"]
+        assert found[:2] == ["title of 1", "title of 2"]
 
 
 def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
@@ -184,9 +214,35 @@ def test_what_is_packed_comes_back_and_the_table_does_not_change() -> None:
     pd.testing.assert_frame_equal(TABLE, before)
 
 
-def test_lists_are_texts() -> None:
+def test_codes_stay_texts(tmp_path: Path) -> None:
+    rows = "item,place,price,share,code\n1,01067,10,0.5,9007199254740993\n2,,0,0,\n3,80331,-3,-0.25,5\n"
+    (tmp_path / "items.csv").write_text(rows)
+    found = read_attributes(tmp_path / "items.csv", Vocabulary([1, 2, 3]), "item", "item").columns
+    assert found.pop("place") == ["01067", None, "80331"]
+    assert found.pop("code") == ["9007199254740993", None, "5"]
+    assert found == {"price": [10, 0, -3], "share": [0.5, 0.0, -0.25]}
+
+
+@pytest.mark.parametrize("large", [2**63, -(2**70), 1e300])
+def test_what_is_larger_than_an_integer_comes_back_as_text(large: float) -> None:
+    known = Attributes.of(pd.DataFrame({"item": [1, 2], "code": [large, 5]}, dtype=object), Vocabulary([1, 2]))
+    assert known.columns == {"code": [str(large), "5"]}
+    assert Attributes.unpacked(known.packed()) == known
+
+
+@pytest.mark.parametrize("names", [["rating", "item_rating"], ["Title", "title"]])
+def test_two_columns_do_not_get_one_name(names: list[str]) -> None:
+    table = pd.DataFrame({"item": [1, 2], names[0]: [1, 2], names[1]: [3, 4]})
+    with pytest.raises(InputError, match=rf"the DataFrame of items has 2 columns named '{names[1]}'; rename one"):
+        read_attributes(table, Vocabulary([1, 2]), "item", "item")
+
+
+def test_lists_are_texts(tmp_path: Path) -> None:
     """As MovieLens writes genres, so filters find their words."""
     table = pd.DataFrame({"item": ["a", "b"], "title": ["A", "B"], "tags": [["x", "y"], []], "pair": [(1, 2), None]})
     found = read_attributes(table, Vocabulary(["a", "b"]), "item", "item").columns
     assert found["tags"] == ["x|y", ""]
     assert found["pair"] == ["1|2", None]
+    table[["item", "title", "tags"]].to_parquet(tmp_path / "items.parquet")
+    found = read_attributes(tmp_path / "items.parquet", Vocabulary(["a", "b"]), "item", "item").columns
+    assert found == {"title": ["A", "B"], "tags": ["x|y", ""]}

@@ -286,6 +286,15 @@ def test_baselines_of_rankings_are_fitted_to_the_positives() -> None:
         assert results[kind.title] == judge.of_baseline(baseline)
 
 
+def test_one_baseline_with_two_arguments_is_two() -> None:
+    """Neither takes the other's place."""
+    baselines = [UserItemBiases(), UserItemBiases(item_reg=1000), UserItemBiases(user_reg=1000)]
+    together = judged_baselines(made_judge(), made_graphs()["train"], baselines)
+    alone = [judged_baselines(made_judge(), made_graphs()["train"], [one]) for one in baselines]
+    assert [*together] == ["user + item biases", "user + item biases 2", "user + item biases 3"]
+    assert [*together.values()] == [one["user + item biases"] for one in alone]
+
+
 def test_a_baseline_of_the_other_kind() -> None:
     graphs = made_graphs()
     with pytest.raises(InputError, match="the baseline Newest ranks items, which this model does not; leave it out"):

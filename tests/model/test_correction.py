@@ -78,7 +78,19 @@ def test_strengths_are_tried_until_nothing_is_gained() -> None:
     assert Correction().best(lambda strength: float("nan") if strength else 1.0) == 0
 
 
-@pytest.mark.parametrize("strengths", [[], [0], [-1.0], [float("nan")], ["many"]])
+def test_the_strongest_is_tried_first_whatever_the_order_is() -> None:
+    errors = {0.0: 1.0, 1.25: 2.0, 40.0: 0.9}
+    assert Correction([1.25, 40]).best(errors.__getitem__) == 40.0
+
+
+def test_a_checkpoint_that_has_none_is_refused_by_its_name() -> None:
+    bare, corrects = (lgcn.LightGCNModule(3, 3, head=DotHead(), correction=one) for one in (None, Correction([5])))
+    kept = {"state_dict": bare.state_dict(), "hyper_parameters": dict(bare.hparams), "global_step": 1}
+    with pytest.raises(InputError, match=r"other data: correction None there and \{'strengths': \[5.0\]\} here; use"):
+        corrects.on_load_checkpoint(kept)
+
+
+@pytest.mark.parametrize("strengths", [[], [0], [-1.0], [float("nan")], [float("inf")], ["many"]])
 def test_wrong_strengths_are_named(strengths: list[float]) -> None:
     with pytest.raises(InputError, match="'strengths' must be one or more numbers above 0"):
         Correction(strengths)

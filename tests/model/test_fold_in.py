@@ -82,6 +82,7 @@ def test_with_layer_0_alone_an_embedding_is_the_ridge_regression() -> None:
     model = trained(3, 3, num_layers=0)
     graph = graph_of([(0, 0, 5.0), (1, 1, 4.0), (2, 0, 1.0), (2, 2, 3.0)], 3, 3)
     with torch.no_grad():
+        model.embedding.weight.mul_(20)  # so that what the regression gives is shorter than those
         model.embedding.weight[2] = 0
     matrices = [graph.propagation_matrix()]
     items, head = model.embedding.weight[3:].detach().clone(), model.head
@@ -96,6 +97,23 @@ def test_with_layer_0_alone_an_embedding_is_the_ridge_regression() -> None:
     penalty = RIDGE * items.square().sum(dim=1).mean()
     expected = torch.linalg.solve(inputs.t() @ inputs + penalty * torch.eye(4), inputs.t() @ left)
     assert torch.allclose(model.embedding.weight[2], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("of_items", [False, True])
+def test_of_embeddings_that_explain_nothing_the_new_one_does_not_either(of_items: bool) -> None:
+    """Where L2 has made all of them nearly 0, predictions stay those of the biases."""
+    model = trained(3, 3, num_layers=1)
+    with torch.no_grad():
+        model.embedding.weight.mul_(1e-3)
+    graph = graph_of([(0, 0, 5.0), (0, 1, 1.0), (1, 1, 4.0), (2, 0, 1.0), (2, 2, 3.0)], 3, 3)
+    matrices = [graph.propagation_matrix()]
+    fold_in(model, matrices, graph, torch.tensor([False, False, True]), of_items)
+    factors = model(*matrices)
+    assert factors.user_bias is not None
+    assert factors.item_bias is not None
+    pairs = graph.user.long(), graph.item.long()
+    bare = factors.offset + factors.user_bias[pairs[0]] + factors.item_bias[pairs[1]]
+    assert torch.allclose(factors.predict(*pairs), bare, atol=1e-3)
 
 
 def test_models_of_other_settings() -> None:

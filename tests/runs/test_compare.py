@@ -13,7 +13,7 @@ NUMBER = r"[+-]?\d\.\d+"
 
 @pytest.fixture(scope="module")
 def compared(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of two runs that predict ratings, two that rank, and one with another split; no test changes them."""
+    """The folders of runs by name; no test changes them."""
     folder = tmp_path_factory.mktemp("compare")
     of_runs = {
         "rates": FAST_ADAM,
@@ -21,6 +21,7 @@ def compared(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         "ranks": CLOSED,
         "ranks_deeper": [*CLOSED, "--model.num_layers=2"],
         "split": [*FAST_ADAM, "--data.seed=5"],
+        "loops": [*FAST_ADAM, "--data.add_self_loops=true"],
     }
     return {name: train(csv, folder, *options, steps=4, name=name) for name, options in of_runs.items()}
 
@@ -38,6 +39,7 @@ def rows(text: str) -> dict[str, list[float]]:
     ("first", "second", "names"),
     [
         ("rates", "rates_deeper", ["mae", "rmse"]),
+        ("rates", "loops", ["mae", "rmse"]),  # what a model travels over does not change what it is asked
         ("ranks", "ranks_deeper", ["ranking_recall@5", "ranking_ndcg@5"]),
     ],
 )
@@ -78,7 +80,8 @@ def test_a_run_and_itself(compared: dict[str, Path], capsys: pytest.CaptureFixtu
     [
         ("rates", "ranks", "one of the runs ranks items and the other predicts ratings"),
         ("rates", "split", "the runs are not judged on the same"),
-        ("rates", "nothing", "there is no such file"),
+        ("rates", "nothing", "there is no nothing: give a run's folder, such as runs/quickstart/version_0, or a .ckpt"),
+        ("rates", ".", "there is no checkpoints/best.ckpt: give a run's folder"),
     ],
 )
 def test_runs_that_cannot_be_compared(

@@ -137,6 +137,7 @@ ALTERED: list[tuple[str, Any, str]] = [
     ("hyper_parameters/propagation/channels", [{"class_path": "lgcn.graph.channels.Binary"}] * 101, "do not fit"),
     ("hyper_parameters/head", {"class_path": "os.system"}, "is not imported|must be one of"),
     ("hyper_parameters/l2", ..., "l2 is missing"),
+    ("hyper_parameters/correction", {"strengths": [5.0, float("nan")]}, "strengths must be a finite number"),
     (TABLE, lambda table: torch.full_like(table, 1e30), r"beyond 1e\+15"),
     (TABLE, lambda table: table.to(torch.float8_e4m3fn), "a kind that no model has"),
     ("hyper_parameters/propagation/degree_exponents", [-40.0, -40.0], "its scores overflow"),

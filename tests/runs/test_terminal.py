@@ -69,6 +69,7 @@ def test_a_word_without_an_option_is_said_before_data_are_read(
             "--trainer.callbacks: there is no setting 'monitr'; did you mean monitor?",
         ),
         (["--model.embedding_dim=eight"], "--model.embedding_dim must be a whole number (got 'eight')"),
+        (["--model.correction.strengths=5"], "--model.correction.strengths must be a list such as [1, 2] (got '5')"),
         (["--model.clamp=maybe"], "--model.clamp must be true or false (got 'maybe')"),
         (["--model.k=many"], "--model.k must be a whole number, [int, ...] (got 'many')"),
         (["--data.split=randm"], "--data.split must be 'random', 'temporal', "),

@@ -161,8 +161,34 @@ def test_attributes_need_content(partial: tuple[Path, pd.DataFrame, pd.DataFrame
         Recommender.from_checkpoint(checkpoint, items=known)
     with pytest.raises(InputError, match=r"needs a column of ids, 'item' \(got what\)"):
         Recommender.from_checkpoint(checkpoint, items=pd.DataFrame({"what": [1]}))
-    with pytest.raises(InputError, match="trained without content"):
+    with pytest.raises(InputError, match="has learned nothing of items' attributes"):
         Recommender.from_checkpoint(trained["made"], items=described)
+
+
+def test_attributes_must_have_been_there_in_training(tmp_path: Path) -> None:
+    """The recipe has content, which learns nothing of a table without attributes."""
+    brief: dict[str, Any] = {"data": {"steps_per_epoch": 10}, "trainer": QUIET | {"max_steps": 10}}
+    fitted = lgcn.fit(made_table("1 to 10", 1000), runs_dir=tmp_path, report=False, **brief)
+    with pytest.raises(InputError, match=r"learned nothing of items' attributes.*train it with --data.items_path"):
+        Recommender.from_checkpoint(fitted.checkpoint, items=pd.DataFrame({"item": [10**6], "year": [1999]}))
+
+
+def test_what_training_left_out_is_left_out_of_new_items_too(fitted: tuple[Path, Path]) -> None:
+    """Below --data.min_rating, here 2, a rating says nothing but that the item is known."""
+    new = pd.DataFrame({"user": ["u0", "u1", "u2"], "item": 999, "rating": [1.0, 4.0, 5.0]})
+    after = Recommender.from_checkpoint(fitted[1], new_items=new)
+    place = after.item_ids.index(999)
+    train, others = after.snapshot.train, after.snapshot.others
+    assert train.rating[train.item == place].tolist() == [4.0, 5.0]
+    assert others.rating[others.item == place].tolist() == [1.0]
+    assert 999 not in after.recommend(["u0"], k=len(after.item_ids))["item"].tolist()
+    alone = Recommender.from_checkpoint(fitted[1], new_items=new[1:])
+    assert after.predict(["u5"], [999]) == pytest.approx(alone.predict(["u5"], [999]), abs=1e-6)
+
+
+def test_a_missing_id_makes_no_texts_of_the_others(fitted: tuple[Path, Path]) -> None:
+    new = pd.DataFrame({"user": ["u0", "u1", "u2"], "item": [999, None, 998], "rating": [2.0, 4.0, 5.0]})
+    assert {type(raw) for raw in Recommender.from_checkpoint(fitted[1], new_items=new).item_ids} == {int}
 
 
 def test_ratings_at_the_ends_of_the_scale_and_texts_among_numbers(tmp_path: Path) -> None:
@@ -177,8 +203,9 @@ def test_ratings_at_the_ends_of_the_scale_and_texts_among_numbers(tmp_path: Path
     assert 99 in Recommender.from_checkpoint(fitted.checkpoint, new_items=new).item_ids
     with pytest.raises(InputError, match=r"numbers on the scale of the data, 0.1 to 4.7"):
         Recommender.from_checkpoint(fitted.checkpoint, new_items=new.assign(rating=4.71))
-    described = pd.DataFrame({"item": [97, 98], "year": ["1992", "unknown"]})
+    described = pd.DataFrame({"item": [97, 98, None], "year": ["1992", "unknown", "2000"]})
     after = Recommender.from_checkpoint(fitted.checkpoint, items=described)
+    assert {type(raw) for raw in after.item_ids} == {int}
     assert after.predict([0] * 40, range(40)) == pytest.approx(fitted.recommender.predict([0] * 40, range(40)))
     years = dict(zip(after.item_ids, after.snapshot.item_attributes.columns["year"], strict=True))
     assert (years[5], years[97], years[98]) == (1995, 1992, None)

@@ -5,7 +5,7 @@ import pickle
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -575,6 +575,23 @@ def test_pairs_without_ratings_need_no_ratings() -> None:
     for user, item, score in table[["user", "item", "score"]].itertuples(index=False, name=None):
         assert score == pytest.approx(float(expected[user][recommender.item_ids.index(item)]), abs=1e-5)
     assert set(table["item"][table["user"] == "x"]).isdisjoint({5, 35})
+
+
+def test_a_new_users_counts_may_be_larger_than_any_so_far() -> None:
+    rated = made(objective="bpr", ego_layer=False)
+    counted = Recommender(rated.model, replace(rated.snapshot, kind="counts"))
+    assert len(counted.recommend(ratings={5: 4000.0, 25: 1.0}, k=3)) == 3
+    for recommender, count in ((counted, -1.0), (counted, np.inf), (rated, 4000.0)):
+        with pytest.raises(InputError, match=f"the rating {count} of item 5 is not between"):
+            recommender.recommend(ratings={5: count}, k=3)
+
+
+def test_of_pairs_that_were_ratings_all_new_ones_count() -> None:
+    """--data.min_rating chose the pairs. Those of new users have no ratings to be compared with it."""
+    recommender = made(implicit=True, objective="softmax", ego_layer=False)
+    chosen = Recommender(recommender.model, replace(recommender.snapshot, min_rating=4.0))
+    pairs = pd.DataFrame({"user": ["x", "x", "y"], "item": [5, 35, 15]})
+    assert_frame_equal(chosen.recommend(ratings=pairs, k=3), recommender.recommend(ratings=pairs, k=3))
 
 
 def test_what_training_left_out_is_left_out_of_new_users_too() -> None:
