@@ -29,6 +29,11 @@ INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 #: How a spreadsheet writes a long one, of which the last digits are lost.
 SHORTENED = r"^\d\.?\d*E\+\d\d$"
 
+#: Dates that are written as one number, by its digits. Ten may be seconds since 1970.
+DATES = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+#: Days since 1899-12-30, as spreadsheets count them: those of 1970, and of the years 1982 to 2105.
+DAY_OF_1970, DAYS = 25_569, (30_000, 75_000)
+
 
 class Columns(NamedTuple):
     """Which columns of a table are what: names, or positions (from 0) in a file without a header line."""
@@ -206,7 +211,10 @@ def _unit(times: NDArray[np.float64], name: str, column_name: Column) -> float:
 
 
 def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Series[Any]":
-    """Times as float64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text."""
+    """Times as float64 seconds since 1970, from dates, numbers, ISO 8601 text, or numbers as text.
+
+    Numbers that are all days of a spreadsheet, or all dates such as 20240115, are taken as such, and a line says so.
+    """
     needed = "seconds since 1970 or ISO 8601 dates such as 2026-01-31T12:00"
 
     def check(wrong: Any) -> None:
@@ -216,17 +224,28 @@ def _seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "pd.Se
             raise InputError(f"{name}: {found}, which must hold {needed}; mend it or leave the column out")
 
     check(column.isna())
+    form = "ISO8601"
+    errors: Literal["raise", "coerce"] = "raise"
     try:
         given = pa.array(column, from_pandas=True)
         if not pa.types.is_temporal(given.type):
             numbers = pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False)
             check(~(np.abs(numbers) < 2.0**63))
-            return pd.Series(numbers / _unit(numbers, name, column_name))
+            low, high = numbers.min(initial=np.inf), numbers.max(initial=0.0)
+            if DAYS[0] <= low and high <= DAYS[1]:
+                log.info("%s: the times in the column '%s' are days, as spreadsheets count them", name, column_name)
+                return pd.Series((numbers - DAY_OF_1970) * 86_400)
+            years = ((10.0 ** (digits - 4), one) for digits, one in DATES.items())
+            found = next((one for year, one in years if 1900 * year <= low and high < 2101 * year), None)
+            if found is None or (numbers % 1).any():
+                return pd.Series(numbers / _unit(numbers, name, column_name))
+            log.info("%s: the times in the column '%s' are dates such as %d", name, column_name, low)
+            column, form, errors = pd.Series(numbers.astype(np.int64).astype(str)), found, "coerce"
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         pass  # texts of dates
     try:
         texts = column.astype(str) if column.dtype == object else column
-        dates = pd.to_datetime(texts, format="ISO8601", utc=True)
+        dates = pd.to_datetime(texts, format=form, utc=True, errors=errors)
     except (ValueError, TypeError) as error:
         reason = str(error).split(". You might")[0]  # pandas goes on with advice about its arguments
         raise InputError(f"{name}: the column '{column_name}' must hold {needed} ({reason})") from error

@@ -69,6 +69,16 @@ def test_a_late_letter_makes_every_id_text(tmp_path: Path) -> None:
         (["1577836800750000"], [1_577_836_800.75]),
         (["1577836800000000000"], [1_577_836_800]),
         (["9999-12-31", "0001-01-01"], [253_402_214_400, -62_135_596_800]),
+        (["43831", "43831.75"], [1_577_836_800, 1_577_836_800 + 64_800]),  # days of a spreadsheet
+        (["43831", "80000"], [43_831, 80_000]),
+        (["20200101", "19700102"], [1_577_836_800, 86_400]),
+        (["20200101.0", "19700102.0"], [1_577_836_800, 86_400]),
+        (["2020", "1971"], [1_577_836_800, 365 * 86_400]),
+        (["202001", "197002"], [1_577_836_800, 31 * 86_400]),
+        (["202001010001", "202001010000"], [1_577_836_860, 1_577_836_800]),
+        (["20200101000002", "20200101000000"], [1_577_836_802, 1_577_836_800]),
+        (["20200101", "5"], [20_200_101, 5]),
+        (["2020010100"], [2_020_010_100]),  # seconds of the year 2034
     ],
 )
 def test_times_become_seconds(written: list[str], expected: list[float], tmp_path: Path) -> None:
@@ -77,7 +87,8 @@ def test_times_become_seconds(written: list[str], expected: list[float], tmp_pat
 
 
 @pytest.mark.parametrize(
-    "written", ["yesterday", "13/01/2020", "2020-13-01", "nan", "NaT", "inf", "1e30", "9" * 20, ""]
+    "written",
+    ["yesterday", "13/01/2020", "2020-13-01", "nan", "NaT", "inf", "1e30", "9" * 20, "", "20240230"],
 )
 def test_what_is_no_time(written: str, tmp_path: Path) -> None:
     """A day written 02/03/2020 is another one on the other side of an ocean: it is not guessed at."""
