@@ -105,6 +105,16 @@ def test_what_is_nested_too_deep(depth: int, run: Path) -> None:
         read_checkpoint(Path(path_of(run)))
 
 
+def test_what_stands_for_far_more_than_it_holds(run: Path) -> None:
+    """A list that holds itself 100,000 times: two steps into it are ten billion values."""
+    content, nest = checkpoint(run), list[Any]()
+    nest += [nest] * 100_000
+    content["callbacks"]["x"] = {"nest": nest}
+    torch.save(content, path_of(run))
+    with pytest.raises(InputError, match="stands for more than 2,000,000 values"):
+        read_checkpoint(Path(path_of(run)))
+
+
 # -- contents ----------------------------------------------------------------------------------------------------
 
 
