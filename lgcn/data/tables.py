@@ -390,8 +390,6 @@ def _are_names(wanted: Sequence[Column], first: list[str]) -> bool:
 
 def _first_row(path: Place, separator: str) -> tuple[int, list[str]]:
     for line, row in _rows(path, separator):
-        if len(row) > WIDEST:
-            raise InputError(f"{path} has {len(row):,} columns; give {WIDEST:,} at most")
         if any(re.search(r"[\0-\x08\x0e-\x1a\x1c-\x1f]", field) for field in row):
             raise InputError(
                 f"{path} is no text: its first line is {' '.join(row)[:40]!a}; unpack an archive, and save a workbook "
@@ -411,14 +409,20 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
             if len(separator) > 1:
                 for line, content in enumerate(text, start=1):
                     if row := content.rstrip("\r\n"):
-                        yield line, row.split(separator)
+                        yield line, _narrow(path, row.split(separator))
             else:
                 reader = csv.reader(text, delimiter=separator)
                 for fields in reader:
                     if fields:
-                        yield reader.line_num, fields
+                        yield reader.line_num, _narrow(path, fields)
         except csv.Error as error:
             raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _narrow(path: Place, row: list[str]) -> list[str]:
+    if len(row) > WIDEST:
+        raise InputError(f"{path} has {len(row):,} columns; give {WIDEST:,} at most")
+    return row
 
 
 def _explained(

@@ -15,6 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.guess import guess
 from lgcn.data.tables import first_rows, read_columns, read_texts
 from lgcn.errors import InputError
 
@@ -177,7 +178,7 @@ def test_texts_of_parquet_are_as_in_text(tmp_path: Path) -> None:
 def test_more_columns_than_any_table_has(name: str, tmp_path: Path) -> None:
     text = (b"\t" if name == "r.tsv" else b",").join([b"user", *[b""] * 20_000])
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    for read in (lambda path: read_columns(path, ["user"]), read_texts):
+    for read in (lambda path: read_columns(path, ["user"]), read_texts, guess):
         with pytest.raises(InputError, match="has 20,001 columns"):
             read(tmp_path / name)
 
