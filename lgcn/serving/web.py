@@ -150,9 +150,8 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         422: "A value is not of the kind that is described here.",
     }
     refusals: Any = {status: {"model": Failure, "description": text} for status, text in reasons.items()}
-    app = FastAPI(
-        **about, default_response_class=Json, docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals
-    )
+    about |= {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(**about, default_response_class=Json, responses=refusals)
     app.add_middleware(Guard, local=local)
     for kind in (StarletteHTTPException, RequestValidationError, InputError, Exception):
         app.add_exception_handler(kind, failed)
