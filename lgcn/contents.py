@@ -100,8 +100,9 @@ def _check_values(content: Any, size: int) -> None:
                 raise ValueError("a number is too large")
             elif type(value) not in (bool, int, float, str, type(None)):
                 raise ValueError(f"there is a {type(value).__name__} in it")
-        if (left := left - len(below)) < 0:
-            raise ValueError(f"it stands for more than {MOST:,} values")
+            if len(below) > left:  # after each: a list may hold itself thousands of times
+                raise ValueError(f"it stands for more than {MOST:,} values")
+        left -= len(below)
         if sum(storages.values()) > size:
             raise ValueError("its tensors are larger than the file")
         if not below:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 20_000_000  # bytes; a smaller source is read fast enough
 ENTRIES = 5  # that are kept
-FORMAT = 6  # of an entry; raise it when its content changes, or how ratings are read or split
+FORMAT = 7  # of an entry; raise it when its content changes, or how ratings are read or split
 
 
 def default_folder() -> Path | None:

@@ -37,6 +37,10 @@ FORMS += ["%d %B %Y", "%a, %d %b %Y %H:%M:%S %Z"]
 SAID = {"%d.%m.%Y": "dates, day.month.year", "%d/%m/%Y": "dates, day/month/year", "%m/%d/%Y": "dates, month/day/year"}
 #: In seconds since 1970, what nobody has rated before.
 EARLIEST = 1e8
+#: Dates that are written as one number, by its digits. Ten may be seconds since 1970.
+DATES = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+#: Days since 1899-12-30, as spreadsheets count them: those of 1970, and of the years 1982 to 2105.
+DAY_OF_1970, DAYS = 25_569, (30_000, 75_000)
 
 
 class Columns(NamedTuple):
@@ -237,6 +241,8 @@ def _unit(times: NDArray[np.float64]) -> tuple[float, str]:
 def seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "tuple[pd.Series[Any], str]":
     """Times as float64 seconds since 1970, from dates, numbers, or either as text; and what they were, if not usual.
 
+    Numbers that are all days of a spreadsheet, or all dates such as 20240115, are taken as such.
+
     Args:
         column: none is missing. Texts may be ISO 8601 or of one of :data:`FORMS`, all of the same.
         name: of the table, for messages.
@@ -264,12 +270,18 @@ def seconds(column: "pd.Series[Any]", name: str, column_name: Column) -> "tuple[
         if not pa.types.is_temporal(given.type):
             numbers = pc.cast(given, pa.float64()).to_numpy(zero_copy_only=False)
             check(~(np.abs(numbers) < 2.0**63))
-            with suppress(ValueError):
-                if len(numbers) and ((numbers >= 19_000_101) & (numbers <= 21_001_231) & (numbers % 1 == 0)).all():
-                    days = pd.to_datetime(numbers.astype(int).astype(str), format="%Y%m%d", utc=True)
-                    return _since_1970(days), "dates, yearmonthday"
-            size, unit = _unit(numbers)
-            return pd.Series(numbers / size), unit
+            low, high = numbers.min(initial=np.inf), numbers.max(initial=0.0)
+            if DAYS[0] <= low <= high <= DAYS[1]:
+                return pd.Series((numbers - DAY_OF_1970) * 86_400), "days, as spreadsheets count them"
+            years = ((10.0 ** (digits - 4), one) for digits, one in DATES.items())
+            written = next((one for year, one in years if 1900 * year <= low <= high < 2101 * year), None)
+            if written is None or (numbers % 1).any():
+                size, unit = _unit(numbers)
+                return pd.Series(numbers / size), unit
+            digits = pd.Series(numbers.astype(np.int64).astype(str))
+            days = pd.to_datetime(digits, format=written, utc=True, errors="coerce")
+            check(days.isna())
+            return _since_1970(days), f"dates such as {low:.0f}"
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         pass  # texts of dates
     read, reason = {}, ""

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +42,9 @@ UNREADABLE = 0x01 | 0x20 | 0x40
 
 #: What is compressed further than a hundred times, and large then, is no table of ratings.
 RATIO, SUSPECT = 100, 20_000_000  # and bytes
+
+#: Columns that a table of text may have: each takes far longer than its byte in the file.
+WIDEST = 10_000
 
 #: How compressed files begin, and what reads them.
 PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -113,9 +117,11 @@ def read_texts(path: Place) -> pd.DataFrame:
         if is_parquet(path):
             with path.open("rb") as file:
                 # What pandas has written beside the columns is not needed.
-                found: pd.DataFrame = _parquet_file(path, file).read().replace_schema_metadata(None).to_pandas()
+                source, room = _parquet_file(path, file)
+                found: pd.DataFrame = _plain(path, source.read().replace_schema_metadata(None), room).to_pandas()
                 return found
         separator = _separator(path, found_separator(path))
+        _first_row(path, separator)
         try:
             with byte_stream(path) as stream:
                 given: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig"}
@@ -134,7 +140,7 @@ def column_names(path: Place, separator: str | None = None) -> list[str]:
     with readable(path):
         if is_parquet(path):
             with path.open("rb") as file:
-                return list(_parquet_file(path, file).schema_arrow.names)
+                return list(_parquet_file(path, file)[0].schema_arrow.names)
         return _first_row(path, _separator(path, separator))[1]
 
 
@@ -147,8 +153,9 @@ def first_rows(path: Place, separator: str | None, most: int) -> list[list[str]]
     with readable(path):
         if is_parquet(path):
             with path.open("rb") as file:
-                table = next(_parquet_file(path, file).iter_batches(most), None)
-                columns = [] if table is None else [map(str, column.to_pylist()) for column in table.columns]
+                source, room = _parquet_file(path, file)
+                table = pa.Table.from_batches(islice(source.iter_batches(most), 1), source.schema_arrow)
+                columns = [map(str, column.to_pylist()) for column in _plain(path, table, room).columns]
                 return [column_names(path), *map(list, zip(*columns, strict=True))]
         _first_row(path, _separator(path, separator))  # which must be one
         return [row for _, (_, row) in zip(range(most), _rows(path, _separator(path, separator)), strict=False)]
@@ -238,12 +245,32 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
             raise InputError(f"{path}: {name[:100]!r} in it {wrong}")
 
 
-def _parquet_file(path: Place, file: IO[bytes]) -> parquet.ParquetFile:
-    """A Parquet file, which must not stand for far more rows than it has bytes."""
+def _parquet_file(path: Place, file: IO[bytes]) -> tuple[parquet.ParquetFile, int]:
+    """A Parquet file, which must not stand for far more values than it has bytes, and how many bytes it may become.
+
+    A few of its bytes may say that a long text is in all rows, so texts are read as numbers of a dictionary's.
+    """
     size, source = file.seek(0, io.SEEK_END), parquet.ParquetFile(file)
-    if source.metadata.num_rows > max(SUSPECT, RATIO * size):
-        raise InputError(f"{path} has {source.metadata.num_rows:,} rows in {size:,} bytes, as no ratings have")
-    return source
+    room, groups = max(SUSPECT, RATIO * size), map(source.metadata.row_group, range(source.metadata.num_row_groups))
+    values = [[group.column(place).num_values for place in range(group.num_columns)] for group in groups]
+    if (most := max(map(sum, zip(*values, strict=True)), default=0)) > room:
+        raise InputError(f"{path} has {most:,} values in {size:,} bytes, as no ratings have")
+    texts = [field.name for field in source.schema_arrow if field.type in (pa.string(), pa.binary())]
+    return parquet.ParquetFile(file, read_dictionary=texts), room
+
+
+def _plain(path: Place, table: pa.Table, room: int) -> pa.Table:
+    """A table with its texts in place of their numbers, which must have room."""
+    for place, column in enumerate(table.columns):
+        if not pa.types.is_dictionary(column.type):
+            continue
+        if column.type.value_type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+            for chunk in column.chunks:
+                room -= pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+        if room < 0:
+            raise InputError(f"{path} grows more than {RATIO} times when it is decompressed, as no ratings do")
+        table = table.set_column(place, table.field(place).name, pc.cast(column, column.type.value_type))
+    return table
 
 
 def is_parquet(path: Place) -> bool:
@@ -297,17 +324,15 @@ def check_columns(table: object, wanted: Sequence[Column], names: Sequence[Any])
 
 def _read_parquet(path: Place, wanted: Sequence[Column], number: Column | None) -> pd.DataFrame:
     with path.open("rb") as file:
-        source = _parquet_file(path, file)
+        source, room = _parquet_file(path, file)
         names = source.schema_arrow.names
         if positions := [column for column in wanted if not isinstance(column, str) and str(column) not in names]:
             raise InputError(f"{path} has column names; give one instead of the position {positions[0]}")
         check_columns(path, [*map(str, wanted)], names)
-        table = source.read(columns=[*map(str, wanted)])
+        table = _plain(path, source.read(columns=[*map(str, wanted)]), room)
     columns = {}
     for name in wanted:
         column = table[str(name)]
-        if pa.types.is_dictionary(column.type):
-            column = pc.cast(column, column.type.value_type)
         if name == number:
             try:
                 column = _as_numbers(column)
@@ -441,14 +466,20 @@ def _rows(path: Place, separator: str) -> Iterator[tuple[int, list[str]]]:
             if len(separator) > 1:
                 for line, content in enumerate(text, start=1):
                     if row := content.rstrip("\r\n"):
-                        yield line, row.split(separator)
+                        yield line, _narrow(path, row.split(separator))
             else:
                 reader = csv.reader(text, delimiter=separator)
                 for fields in reader:
                     if fields:
-                        yield reader.line_num, fields
+                        yield reader.line_num, _narrow(path, fields)
         except csv.Error as error:
             raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _narrow(path: Place, row: list[str]) -> list[str]:
+    if len(row) > WIDEST:
+        raise InputError(f"{path} has {len(row):,} columns; give {WIDEST:,} at most")
+    return row
 
 
 def _explained(

@@ -7,9 +7,9 @@ commands judge the model as it was trained.
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +44,7 @@ from lgcn.runs.resume import in_restoring
 from lgcn.runs.seeds import train_seeds
 from lgcn.runs.stopping import Stopping
 from lgcn.runs.summary import RunSummary
-from lgcn.runs.trust import Said, of_checkpoint
+from lgcn.runs.trust import Said, check_model, of_checkpoint
 from lgcn.runs.warm_start import WarmStart
 from lgcn.terminal import TRAINING, OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
@@ -85,6 +85,7 @@ class Invocation(NamedTuple):
         None  # the data of a model, which is perhaps judged on others or asked without the source
     )
     configs: tuple[str, ...] = ()  # that were named, with the recipe in front
+    check: Callable[[Mapping[str, Any]], None] | None = None  # of the hyper-parameters of a model that is judged
 
 
 def run_options(
@@ -250,6 +251,8 @@ class LgcnCLI(internals.OneCommandCLI):
                     f"{error} (in {Path.cwd()}). lgcn {self.subcommand} reads what the run was trained on: say where "
                     f"it is with --data.source; {NEED_NOTHING}"
                 ) from error
+        if self.invocation.check:
+            self.invocation.check(self.model.hparams)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer that was asked for, with a run folder and the callbacks that every run has."""
@@ -437,7 +440,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     if wanted == "null" and args[0] != "fit":
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
-    run, step, resumed, trained = None, 0, [], None
+    run, step, resumed, trained, check = None, 0, [], None, None
     values = reduce(dict.__or__, map(settings.by_name, contents), settings.Settings()) | options
     user = Said(given.imports, texts, values)
     prints = any(arg.startswith("--print_config") for arg in rest)
@@ -457,6 +460,8 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         own_data = args[0] == "predict" and "data.predict_path" in options and "data.source" not in options
         if newer or (own_data and (own.get("data") or {}).get("eval_graph") != "split"):
             trained = snapshot_of(content)
+        if args[0] != "fit":
+            check = partial(check_model, checkpoint, content["hyper_parameters"], options)
         say(f"checkpoint {checkpoint} (step {step:,})")
     elif start is not None and not prints:
         checkpoint = checkpoints.find_checkpoint(start, runs_dir, name, "--init_from")
@@ -476,7 +481,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     where = [f"--run_name={name}", f"--runs_dir={runs_dir}"]
     resolved = [args[0], *(f"--config={text}" for text in ordered), *rest, *where, *resumed]
     named = (*([str(recipe.path)] if recipe else []), *given.config)
-    return Invocation(resolved, runs_dir / name, run, step, recipe, trained, named)
+    return Invocation(resolved, runs_dir / name, run, step, recipe, trained, named, check)
 
 
 def main(args: list[str]) -> None:

@@ -21,7 +21,7 @@ from lightning.pytorch import Trainer
 from torchmetrics import Metric
 
 from lgcn.choices import NOT_OWN
-from lgcn.data.datamodule import RatingsDataModule
+from lgcn.data.datamodule import FRAME, RatingsDataModule
 from lgcn.data.sources import default_root, is_missing
 from lgcn.errors import InputError
 from lgcn.evaluation import beyond_accuracy
@@ -136,6 +136,37 @@ def of_checkpoint(
     return taken
 
 
+def check_model(path: Path, trained: Settings, options: Iterable[str], now: Mapping[str, Any]) -> None:
+    """Check that the configuration in a checkpoint and its hyper-parameters are of one model.
+
+    Commands that judge follow the first, those that serve the second.
+
+    Args:
+        path: of the checkpoint.
+        trained: its hyper-parameters.
+        options: the settings that the user has changed.
+        now: the hyper-parameters of a module that was made by its configuration.
+
+    Raises:
+        InputError: they differ.
+    """
+    ours = dict(_leaves({"model": now}))
+    for name, value in _leaves({"model": trained}):
+        changed = any(f"{option}.".startswith(f"{name}.") for option in options)
+        if name in ours and not changed and not _agrees(value, ours[name]):
+            shown = ", and its configuration ".join(str(one)[:60] for one in (value, ours[name]))
+            raise InputError(f"{path} is damaged: its hyper-parameters have {name} {shown}; train anew")
+
+
+def _agrees(value: Any, ours: Any) -> bool:
+    """Whether a value is ours, in which there may be more: what an earlier lgcn did not have."""
+    if isinstance(value, Mapping) and isinstance(ours, Mapping):
+        return all(key not in ours or _agrees(one, ours[key]) for key, one in value.items())
+    if isinstance(value, list) and isinstance(ours, list):
+        return len(value) == len(ours) and all(map(_agrees, value, ours))
+    return bool(value == ours)
+
+
 def is_around(name: str) -> bool:
     """Whether a setting says how and where a model is trained, and nothing of the model."""
     return name.startswith("trainer.") or name == "data.cache"
@@ -151,9 +182,9 @@ def to_say_again(own: Settings, imported: Iterable[str] = ()) -> dict[str, str]:
     """The settings of a run that are not taken from its checkpoint, each with the option that says it again."""
     values = {name: value for name, value in _leaves(own) if name not in LEFT_OUT}
     return {
-        name: f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        name: f"--{name}={'FILE' if value == FRAME else value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
-        if not _is_taken(name, value, Said(imports=[*imported]))
+        if value == FRAME or not _is_taken(name, value, Said(imports=[*imported]))
     }
 
 

@@ -55,7 +55,9 @@ LARGEST_BODY = 1 << 20  # bytes
 BODY_SECONDS = 10.0  # for all of it
 MOST = 1000  # items or ratings in one answer or question
 MOST_REASONS = 20  # for each item
-HEAVY = 1000  # items and reasons of an answer, or 50,000 items to look at, from where on it is made in a thread
+#: Items and reasons of an answer, or 50,000 items to look at, or a million times that a letter of a condition is held
+#: against an item, from where on an answer is made in a thread.
+HEAVY = 1000
 LOCAL_HOST = r"(localhost|127(\.\d{1,3}){1,3}|\[::1\])(:\d+)?"  # as a browser writes it
 # The page holds all it needs. It loads nothing from elsewhere, and no other page may show it in a frame.
 HEADERS = {
@@ -148,7 +150,8 @@ def application(recommender: Recommender, local: bool = True) -> FastAPI:
         422: "A value is not of the kind that is described here.",
     }
     refusals: Any = {status: {"model": Failure, "description": text} for status, text in reasons.items()}
-    app = FastAPI(**about, default_response_class=Json, docs_url=None, redoc_url=None, responses=refusals)
+    about |= {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(**about, default_response_class=Json, responses=refusals)
     app.add_middleware(Guard, local=local)
     for kind in (StarletteHTTPException, RequestValidationError, InputError, Exception):
         app.add_exception_handler(kind, failed)
@@ -277,7 +280,8 @@ class Api:
             # It is sent as it is: to check it against its description would take longer than to make it.
             return Json({"recommendations": [self.recommender.record(one) for one in ones]} | more)
 
-        return await self._made(answer, k * (1 + how["because"] + 20 * (how["diversity"] > 0)))
+        condition = len(how["where"] or "") * len(self.degree) // 1000
+        return await self._made(answer, condition + k * (1 + how["because"] + 20 * (how["diversity"] > 0)))
 
     async def _made(self, make: Callable[[], T], size: int) -> T:
         """An answer, made here, or if it is a large one in another thread."""

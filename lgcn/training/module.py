@@ -20,6 +20,7 @@ from lgcn.choices import check_returned, made, plain, settings_object
 from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.evaluation.weights import best_weight, spread_of_vectors
+from lgcn.graph.budget import check_memory
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
@@ -193,6 +194,10 @@ class LightGCNModule(pl.LightningModule):
                 f"{self.model.num_users:,} and {self.model.num_items:,}; give it data.num_users and data.num_items"
             )
         device = self.trainer.strategy.root_device
+        if stage == "fit" and self.objective.trains and device.type == "cpu":
+            # With a gradient and Adam's two moments, which the model alone does not count.
+            table = self.model.embedding.weight
+            check_memory(5 * table.numel(), f"training with 'embedding_dim' {table.shape[1]:,}")
         judged: list[Part] = [] if stage == "predict" else ["test"] if stage == "test" else ["val"]
         graphs: dict[str, RatingGraph] = {part: data.graphs[part].to(device) for part in ("train", "val", *judged)}
         self.training_ratings = train = self.model.prepare(graphs["train"], lambda: data.features)

@@ -76,12 +76,12 @@ def test_movielens_1m(tmp_path: Path) -> None:
 
 
 def test_a_name_alone_makes_no_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, 45_000 + row / 7) for row in range(60)]
+    rows = [(f"u{row % 7}", f"i{row % 11}", 1 + row % 5, 450 + row / 7) for row in range(60)]
     found = guess(written(rows, ["user", "item", "stars", "date"], tmp_path / "t.csv"))
     assert found.columns == Columns("user", "item", "stars", None)
     assert "the column 'date' holds no times that can be read" in caplog.text
-    rows = [(user, item, stars) for user, item, stars, _ in rows]
-    assert guess(written(rows, ["rated_by", "rated", "stars"], tmp_path / "t.csv")).columns.user == "rated_by"
+    bare = [row[:3] for row in rows]
+    assert guess(written(bare, ["rated_by", "rated", "stars"], tmp_path / "t.csv")).columns.user == "rated_by"
 
 
 def test_too_few_columns(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ SECONDS = [1_600_000_000 + row for row in range(60)]
         ({"time": [1_600_000_000_000 + row for row in range(60)]}, "time"),  # milliseconds
         ({"date": [f"{1 + row % 28}.{1 + row % 12:02}.2025" for row in range(60)]}, "date"),
         ({"date": [f"{1 + row % 12}/{1 + row % 9}/2025" for row in range(60)]}, None),  # day or month?
-        ({"date": [45_000 + row / 7 for row in range(60)]}, None),  # a spreadsheet's days since 1900
+        ({"date": [450 + row / 7 for row in range(60)]}, None),  # weeks
         ({"year": [2020 + row % 3 for row in range(60)]}, None),
         ({"day": ["Monday", "Friday"] * 30}, None),
         ({"one": DAYS, "two": DAYS[::-1]}, None),

@@ -15,7 +15,8 @@ import pytest
 from pyarrow import parquet
 
 from lgcn.data.datamodule import RatingsDataModule
-from lgcn.data.tables import read_columns, read_texts
+from lgcn.data.guess import guess
+from lgcn.data.tables import first_rows, read_columns, read_texts
 from lgcn.errors import InputError
 
 RATINGS = b"userId,movieId,rating,timestamp\n" + b"".join(
@@ -133,10 +134,52 @@ def test_what_a_few_bytes_stand_for_is_not_held_in_memory(tmp_path: Path) -> Non
             file.write(b"1,2,3\n" * 200_000)
     size = 1 << 25
     parquet.write_table(pa.table({"user": pa.nulls(size, pa.int64())}), tmp_path / "r.parquet")
-    for name, words in (("r.csv.gz", "grows more than 100 times"), ("r.parquet", "33,554,432 rows in")):
+    for name, words in (("r.csv.gz", "grows more than 100 times"), ("r.parquet", "33,554,432 values in")):
         for read in (lambda path: read_columns(path, ["user"]), read_texts):
             with pytest.raises(InputError, match=words):
                 read(tmp_path / name)
+
+
+def test_a_long_text_in_all_rows_of_a_small_parquet_file(tmp_path: Path) -> None:
+    """It stands in the file once, and would take 2 GB."""
+    path, places = tmp_path / "r.parquet", pa.array([0] * 20_000)
+    users = pa.DictionaryArray.from_arrays(places, pa.array(["x" * 100_000]))
+    parquet.write_table(pa.table({"user": users.cast(pa.dictionary(pa.int32(), pa.string()))}), path)
+    assert path.stat().st_size < 200_000
+    for read in (lambda: read_columns(path, ["user"]), lambda: read_texts(path), lambda: first_rows(path, None, 5000)):
+        with pytest.raises(InputError, match="grows more than 100 times"):
+            read()
+
+
+def test_a_list_in_one_row_of_a_small_parquet_file(tmp_path: Path) -> None:
+    path, size = tmp_path / "r.parquet", 1 << 25
+    lists = pa.ListArray.from_arrays(pa.array([0, size], pa.int32()), pa.nulls(size, pa.int64()))
+    parquet.write_table(pa.table({"user": lists}), path)
+    with pytest.raises(InputError, match="33,554,432 values in"):
+        read_columns(path, ["user"])
+
+
+def test_texts_of_parquet_are_as_in_text(tmp_path: Path) -> None:
+    """However they are kept: as they are, with numbers for them, or missing."""
+    words, numbers = ["b", None, "a", "b"], pa.array([5, 6, 5, None])
+    kinds = {"plain": pa.array(words), "numbered": pa.array(words).dictionary_encode()}
+    kinds |= {"large": pa.array(words, pa.large_string()), "whole": numbers.dictionary_encode()}
+    parquet.write_table(pa.table(kinds), tmp_path / "r.parquet", row_group_size=3)
+    for table in (read_columns(tmp_path / "r.parquet", [*kinds]), read_texts(tmp_path / "r.parquet")):
+        for name in ("plain", "numbered", "large"):
+            assert table[name].fillna("none").tolist() == ["b", "none", "a", "b"]
+        assert table["whole"].dropna().tolist() == [5, 6, 5]
+    rows = first_rows(tmp_path / "r.parquet", None, 2)
+    assert rows == [[*kinds], ["b", "b", "b", "5"], ["None", "None", "None", "6"]]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r.csv.gz"])
+def test_more_columns_than_any_table_has(name: str, tmp_path: Path) -> None:
+    text = (b"\t" if name == "r.tsv" else b",").join([b"user", *[b""] * 20_000])
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    for read in (lambda path: read_columns(path, ["user"]), read_texts, guess):
+        with pytest.raises(InputError, match="has 20,001 columns"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("number", ["9223372036854775808", "99999999999999999999", "-9223372036854775809"])

@@ -1,14 +1,17 @@
 """What does not fit into memory is one line, which says what it takes and what there is."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
+from lgcn import LightGCNModule, RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.evaluation.ranking_metrics import RankingJudge
 from lgcn.evaluation.rating_metrics import RecallPrecision
-from lgcn.examples import graph
+from lgcn.examples import graph, ratings
 from lgcn.graph import budget
 from lgcn.model.lightgcn import LightGCN
 from lgcn.terminal import one_line_errors
@@ -33,6 +36,18 @@ def test_what_asks_for_more_memory_than_there_is(words: str, monkeypatch: pytest
     monkeypatch.setattr(budget, "memory", lambda: 10e9)
     with pytest.raises(InputError, match=rf"{words} takes [\d,.]+ GB, and there are 10\.0 GB; make it smaller"):
         ASKS[words]()
+
+
+def test_training_holds_more_than_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The table with its gradient and Adam's moments: there is room for the model alone."""
+    data = RatingsDataModule(ratings, val_fraction=0.25, test_fraction=0.25, cache=None)
+    module = LightGCNModule(num_users=data.num_users, num_items=data.num_items, embedding_dim=4000)
+    bytes_of_table = 4 * module.model.embedding.weight.numel()
+    monkeypatch.setattr(budget, "memory", lambda: 4.5 * bytes_of_table)
+    trainer = pl.Trainer(max_steps=1, logger=False, accelerator="cpu", enable_checkpointing=False)
+    with pytest.raises(InputError, match=r"training with 'embedding_dim' 4,000 takes [\d.]+ GB"):
+        trainer.fit(module, datamodule=data)
+    trainer.validate(module, datamodule=data, verbose=False)
 
 
 def test_a_limit_counts_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from lgcn import Recommender
+from lgcn.__main__ import main
 from lgcn.checkpoints import other_of, read_checkpoint
 from lgcn.errors import InputError
 from tests.runs.running import checkpoint, path_of, refused
@@ -101,6 +102,16 @@ def test_what_is_nested_too_deep(depth: int, run: Path) -> None:
             text = b"X\x04\x00\x00\x00NEST"
             other.writestr(name, part.replace(text, b"]" * depth + b"a" * (depth - 1)))
     with pytest.raises(InputError, match="nested too deep"):
+        read_checkpoint(Path(path_of(run)))
+
+
+def test_what_stands_for_far_more_than_it_holds(run: Path) -> None:
+    """A list that holds itself 100,000 times: two steps into it are ten billion values."""
+    content, nest = checkpoint(run), list[Any]()
+    nest += [nest] * 100_000
+    content["callbacks"]["x"] = {"nest": nest}
+    torch.save(content, path_of(run))
+    with pytest.raises(InputError, match="stands for more than 2,000,000 values"):
         read_checkpoint(Path(path_of(run)))
 
 
@@ -230,6 +241,45 @@ def test_a_run_does_not_go_on_from_what_does_not_fit(
     torch.save(content, path_of(run))
     said = refused(capsys, ["fit", "--ckpt_path", path_of(run), "--trainer.max_steps=12"])
     assert "damaged" in said or "is not YAML" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_layers", 2),
+        ("clamp", True),
+        ("k", [3]),
+        ("ranks", True),
+        ("layer_weights", [0.9, 0.1]),
+        ("propagation/over", "positives"),
+        ("propagation/degree_exponents", [0.0, 0.0]),
+        ("propagation/channels/0/class_path", "lgcn.graph.channels.Liked"),
+        ("l2/biases", 5.0),
+        ("head/init_args/biases", False),
+        ("objective", {"class_path": "lgcn.training.objectives.Bpr", "init_args": {}}),
+        ("tail", {"class_path": "lgcn.model.tail.RidgeTail", "init_args": {}}),
+    ],
+    ids=str,
+)
+def test_hyper_parameters_are_those_of_the_configuration(
+    name: str, value: Any, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or a model would be judged as one thing and recommend as another."""
+    content = checkpoint(run)
+    put(content["hyper_parameters"], name, value)
+    torch.save(content, path_of(run))
+    for command in ("validate", "predict"):
+        said = refused(capsys, [command, "--ckpt_path", path_of(run)])
+        assert "is damaged" in said
+        assert name.split("/")[0] in said
+
+
+def test_hyper_parameters_may_be_fewer_and_changed_by_the_user(run: Path) -> None:
+    content = checkpoint(run)
+    for name in ("tail", "correction", "objective/init_args/standardised"):
+        put(content["hyper_parameters"], name, ...)  # an earlier lgcn had none
+    torch.save(content, path_of(run))
+    main(["validate", "--ckpt_path", path_of(run), "--model.k", "7", "--model.propagation.engine=csr"])
 
 
 @pytest.mark.parametrize(

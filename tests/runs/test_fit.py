@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def test_a_run_on_a_frame_says_what_its_checkpoint_lacks(
 ) -> None:
     """Its model is used without the frame. To judge it, or to go on, needs the ratings in a file."""
     fitted = lgcn.fit(frame, runs_dir=tmp_path / "runs", **BRIEF)
+    printed = dict(re.findall(r"^(\S.*?)  +lgcn (.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert {name for name, line in printed.items() if "--data.source=FILE" in line} == {"test", "predict", "go on"}
     path = str(fitted.checkpoint)
     with pytest.raises(SystemExit) as stop:
         main(["test", "--ckpt_path", path])
@@ -86,6 +89,8 @@ def test_a_run_on_a_frame_says_what_its_checkpoint_lacks(
     assert "trained on a DataFrame, which is not kept" in capsys.readouterr().err
     frame.to_csv(tmp_path / "r.csv", index=False)
     main(["test", "--ckpt_path", path, "--data.source", str(tmp_path / "r.csv")])
+    main(shlex.split(printed["go on"].replace("FILE", str(tmp_path / "r.csv"))))
+    assert "20 steps" in capsys.readouterr().out
     written = json.loads((fitted.run / "test_metrics.json").read_text())
     assert written["test/rmse"] == pytest.approx(fitted.test()["test/rmse"], rel=1e-6)
     main(["recommend", "--ckpt_path", path, "--users", "u1", "--output", str(tmp_path / "out.csv")])
