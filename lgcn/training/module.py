@@ -20,6 +20,7 @@ from lgcn.choices import check_returned, made, plain, settings_object
 from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.evaluation.weights import best_weight, spread_of_vectors
+from lgcn.graph.columns import Columns
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
@@ -224,6 +225,7 @@ class LightGCNModule(pl.LightningModule):
                 )
             for part in ("val", "test"):
                 self._matrices[part] = self.propagation.matrices(data.graphs[part].to(device))
+        self.model.divide(getattr(self.trainer.strategy, "columns", Columns()))
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
     def keep_embeddings(self) -> None:
@@ -246,12 +248,17 @@ class LightGCNModule(pl.LightningModule):
         if not self.model.init.fits or self._restored:
             return
         graph, one = self.train_graph, torch.ones_like(self.train_graph.rating)
-        tables = torch.split(self.model.embedding.weight.detach(), graph.num_nodes)
+        part, columns = self.model.embedding.weight.detach(), self.model.columns
+        # All processes fit the whole, and keep their columns of the first one's: signs of vectors are arbitrary.
+        whole = part if columns.processes == 1 else part.new_empty(len(part), self.model.embedding.embedding_dim)
+        tables = torch.split(whole, graph.num_nodes)
         values = torch.stack([one if value is None else value for value in self.propagation.values(graph)])
         for table, value in zip(tables, values if len(tables) == len(values) else [values.sum(dim=0)], strict=True):
             matrix = graph.propagation_matrix(value=value, normalisation=self.propagation.normalisation)
             assert isinstance(matrix, BipartiteMatrix)
             self.model.init.fit(table, matrix, int(self.seed))
+        if whole is not part:
+            part.copy_(columns.first(whole)[:, self.model.places["embedding.weight"][columns.rank]])
 
     @torch.no_grad()
     def _weigh_tail(self) -> None:
@@ -260,7 +267,7 @@ class LightGCNModule(pl.LightningModule):
         if tail is None or weight is None:
             return
         self.model.near_weight.copy_(weight)
-        factors, judge = self._factors_of("val"), self.judge("val")
+        factors, judge = self._factors_of("val").gathered(), self.judge("val")
         if factors.tail is None:
             return
         unit = spread_of_vectors(factors, self.train_graph.user_degree)
@@ -280,7 +287,7 @@ class LightGCNModule(pl.LightningModule):
         """Say how strongly factors are corrected."""
         if self.model.correction is None:
             return
-        factors, train = self(*self._matrices["val"]), self.training_ratings
+        factors, train = self(*self._matrices["val"]).gathered(), self.training_ratings
         judge = cast(RatingJudge, self.judge("val"))
 
         def error(strength: float) -> float:
@@ -331,12 +338,35 @@ class LightGCNModule(pl.LightningModule):
             raise self._diverged("train/loss", loss)
 
     def check_finite(self) -> None:
-        """Raise Diverged if a parameter is not finite."""
-        sums = {name: value.detach().sum() for name, value in self.named_parameters()}
-        if sums and not torch.isfinite(torch.stack([*sums.values()])).all():  # a sum may also be too large itself
-            for name, value in self.named_parameters():
-                if not (finite := torch.isfinite(value)).all():
-                    raise self._diverged(name, value[~finite][0])
+        """Raise Diverged, in all processes, if a parameter is not finite."""
+        sums = [value.detach().sum() for value in self.parameters()]
+        suspect = bool(sums) and not torch.isfinite(torch.stack(sums)).all()  # a sum may also be too large itself
+        lost = [(name, value) for name, value in self.named_parameters() if suspect and not value.isfinite().all()]
+        if self.trainer.strategy.reduce_boolean_decision(bool(lost), all=False):
+            name, value = lost[0] if lost else ("a parameter of another process", torch.tensor([torch.nan]))
+            raise self._diverged(name, value[~value.isfinite()][0])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, with the norm of all columns, of which a process may have a part."""
+        columns, norm = self.model.columns, gradient_clip_algorithm != "value"
+        if columns.processes == 1 or not gradient_clip_val or not norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        square = torch.zeros((), device=self.device)
+        for name, parameter in self.model.named_parameters():
+            if (grad := parameter.grad) is None:
+                continue
+            if columns.rank:  # what all processes have counts in the first
+                places = self.model.places.get(name)
+                grad = grad[:0] if places is None else grad[:, places[columns.rank] != places[0]]
+            square = square + grad.float().square().sum()
+        total = columns.sum(square).sqrt()
+        torch.nn.utils.clip_grads_with_norm_(self.parameters(), float(gradient_clip_val), total)
 
     def _diverged(self, name: str, value: Tensor) -> Diverged:
         """The error that names what is not finite, and the likely cause."""
@@ -363,14 +393,16 @@ class LightGCNModule(pl.LightningModule):
     def _factors_of(self, part: str) -> Factors:
         """The factors that a part is judged by, with the tail."""
         factors: Factors = self(*self._matrices[part])
+        if self.model.correction is not None:
+            return self.model.corrected(factors.gathered(), self.training_ratings)
         if self.model.tail is None:
-            return self.model.corrected(factors, self.training_ratings)
+            return factors
         return self.model.with_tail(factors, self.train_graph, self.propagation.sent_to_users(self.train_graph))
 
     def _evaluate(self, part: str) -> None:
         # In a ranking, an item without a training pair is scored from where it is.
         factors, replaces = self._factors_of(part), not self.objective.ranks
-        self._factors = self.model.completed(factors, self.train_graph, replace_items=replaces)
+        self._factors = self.model.completed(factors, self.train_graph, replace_items=replaces).gathered()
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -397,13 +429,19 @@ class LightGCNModule(pl.LightningModule):
             interval = self.interval(self.predict_step(batch, batch_idx), batch)
             assert interval is not None
             within = ((interval.low <= batch.rating) & (batch.rating <= interval.high)).float().mean()
-            self.log("test/within_90", within, batch_size=len(batch.user), sync_dist=True)
+            self._log_mean("test/within_90", within, len(batch.user))
 
     def _judge_batch(self, part: Part, batch: Any) -> None:
         assert self._factors is not None
         loss = self.judge(part).update(self._factors, batch)
         if loss is not None:
-            self.log(f"{part}/loss", loss, prog_bar=part == "val", batch_size=len(batch.user), sync_dist=True)
+            self._log_mean(f"{part}/loss", loss, len(batch.user), prog_bar=part == "val")
+
+    def _log_mean(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log the mean over all ratings, of which a value is that of ``count``."""
+        # Lightning averages counts over processes, and those that are whole numbers are rounded down.
+        size: Any = float(count)
+        self.log(name, value, prog_bar=prog_bar, batch_size=size, sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Predicted ratings of pairs, or the scores that items are ranked by; [B]."""
@@ -425,7 +463,7 @@ class LightGCNModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test")
         # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
-        self.log("step", float(max(self._trained_steps - 1, 0)))
+        self.log("step", float(max(self._trained_steps - 1, 0)), sync_dist=True)
 
     def _log(self, part: Part) -> None:
         # The judge has synchronised over processes already; Lightning warns unless it may do so again.
