@@ -162,27 +162,31 @@ class LightGCN(nn.Module):
             self.content.prepare(features())
         return train if self.sessions is None else self.sessions.prepare(train)
 
+    def check_divides(self, processes: int) -> None:
+        """Raise an InputError if so many processes cannot divide the embedding columns."""
+        dim, head = self.embedding.embedding_dim, type(self.head)
+        if dim % processes:
+            raise InputError(
+                f"'embedding_dim' must be a multiple of {processes}, the processes that divide its columns (got {dim})"
+            )
+        if head.__module__ != Head.__module__:
+            raise InputError(f"'head' {head.__name__} may mix columns, so processes cannot divide them; try DotHead")
+
     @torch.no_grad()
     def divide(self, columns: Columns) -> None:
         """Keep this process's columns of all that is made of embedding columns. Everything else stays whole.
 
         Raises:
-            InputError: they cannot be divided so, or are divided already in another way.
+            InputError: they cannot be divided, or are already.
         """
         if columns == self.columns:
             return
-        dim, count, head = self.embedding.embedding_dim, columns.processes, type(self.head)
         if self.columns.processes > 1:
-            raise InputError("this module holds a part of the columns; give its checkpoint to a new one")
-        if dim % count:
-            raise InputError(
-                f"'embedding_dim' must be a multiple of {count}, as many processes divide its columns (got {dim})"
-            )
-        if head.__module__ != Head.__module__:
-            raise InputError(f"'head' {head.__name__} may mix columns, which processes cannot divide then; try DotHead")
+            raise InputError("the module has only a part of its columns: give its checkpoint to a new one")
+        self.check_divides(columns.processes)
         for name, parameter in self.named_parameters():
             if name in ("embedding.weight", "head.out.weight", "content.user", "content.item"):
-                self.places[name] = places = columns.places(parameter.shape[1], dim)
+                self.places[name] = places = columns.places(parameter.shape[1], self.embedding.embedding_dim)
                 parameter.data = parameter.data.index_select(1, places[columns.rank].to(parameter.device))
         self.columns = self.head.columns = columns
 

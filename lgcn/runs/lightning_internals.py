@@ -291,13 +291,14 @@ def quicken(kind: type[pl.LightningModule]) -> None:
 #: How messages begin that say nothing, or what we say ourselves in fewer words.
 LEFT_OUT = (
     *("Tip:", "GPU available", "TPU available", "HPU available", "LOCAL_RANK", "Seed set to", "`Trainer.fit` stopped"),
-    *("Restoring states", "Restored all states", "Loaded model weights"),
+    *("Restoring states", "Restored all states", "Loaded model weights", "Initializing distributed", 20 * "-"),
 )
 
 
 def quieten() -> None:
     """Leave out what Lightning says and nobody can use."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+    several = (f"fabric.utilities.{one}" for one in ("rank_zero", "seed", "distributed"))
+    for name in ("pytorch.utilities.rank_zero", *several):
         logging.getLogger(f"lightning.{name}").addFilter(_is_of_use)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lgcn.checkpoints import read_checkpoint
 from lgcn.data.datamodule import PARTS, RatingsDataModule
 from lgcn.data.snapshot import Snapshot, snapshot_of
+from lgcn.errors import InputError
 from lgcn.model.fold_in import fold_in, take_over
 from lgcn.model.heads import DotHead
 from lgcn.model.lightgcn import LightGCN
@@ -34,6 +35,8 @@ class WarmStart(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LightGCNModule)
         module, content, data = pl_module, read_checkpoint(self.path), trainer.datamodule  # type: ignore[attr-defined]
+        if module.model.columns.processes > 1:
+            raise InputError("--init_from goes without --trainer.strategy columns: start in one process, then resume")
         if not module.objective.trains:
             log.info("a closed form has no start: it is fitted anew to all these data, with the checkpoint's settings")
             return

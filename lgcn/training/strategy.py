@@ -41,9 +41,10 @@ class ColumnsStrategy(DDPStrategy):
         return Columns(self.global_rank, self.world_size)
 
     def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Raise an InputError if columns cannot be divided, apart from what the model says itself."""
+        """Raise an InputError if a module or a part of its Trainer is none that processes can divide."""
         if not isinstance(module, LightGCNModule):
             raise InputError(f"the strategy columns is for a LightGCNModule (got {type(module).__name__})")
+        module.model.check_divides(self.num_nodes * self.num_processes)
         kind, ours = type(module.objective), objectives.__name__
         if any(getattr(getattr(kind, name, None), "__module__", ours) != ours for name in ("step", "rank")):
             raise InputError(f"the strategy columns knows no objective with its own step or rank (got {kind.__name__})")
