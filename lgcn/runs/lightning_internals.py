@@ -306,7 +306,8 @@ def quieten() -> None:
 
 def _is_of_use(record: logging.LogRecord) -> bool:
     """Whether a message is none of those that are left out. Tips advertise other products, behind a picture."""
-    return not (str(record.msg).startswith(LEFT_OUT) or "Tip:" in str(record.msg))
+    said = re.sub(r"^\[rank: \d+\] ", "", str(record.msg))  # of several processes
+    return not (said.startswith(LEFT_OUT) or "Tip:" in said)
 
 
 # -- the loops -------------------------------------------------------------------------------------------------
