@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from lgcn.graph.budget import SCORES
+
 
 class _Sum(torch.autograd.Function):
     @staticmethod
@@ -43,9 +45,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, columns: "Columns") -> Tensor:
         ctx.own = slice(columns.rank * part.shape[1], (columns.rank + 1) * part.shape[1])
-        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(columns.processes)]
-        distributed.all_gather(parts, part.contiguous())
-        return torch.cat(parts, dim=1)
+        whole = part.new_empty(len(part), columns.processes * part.shape[1])
+        size = max(SCORES // whole.shape[1], 1)  # rows at a time: a table may be large
+        for rows, gathered in zip(part.split(size), whole.split(size), strict=True):
+            parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(columns.processes)]
+            distributed.all_gather(parts, rows.contiguous())
+            torch.cat(parts, dim=1, out=gathered)
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
