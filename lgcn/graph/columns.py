@@ -47,7 +47,7 @@ class _Gather(torch.autograd.Function):
         ctx.own = slice(columns.rank * part.shape[1], (columns.rank + 1) * part.shape[1])
         whole = part.new_empty(len(part), columns.processes * part.shape[1])
         size = max(SCORES // whole.shape[1], 1)  # rows at a time: a table may be large
-        for rows, gathered in zip(part.split(size), whole.split(size), strict=True):
+        for rows, gathered in zip(torch.split(part, size), torch.split(whole, size), strict=True):
             parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(columns.processes)]
             distributed.all_gather(parts, rows.contiguous())
             torch.cat(parts, dim=1, out=gathered)

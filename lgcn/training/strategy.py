@@ -66,10 +66,11 @@ class ColumnsStrategy(DDPStrategy):
                 self.columns.first(value)
         if trainer.state.fn == "fit":
             self.setup_optimizers(trainer)
-            self._check_optimizers()
+            self.check_optimizers()
         self.setup_precision_plugin()
 
-    def _check_optimizers(self) -> None:
+    def check_optimizers(self) -> None:
+        """Raise an InputError if an optimiser needs more than the columns of one process."""
         for one in self.optimizers:
             parameters = [parameter for group in one.param_groups for parameter in group["params"]]
             if type(one) not in BY_ELEMENT:

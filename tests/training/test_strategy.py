@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,18 +18,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, distributed
 
 from lgcn.data.datamodule import RatingsDataModule
+from lgcn.errors import InputError
+from lgcn.graph import columns
+from lgcn.graph.columns import Columns
+from lgcn.graph.ratings import RatingGraph
 from lgcn.model.content import Content
 from lgcn.model.correction import Correction
-from lgcn.model.heads import CosineHead, DotHead, LinearHead
+from lgcn.model.factors import Factors
+from lgcn.model.heads import CosineHead, DotHead, Head, LinearHead
 from lgcn.model.initialisation import Normal, Spectral
 from lgcn.model.sessions import SessionBias
 from lgcn.model.tail import RidgeTail
 from lgcn.training.masking import EdgeMasking
 from lgcn.training.module import LightGCNModule
-from lgcn.training.objectives import Bpr, ClosedForm, Softmax, SquaredError
+from lgcn.training.objectives import Bpr, ClosedForm, Objective, Softmax, SquaredError, Step
 from lgcn.training.penalty import L2
 from lgcn.training.strategy import ColumnsStrategy
 
@@ -216,6 +224,78 @@ def test_a_step_exchanges_what_the_formula_says(two: dict[str, Any]) -> None:
     assert two["mse"]["exchanged"] == [4 * predicted + 2 * layers for predicted in two["mse"]["predicted"]]
 
 
+# -- what cannot be divided --------------------------------------------------------------------------------------
+
+
+class OwnHead(DotHead):
+    def forward(self, user: Tensor, item: Tensor) -> Factors:
+        return super().forward(user.flip(1), item)
+
+
+class OwnBpr(Bpr):
+    def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
+        return super().rank(factors, positives, generator)
+
+
+class OwnError(SquaredError):
+    def error(self, preds: Tensor, target: Tensor) -> Tensor:
+        return super().error(preds, target) / 2
+
+
+def strategy_for(processes: int = 2) -> ColumnsStrategy:
+    return ColumnsStrategy(parallel_devices=[torch.device("cpu")] * processes)
+
+
+def module_of(head: Head | None = None, objective: Objective | None = None) -> LightGCNModule:
+    return LightGCNModule(3, 4, embedding_dim=DIM, head=head or DotHead(), objective=objective)
+
+
+def check(module: pl.LightningModule, processes: int = 2, precision: str = "32-true", *callbacks: pl.Callback) -> None:
+    trainer: Any = SimpleNamespace(precision=precision, callbacks=callbacks)
+    strategy_for(processes).check(trainer, module)
+
+
+def test_an_error_of_ones_own_can_be_divided() -> None:
+    check(module_of(objective=OwnError()))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((module_of(), 3), r"'embedding_dim' must be a multiple of 3, the processes that divide .* \(got 8\)"),
+        ((module_of(head=OwnHead()),), "'head' OwnHead may mix columns"),
+        ((module_of(objective=OwnBpr()),), r"no objective with its own step or rank \(got OwnBpr\)"),
+        ((BoringModel(),), r"is for a LightGCNModule \(got BoringModel\)"),
+        ((module_of(), 2, "16-mixed"), r"needs --trainer.precision bf16-mixed or 32-true \(got 16-mixed\)"),
+        ((module_of(), 2, "32-true", StochasticWeightAveraging(0.1)), "the callback StochasticWeightAveraging"),
+    ],
+    ids=["columns", "head", "objective", "module", "precision", "averaging"],
+)
+def test_what_cannot_be_divided_is_refused(given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(*given)
+
+
+def test_optimisers_that_look_at_several_numbers_at_once_are_refused() -> None:
+    strategy, module = strategy_for(), module_of(head=DotHead(biases=True))
+    strategy.connect(module)
+    strategy.optimizers = [torch.optim.LBFGS(module.parameters())]
+    with pytest.raises(InputError, match="knows no optimiser LBFGS"):
+        strategy.check_optimizers()
+    strategy.optimizers = [torch.optim.Adam([*module.parameters()][::-1])]
+    with pytest.raises(InputError, match="an optimiser of all parameters, in their order"):
+        strategy.check_optimizers()
+
+
+def test_a_part_is_not_divided_again() -> None:
+    model = module_of().model
+    model.divide(Columns(1, 2))
+    assert model.embedding.weight.shape == (7, DIM // 2)
+    model.divide(Columns(1, 2))  # as a test after a fit asks
+    with pytest.raises(InputError, match="only a part of its columns"):
+        model.divide(Columns())
+
+
 # -- the processes ---------------------------------------------------------------------------------------------
 
 
@@ -230,6 +310,7 @@ def main(folder: Path, processes: int, jobs: dict[str, list[Any]]) -> None:
             children.append(child)
             continue
         os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        vars(columns)["SCORES"] = 100  # so that rows are gathered in several parts
         for name in ("all_reduce", "all_gather"):
             setattr(distributed, name, counted(getattr(distributed, name)))
         found = {name: run(case, folder, processes, *more) for name, (case, *more) in jobs.items()}
