@@ -239,7 +239,7 @@ class LightGCNModule(pl.LightningModule):
             graph = self.train_graph
             fitted = graph, self.propagation.sent_to_users(graph), self.propagation.item_ratio(graph), int(self.seed)
             near, self._tail_weight = self.model.tail.fit(*fitted)
-            self.model.near.copy_(near)
+            self.model.columns.first(self.model.near.copy_(near))
         if not self.objective.trains:
             self._weigh_tail()
 
@@ -280,7 +280,7 @@ class LightGCNModule(pl.LightningModule):
                 "the tail has weight %g, which is best on the validation part: %s %.4f, without it %.4f",
                 *(counts, self.monitor[0], max(values), values[0]),
             )
-        self.model.near_weight.mul_(counts)
+        self.model.columns.first(self.model.near_weight.mul_(counts))
 
     @torch.no_grad()
     def _correct(self) -> None:
@@ -293,7 +293,7 @@ class LightGCNModule(pl.LightningModule):
         def error(strength: float) -> float:
             return judge.rmse(self.model.completed(corrected(factors, train, strength), self.train_graph))
 
-        self.model.strength.fill_(self.model.correction.best(error))
+        self.model.columns.first(self.model.strength.fill_(self.model.correction.best(error)))
 
     # -- training ------------------------------------------------------------------------------------------
 

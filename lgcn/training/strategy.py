@@ -1,6 +1,6 @@
 """ColumnsStrategy: several processes train one model, each a part of the embedding columns (docs/scale.md).
 
-Registered with Lightning as ``columns``, for ``Trainer(strategy="columns")`` and ``--trainer.strategy columns``.
+It is registered with Lightning as ``columns`` when this file is imported, as the command line does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -107,10 +107,11 @@ class ColumnsStrategy(DDPStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write the checkpoint of one process: the first one puts the columns of all together, in its host's memory."""
         if self.columns.processes > 1:
-            # Those of the optimiser are its own, and not copies.
-            states = [(one, one["state"].items()) for one in checkpoint.get("optimizer_states", [])]
-            copies = [one | {"state": {place: {**values} for place, values in state}} for one, state in states]
-            checkpoint["optimizer_states"] = copies
+            if "optimizer_states" in checkpoint:  # which are the optimiser's own, and not copies
+                checkpoint["optimizer_states"] = [
+                    one | {"state": {place: {**values} for place, values in one["state"].items()}}
+                    for one in checkpoint["optimizer_states"]
+                ]
             for holder, key, places in [*self._divided(checkpoint)]:
                 holder[key] = self._whole(holder[key], places)
         super().save_checkpoint(checkpoint, filepath, storage_options)
@@ -135,7 +136,7 @@ class ColumnsStrategy(DDPStrategy):
             return super().load_checkpoint(checkpoint_path, weights_only)
         # mmap: what belongs to other processes is not held in memory.
         checkpoint: dict[str, Any] = torch.load(
-            checkpoint_path, map_location="cpu", weights_only=bool(weights_only), mmap=True
+            checkpoint_path, map_location="cpu", weights_only=weights_only is not False, mmap=True
         )
         for holder, key, places in [*self._divided(checkpoint)]:
             fits = holder[key].dim() == 2 and holder[key].shape[1] == int(places.max()) + 1

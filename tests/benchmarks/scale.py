@@ -86,7 +86,7 @@ def measure(processes: int) -> None:
         print(f"with imports and the graph {mib('VmRSS'):.0f} MiB; the table has {USERS + ITEMS:,} x {DIM} numbers")
     module = LightGCNModule(USERS, ITEMS, embedding_dim=DIM, num_layers=1, head=DotHead())
     shown = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    given: dict[str, Any] = dict.fromkeys(shown, False)
+    given: dict[str, Any] = dict.fromkeys(shown, False) | {"num_sanity_val_steps": 0}
     if processes > 1:
         given |= {"strategy": ColumnsStrategy(), "devices": processes}
     pl.Trainer(accelerator="cpu", max_steps=2, callbacks=[Watch()], **given).fit(module, datamodule=data)
