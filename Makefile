@@ -45,8 +45,9 @@ fit: $(VENV)/installed  ## train a model: CONFIG=FILE (default: configs/quicksta
 serve: $(VENV)/installed-serve  ## show the newest run's recommendations at http://127.0.0.1:8000
 	$(BIN)/lgcn serve
 
-test: $(VENV)/installed-test  ## install what the tests need and run them
-	$(BIN)/pytest
+# worksteal keeps neighbours together: they share models, which each process trains once.
+test: $(VENV)/installed-test  ## install what the tests need and run them, on all cores
+	$(BIN)/pytest -n auto --dist worksteal
 
 fuzz: $(VENV)/installed-test  ## give the readers 2,000 made-up files of each of six kinds, others each time (15 minutes)
 	LGCN_FUZZ=2000 $(BIN)/pytest tests/fuzz

@@ -68,13 +68,13 @@ def check_content(content: Any, size: int) -> None:
     fitting = [(tables * nodes, settings["embedding_dim"]) for tables in {1, channels}]
     if table is None or not 1 <= channels <= 100 or tuple(table.shape) not in fitting:
         raise ValueError("the embeddings do not fit the numbers of users, items, channels and columns")
-    errors = content.get("uncertainty", {"weights": [0.0] * 5, "quantile": 1.0})
-    if len(errors["weights"]) != 5 or not all(abs(weight) < 1e6 for weight in errors["weights"]):
-        raise ValueError("the uncertainty's weights must be 5 numbers between -1e6 and 1e6")
-    if not 0 < errors["quantile"] < 1e6:
-        raise ValueError(f"the uncertainty's quantile must be a number above 0, below 1e6 (got {errors['quantile']})")
-    if settings["ranks"] and "uncertainty" in content:
-        raise ValueError("a model that ranks has no uncertainty")
+    if (errors := content.get("uncertainty")) is not None:
+        if settings["ranks"]:
+            raise ValueError("a model that ranks has no uncertainty")
+        if len(errors["weights"]) != 5 or not all(abs(weight) < 1e6 for weight in errors["weights"]):
+            raise ValueError("the uncertainty's weights must be 5 numbers between -1e6 and 1e6")
+        if not 0 < (quantile := errors["quantile"]) < 1e6:
+            raise ValueError(f"the uncertainty's quantile must be a number above 0, below 1e6 (got {quantile})")
     for name, values in state.items():
         if values.is_floating_point() and values.numel():
             low, high = map(float, values.aminmax())

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -109,7 +109,14 @@ def shows_progress() -> bool:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse's parser, which says in one line what is wrong, without the usage."""
+    """argparse's parser, which says in one line what is wrong, without the usage. Descriptions stay as written.
+
+    Options are not shortened: ``--seed`` is another command's, and not ``--seeds``.
+    """
+
+    def __init__(self, prog: str, **others: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, formatter_class=formatter, allow_abbrev=False, **others)
 
     def error(self, message: str) -> NoReturn:
         """Raise the reason as an InputError, with the nearest name where an option does not exist."""

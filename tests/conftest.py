@@ -16,6 +16,11 @@ import pytest
 import torch
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Packed files hold the time of packing. Names of tests are to be the same in each process that runs some."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def _lacking(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)

@@ -58,13 +58,11 @@ def guess(path: Place) -> Guess:
     """
     separator = _separator(path)
     rows = first_rows(path, separator, ROWS + 1)
-    width = len(rows[0]) if rows else 0
-    if width < 2:
-        raise InputError(f"{path} has {width} columns; a table of who chose what has two or more")
-    has_header = not any(map(is_number, filter(str.strip, rows[0])))
-    names: list[Column] = [*rows[0]] if has_header else [*range(width)]
-    values = [[row[place] for row in rows[has_header:] if len(row) == width] for place in range(width)]
-    left = dict(zip(names, values, strict=True))
+    has_header = bool(rows) and not any(map(is_number, filter(str.strip, rows[0])))
+    left = _columns(rows, has_header)
+    names = [*left]
+    if len(names) < 2:
+        raise InputError(f"{path} has {len(names)} columns; a table of who chose what has two or more")
     found: dict[str, Column | None] = {}
     # A "Book-Rating" is a rating and no book.
     for what, words in (("rating", RATINGS), ("timestamp", TIMES), ("user", USERS), ("item", ITEMS)):
@@ -111,19 +109,24 @@ def guess_times(table: Place | pd.DataFrame, columns: Columns, separator: str | 
     else:
         rows = first_rows(table, separator, ROWS + 1)
     has_header = bool(rows) and str(columns.user) in rows[0]
-    width = len(rows[0]) if rows else 0
-    names: list[Column] = [*rows[0]] if has_header else [*range(width)]
-    values = {name: [row[place] for row in rows[has_header:] if len(row) == width] for place, name in enumerate(names)}
-    known = {name: values[name] for name in columns[:2] if name in values}
+    values = _columns(rows, has_header)
+    sides = [values[name] for name in columns[:2] if name in values]
     found = []
-    for name in [name for name in names if name not in columns and _are_times(values[name])]:
+    for name, column in values.items():
+        if name in columns or not _are_times(column) or any(_is_told_by(column, side) for side in sides):
+            continue
         said = has_header and any(word in _words(name) for word in TIMES)
-        if (said or not is_number(next(filter(str.strip, values[name])))) and not any(
-            _is_told_by(values[name], side) for side in known.values()
-        ):
+        if said or not is_number(next(filter(str.strip, column))):
             found.append((not said, name))
     surest = [name for place, name in found if place == min(found)[0]]
     return surest[0] if len(surest) == 1 else None
+
+
+def _columns(rows: list[list[str]], has_header: bool) -> dict[Column, list[str]]:
+    """The fields below each name, or below each place where there is no header. Rows of another length are left out."""
+    names: list[Column] = [*rows[0]] if has_header else [*range(len(rows[0]) if rows else 0)]
+    whole = [row for row in rows[has_header:] if len(row) == len(names)]
+    return {name: [row[place] for row in whole] for place, name in enumerate(names)}
 
 
 def _text(value: Any) -> str:

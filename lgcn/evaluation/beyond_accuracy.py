@@ -50,6 +50,8 @@ class _OfLists(Metric, ABC):
         if k < 1:
             raise InputError(f"'k' of {type(self).__name__} must be at least 1 (got {k})")
         self.k, self.name = k, f"{self.title}@{k}"
+        self._train: EdgePattern | None = None  # what is known is known of these
+        self._known: tuple[Tensor, ...] = ()
         self.add_state("total", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
 
@@ -60,12 +62,18 @@ class _OfLists(Metric, ABC):
                 f"k is {self.k}, and rankings are looked at up to {items.shape[1]}: give a larger --model.k"
             )
         items, hits = items[:, : self.k], hits[:, : self.k]
+        if train is not self._train:
+            self._train, self._known = train, self.known(train)
         there = items < len(train.item_starts) - 1
-        values = self.worth(items.where(there, 0), there, hits, train).double()
+        values = self.worth(items.where(there, 0), there, hits, *self._known).double()
         self.total, self.count = self.total + values.sum(), self.count + len(values)
 
     @abstractmethod
-    def worth(self, items: Tensor, there: Tensor, hits: Tensor, train: EdgePattern) -> Tensor:
+    def known(self, train: EdgePattern) -> tuple[Tensor, ...]:
+        """What the training pairs say, the same for all batches."""
+
+    @abstractmethod
+    def worth(self, items: Tensor, there: Tensor, hits: Tensor, *known: Tensor) -> Tensor:
         """[B] of lists [B, k]. Where ``there`` is False, there is no item."""
 
     def compute(self) -> Tensor:
@@ -94,9 +102,12 @@ class Novelty(_OfLists):
 
     title = "novelty"
 
-    def worth(self, items: Tensor, there: Tensor, hits: Tensor, train: EdgePattern) -> Tensor:
-        num_users = len(train.user_starts) - 1
-        return _mean(-(_popularity(train).clamp(min=1) / num_users).log2()[items], there)
+    def known(self, train: EdgePattern) -> tuple[Tensor, ...]:
+        return (-(_popularity(train).clamp(min=1) / (len(train.user_starts) - 1)).log2(),)
+
+    def worth(self, items: Tensor, there: Tensor, hits: Tensor, *known: Tensor) -> Tensor:
+        (information,) = known
+        return _mean(information[items], there)
 
 
 class Diversity(_OfLists):
@@ -111,10 +122,13 @@ class Diversity(_OfLists):
 
     title = "diversity"
 
-    def worth(self, items: Tensor, there: Tensor, hits: Tensor, train: EdgePattern) -> Tensor:
+    def known(self, train: EdgePattern) -> tuple[Tensor, ...]:
+        popularity = _popularity(train)
+        return popularity, train.by_items(popularity.clamp(min=1).rsqrt().float()[train.item.long()])
+
+    def worth(self, items: Tensor, there: Tensor, hits: Tensor, *known: Tensor) -> Tensor:
         # With x_i an item's column at length 1, Σ_i≠j x_i · x_j = |Σ_i x_i|² - Σ_i |x_i|².
-        popularity, count = _popularity(train), there.sum(dim=1)
-        columns = train.by_items(popularity.clamp(min=1).rsqrt().float()[train.item.long()])
+        (popularity, columns), count = known, there.sum(dim=1)
         chosen = items.where(there, len(popularity)).sort(dim=1).values
         chosen = chosen[chosen < len(popularity)]
         ones = torch.ones(len(chosen), device=items.device)
@@ -138,8 +152,11 @@ class Serendipity(_OfLists):
 
     title = "serendipity"
 
-    def worth(self, items: Tensor, there: Tensor, hits: Tensor, train: EdgePattern) -> Tensor:
-        popular = _popularity(train).argsort(descending=True, stable=True)[: items.shape[1]]
+    def known(self, train: EdgePattern) -> tuple[Tensor, ...]:
+        return (_popularity(train).argsort(descending=True, stable=True)[: self.k],)
+
+    def worth(self, items: Tensor, there: Tensor, hits: Tensor, *known: Tensor) -> Tensor:
+        (popular,) = known
         return (hits.bool() & there & ~torch.isin(items, popular)).sum(dim=1) / items.shape[1]
 
 
@@ -155,9 +172,11 @@ class PopularityLift(_OfLists):
 
     title = "popularity_lift"
 
-    def worth(self, items: Tensor, there: Tensor, hits: Tensor, train: EdgePattern) -> Tensor:
-        popularity = _popularity(train)
-        count = train.user_starts.diff().double()
+    def known(self, train: EdgePattern) -> tuple[Tensor, ...]:
+        popularity, count = _popularity(train), train.user_starts.diff().double()
         own = torch.zeros_like(count).index_add_(0, train.user.long(), popularity[train.item.long()])
-        usual = (own / count.clamp(min=1))[count > 0].mean()
+        return popularity, (own / count.clamp(min=1))[count > 0].mean()
+
+    def worth(self, items: Tensor, there: Tensor, hits: Tensor, *known: Tensor) -> Tensor:
+        popularity, usual = known
         return _mean(popularity[items], there) / usual - 1

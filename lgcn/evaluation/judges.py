@@ -20,6 +20,7 @@ from lgcn.evaluation.rating_metrics import ErrorSums, RecallPrecision, Sums
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
+from lgcn.model.uncertainty import prediction_errors
 from lgcn.terminal import counted
 
 Part = Literal["val", "test"]
@@ -124,8 +125,7 @@ class RatingJudge(Judge):
 
     def rmse(self, factors: Factors) -> float:
         """The RMSE on the whole part of factors that predict any pair. It is of this process alone."""
-        preds = self.scale.clamped(factors.without_last().predict_edges(self.graph))
-        return float((preds - self.graph.rating).square().mean().sqrt())
+        return float(prediction_errors(self.graph, factors, self.scale).square().mean().sqrt())
 
     def of_baseline(self, baseline: RatingBaseline) -> dict[str, float]:
         metrics, graph = self.metrics.clone(), self.graph

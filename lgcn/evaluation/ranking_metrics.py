@@ -113,7 +113,7 @@ class RankingJudge(Judge):
         super().__init__(part, graph)
         self.seen, self.ks, self.own_metrics = list(seen), sorted(set(ks)), list(own)
         start = f"{part}/ranking_"
-        check_memory(8 * max(self.ks, default=0), f"'k' {max(self.ks, default=0):,}")
+        check_memory(8 * self.ks[-1], f"'k' {self.ks[-1]:,}")
         usual = {f"{start}{name}@{k}": metric(k) for name, metric in METRICS.items() for k in self.ks}
         coverage = {f"{start}coverage@{k}": _Coverage(k, graph.num_items) for k in self.ks}
         self.usual = pyg.LinkPredMetricCollection(usual | coverage)

@@ -104,9 +104,9 @@ class LightGCN(nn.Module):
         #: [P, w] where each process's columns are in a parameter's, by name, of those that are divided.
         self.places: dict[str, Tensor] = {}
         tables = num_channels if channel_embeddings == "own" else 1
-        # The channels' tables stand one below the other, each with users first: a whole table is multiplied at once.
         # Once as they are, and once propagated.
         check_memory(2 * tables * (num_users + num_items) * embedding_dim, f"'embedding_dim' {embedding_dim:,}")
+        # The channels' tables stand one below the other, each with users first: a whole table is multiplied at once.
         self.embedding = nn.Embedding(tables * (num_users + num_items), embedding_dim)
         self.init: Initialisation = made(Initialisation, Normal() if init is None else init, "init")
         self.init.draw(self.embedding.weight)

@@ -112,9 +112,9 @@ class Uncertainty(NamedTuple):
         return Spread(base + of_user, of_item, self.quantile, (base, weights[1]))
 
 
-def training_errors(train: RatingGraph, factors: Factors, scale: RatingScale) -> Tensor:
-    """[E] ratings minus predictions, by completed factors."""
-    return train.rating - scale.clamped(factors.without_last().predict_edges(train))
+def prediction_errors(graph: RatingGraph, factors: Factors, scale: RatingScale) -> Tensor:
+    """[E] the ratings of a graph minus their predictions, by completed factors."""
+    return graph.rating - scale.clamped(factors.without_last().predict_edges(graph))
 
 
 def _inputs(train: RatingGraph, error: Tensor) -> tuple[Tensor, Tensor]:

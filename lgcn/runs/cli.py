@@ -388,7 +388,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     >>> resolve(["fit", "--config", "quickstart"]).runs.as_posix()
     'runs/quickstart'
     """
-    peek = OneLineParser(prog="lgcn", add_help=False, allow_abbrev=False)
+    peek = OneLineParser("lgcn", add_help=False)
     peek.add_argument("-c", "--config", action="append", default=[])
     peek.add_argument("--import", action="append", default=[], dest="imports")
     for option in WHERE:

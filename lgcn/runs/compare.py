@@ -5,7 +5,6 @@ Both are judged on the same users, so the difference of a bootstrap sample is th
 ``lgcn seeds``.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,11 +67,7 @@ def compare(args: list[str], command: Callable[..., Any]) -> None:
         InputError: there is no such run, or the two were not trained on the same data for the same purpose.
     """
     parser = OneLineParser(
-        prog="lgcn compare",
-        usage="lgcn compare RUN RUN [--part val|test] [options of lgcn validate]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "lgcn compare", description=DESCRIPTION, usage="%(prog)s RUN RUN [--part val|test] [options of lgcn validate]"
     )
     parser.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, whose best checkpoint counts, or a .ckpt")
     parser.add_argument("--part", choices=list(COMMANDS), default="val", help="what they are judged on (default: val)")

@@ -24,7 +24,7 @@ def init(args: list[str]) -> None:
     Raises:
         InputError: the table cannot be read, or the configuration is there already.
     """
-    parser = OneLineParser(prog="lgcn init", description="Look at a table, and write a configuration for it.")
+    parser = OneLineParser("lgcn init", description="Look at a table, and write a configuration for it.")
     parser.add_argument("table", metavar="FILE", help="a CSV, TSV or Parquet file, or a folder or zip of MovieLens")
     parser.add_argument("--output", metavar="FILE", help="the configuration (default: FILE's name with .yaml)")
     parser.add_argument("--items_path", metavar="FILE", help="a table of the items: titles, categories, anything")

@@ -60,7 +60,7 @@ class PredictionWriter(Callback):
         table["prediction"] = torch.cat(self.chunks).double().numpy()
         if self.intervals:
             table[[*Interval._fields]] = torch.cat(self.intervals, dim=1).double().t().numpy()
-        elif not getattr(pl_module, "objective", None) or not pl_module.objective.ranks:  # type: ignore[union-attr]
+        elif isinstance(pl_module, LightGCNModule) and not pl_module.objective.ranks:
             log.info("without sd, low and high: %s", UNKNOWN)
         with replacing(self.output) as part:
             if self.output.suffix == ".csv":

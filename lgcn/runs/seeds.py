@@ -4,7 +4,6 @@ The runs differ only in what --seed_everything draws: initial values, masking, s
 has a seed of its own, --data.seed, so all runs are judged on the same ratings.
 """
 
-import argparse
 import logging
 import statistics
 import time
@@ -59,11 +58,7 @@ def train_seeds(args: list[str], command: Command) -> None:
             run has no best checkpoint.
     """
     parser = OneLineParser(
-        prog="lgcn seeds",
-        usage="lgcn seeds [--seeds N ...] [--test] [options of lgcn fit]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "lgcn seeds", description=DESCRIPTION, usage="%(prog)s [--seeds N ...] [--test] [options of lgcn fit]"
     )
     what = "the values of --seed_everything, one for each run (default: 0 1 2 3 4)"
     parser.add_argument("--seeds", nargs="*", default=["0", "1", "2", "3", "4"], metavar="N", help=what)

@@ -9,7 +9,6 @@ runs/<config name>/tune/
     config.yaml                        the best trial's settings, for ``lgcn fit --config``
 """
 
-import argparse
 import json
 import logging
 import os
@@ -113,11 +112,7 @@ def tune(args: list[str], command: Callable[..., Any], resolve: Callable[..., An
         InputError: an option cannot be used here, there is no search space, or the study is of other settings.
     """
     parser = OneLineParser(
-        prog="lgcn tune",
-        usage="lgcn tune [--trials N] [--space FILE] [options of lgcn fit]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "lgcn tune", description=DESCRIPTION, usage="%(prog)s [--trials N] [--space FILE] [options of lgcn fit]"
     )
     what = "how many trials there are in the end, with those of earlier calls (default: 20)"
     parser.add_argument("--trials", type=int, default=20, metavar="N", help=what)

@@ -34,12 +34,13 @@ class WarmStart(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LightGCNModule)
-        module, content, data = pl_module, read_checkpoint(self.path), trainer.datamodule  # type: ignore[attr-defined]
+        module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         if module.model.columns.processes > 1:
             raise InputError("--init_from goes without --trainer.strategy columns: start in one process, then resume")
         if not module.objective.trains:
             log.info("a closed form has no start: it is fitted anew to all these data, with the checkpoint's settings")
             return
+        content = read_checkpoint(self.path)
         trained = snapshot_of(content)
         old = LightGCN.of_checkpoint(content, trained.train, lambda: trained.features).to(module.device)
         ids = ((trained.users, data.users), (trained.items, data.items))

@@ -46,7 +46,7 @@ def run(args: list[str]) -> None:
     """
     name = args[0]
     about = f"{USING[name].capitalize()}."
-    parser = OneLineParser(prog=f"lgcn {name}", description=about, allow_abbrev=False)
+    parser = OneLineParser(f"lgcn {name}", description=about)
     add, wanted = parser.add_argument, "a checkpoint, or best or last of the newest run in --runs_dir (default: best)"
     add("--ckpt_path", default="best", metavar="C", help=wanted)
     add("--runs_dir", default="runs", help="folder of the runs' folders (default: runs)")
@@ -238,10 +238,8 @@ def _show(user: Any, ones: list[Recommendation], recommender: Recommender) -> No
     ranks, reasons = recommender.ranks, any(one.because for one in ones)
     columns = [*recommender.snapshot.item_attributes.columns][:COLUMNS]
     values = {} if ranks else {"rating": [f"{one.rating:.2f}" for one in ones]}
-    if all(one.interval for one in ones):
-        values["90 % within"] = [
-            f"{low:.2f} to {high:.2f}" for _, low, high in (one.interval for one in ones if one.interval)
-        ]
+    if ends := [one.interval for one in ones if one.interval]:
+        values["90 % within"] = [f"{low:.2f} to {high:.2f}" for _, low, high in ends]
     if ranks or len({*values["rating"]}) < len(ones):
         values["score"] = _apart([one.score for one in ones])
     rows = []

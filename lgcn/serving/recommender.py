@@ -128,7 +128,6 @@ class Recommender:
     def __init__(self, model: TrainedModel, snapshot: Snapshot) -> None:
         self.model, self.snapshot, self.ranks = model, snapshot, model.ranks
         self.user_ids, self.item_ids = list(snapshot.users), list(snapshot.items)
-        self.scale = snapshot.scale
         #: What the data is made of, in words.
         self.word = "pair" if snapshot.implicit else snapshot.kind[:-1]
         #: What is known of each item, by column.
@@ -136,6 +135,11 @@ class Recommender:
         seen, rows = [snapshot.train.pattern, snapshot.others.pattern], torch.arange(len(self.user_ids))
         self._known = Users(self.user_ids, model.known, seen, rows)
         self._warned = False  # of what new users lack: once is enough
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating of the data."""
+        return self.snapshot.scale
 
     @classmethod
     def from_checkpoint(

@@ -43,7 +43,7 @@ from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import RatingScale
 from lgcn.model.factors import Factors
 from lgcn.model.lightgcn import LightGCN
-from lgcn.model.uncertainty import Spread, Uncertainty, training_errors
+from lgcn.model.uncertainty import Spread, Uncertainty, prediction_errors
 
 PRIOR = 8.0  # ratings that the mean user stands for, beside a new user's own
 RIDGE = 5.0  # strength of the ridge on a new user's d: so many ratings of a mean item that say d is 0
@@ -120,7 +120,7 @@ class TrainedModel:
             if table is not None and table.numel() and not bool(table.abs().max() <= LARGEST):
                 raise InputError("the checkpoint's model is damaged, or has diverged: its scores overflow; train anew")
         #: Of pairs, as the factors.
-        self.spread = uncertainty and uncertainty.spread(train, training_errors(train, self.factors, self.scale))
+        self.spread = uncertainty and uncertainty.spread(train, prediction_errors(train, self.factors, self.scale))
         known = self.factors.of_items(graph.num_items)
         self.known = Population(known, user, learned, graph, weights, None, self.spread)
         self.propagates = any(bool(sent.any()) for sent in self.sent)

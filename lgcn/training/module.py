@@ -33,7 +33,7 @@ from lgcn.model.initialisation import Initialisation, Normal
 from lgcn.model.lightgcn import LightGCN
 from lgcn.model.sessions import SessionBias
 from lgcn.model.tail import Tail
-from lgcn.model.uncertainty import Interval, Spread, Uncertainty, training_errors
+from lgcn.model.uncertainty import Interval, Spread, Uncertainty, prediction_errors
 from lgcn.training.masking import Masking
 from lgcn.training.objectives import Objective, SquaredError
 from lgcn.training.penalty import L2, with_penalties
@@ -232,6 +232,7 @@ class LightGCNModule(pl.LightningModule):
         """Say that the embeddings have their values: a fit does not start them anew."""
         self._restored = True
 
+    @torch.no_grad()
     def on_fit_start(self) -> None:
         """Fit what is fitted before training: the embeddings, unless they have their values, and the tail."""
         self._fit_embeddings()
@@ -241,7 +242,7 @@ class LightGCNModule(pl.LightningModule):
             near, self._tail_weight = self.model.tail.fit(*fitted)
             self.model.columns.first(self.model.near.copy_(near))
         if not self.objective.trains:
-            self._weigh_tail()
+            self._weigh_tail(self._propagated("val"))
 
     def _fit_embeddings(self) -> None:
         """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
@@ -260,14 +261,13 @@ class LightGCNModule(pl.LightningModule):
         if whole is not part:
             part.copy_(columns.first(whole)[:, self.model.places["embedding.weight"][columns.rank]])
 
-    @torch.no_grad()
-    def _weigh_tail(self) -> None:
-        """Say how much the tail counts beside the vectors as they are now."""
+    def _weigh_tail(self, bare: Factors) -> None:
+        """Say how much the tail counts beside these vectors."""
         tail, weight = self.model.tail, self._tail_weight
         if tail is None or weight is None:
             return
         self.model.near_weight.copy_(weight)
-        factors, judge = self._factors_of("val").gathered(), self.judge("val")
+        factors, judge = self._finished(bare), self.judge("val")
         if factors.tail is None:
             return
         unit = spread_of_vectors(factors, self.train_graph.user_degree)
@@ -282,16 +282,14 @@ class LightGCNModule(pl.LightningModule):
             )
         self.model.columns.first(self.model.near_weight.mul_(counts))
 
-    @torch.no_grad()
-    def _correct(self) -> None:
-        """Say how strongly factors are corrected."""
+    def _correct(self, bare: Factors) -> None:
+        """Say how strongly these factors are corrected."""
         if self.model.correction is None:
             return
-        factors, train = self(*self._matrices["val"]).gathered(), self.training_ratings
-        judge = cast(RatingJudge, self.judge("val"))
+        judge, train = cast(RatingJudge, self.judge("val")), self.training_ratings
 
         def error(strength: float) -> float:
-            return judge.rmse(self.model.completed(corrected(factors, train, strength), self.train_graph))
+            return judge.rmse(self.model.completed(corrected(bare, train, strength), self.train_graph))
 
         self.model.columns.first(self.model.strength.fill_(self.model.correction.best(error)))
 
@@ -390,33 +388,37 @@ class LightGCNModule(pl.LightningModule):
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
-    def _factors_of(self, part: str) -> Factors:
-        """The factors that a part is judged by, with the tail."""
+    def _propagated(self, part: str) -> Factors:
+        """The factors that a part is judged by, of all columns if they are to be finished."""
         factors: Factors = self(*self._matrices[part])
-        if self.model.correction is not None:
-            return self.model.corrected(factors.gathered(), self.training_ratings)
-        if self.model.tail is None:
-            return factors
-        return self.model.with_tail(factors, self.train_graph, self.propagation.sent_to_users(self.train_graph))
+        return factors if self.model.tail is None and self.model.correction is None else factors.gathered()
 
-    def _evaluate(self, part: str) -> None:
+    def _finished(self, bare: Factors) -> Factors:
+        """Propagated factors, corrected or with the tail."""
+        if self.model.tail is None:
+            return self.model.corrected(bare, self.training_ratings)
+        return self.model.with_tail(bare, self.train_graph, self.propagation.sent_to_users(self.train_graph))
+
+    def _judge_by(self, bare: Factors) -> None:
         # In a ranking, an item without a training pair is scored from where it is.
-        factors, replaces = self._factors_of(part), not self.objective.ranks
-        self._factors = self.model.completed(factors, self.train_graph, replace_items=replaces).gathered()
+        replaces = not self.objective.ranks
+        finished = self._finished(bare)
+        self._factors = self.model.completed(finished, self.train_graph, replace_items=replaces).gathered()
 
     def on_validation_epoch_start(self) -> None:
+        bare = self._propagated("val")
         if self.trainer.state.fn == "fit":
             self.check_finite()
             if self.objective.trains:
-                self._weigh_tail()
-                self._correct()
-        self._evaluate("val")
+                self._weigh_tail(bare)
+                self._correct(bare)
+        self._judge_by(bare)
 
     def on_test_epoch_start(self) -> None:
-        self._evaluate("test")
+        self._judge_by(self._propagated("test"))
         if self.uncertainty is not None and self._factors is not None:
             train = self.training_ratings
-            self._spread = self.uncertainty.spread(train, training_errors(train, self._factors, self.scale))
+            self._spread = self.uncertainty.spread(train, prediction_errors(train, self._factors, self.scale))
 
     on_predict_epoch_start = on_test_epoch_start
 
@@ -456,7 +458,7 @@ class LightGCNModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn == "fit" and not self.objective.ranks and self._factors is not None:
             train, held_out = self.training_ratings, self.judge("val").graph
-            errors = (training_errors(graph, self._factors, self.scale) for graph in (train, held_out))
+            errors = (prediction_errors(graph, self._factors, self.scale) for graph in (train, held_out))
             self.uncertainty = Uncertainty.fit(train, next(errors), held_out, next(errors))
         self._log("val")
 

@@ -95,7 +95,6 @@ def test_zips_of_every_compression_are_read_and_say_when_they_are_broken(how: in
         ),
         (lambda path: archive(path, movies=b"movieId,title,genres\n\xff\n"), "not a list of movies"),
     ],
-    ids=str,
 )
 def test_zips_that_nobody_can_read_or_wants_to(spoil: Callable[[Path], None], words: str, tmp_path: Path) -> None:
     path = archive(tmp_path / "x.zip")

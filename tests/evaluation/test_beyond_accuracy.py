@@ -83,3 +83,17 @@ def test_k_of_no_use_is_refused() -> None:
         Novelty(k=0)
     with pytest.raises(InputError, match=r"the metric novelty@20 .*k is 20, and rankings are looked at up to 5"):
         RankingJudge("val", held_out(), [], [5], [Novelty()])
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_what_is_known_follows_the_training_pairs(kind: Kind) -> None:
+    """A metric that has seen other pairs before says the same of these as a new one."""
+    items, hits = torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.ones(2, K, dtype=torch.bool)
+    values = []
+    for others in ([], [held_out()]):
+        metric = kind(k=K)
+        for train in [*others, made_graph()]:
+            metric.reset()
+            metric.update(items, hits, train.pattern)
+        values.append(float(metric.compute()))
+    assert values[0] == values[1]

@@ -186,7 +186,7 @@ ALTERED: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), ALTERED, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("name", "value", "words"), ALTERED)
 def test_an_altered_content_is_refused_before_it_is_used(
     name: str, value: Any, words: str, rated: Path, tmp_path: Path
 ) -> None:
@@ -220,7 +220,6 @@ def test_an_altered_content_is_refused_before_it_is_used(
         ("config", "trainer: [1"),
         ("config", 5),
     ],
-    ids=str,
 )
 def test_a_run_does_not_go_on_from_what_does_not_fit(
     name: str, value: Any, run: Path, capsys: pytest.CaptureFixture[str]

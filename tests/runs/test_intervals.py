@@ -10,7 +10,7 @@ import pytest
 from lgcn import RatingsDataModule, Recommender
 from lgcn.__main__ import main
 from lgcn.errors import InputError
-from lgcn.model.uncertainty import UNKNOWN, Uncertainty, training_errors
+from lgcn.model.uncertainty import UNKNOWN, Uncertainty, prediction_errors
 from tests.runs.running import FAST_ADAM, checkpoint, path_of, predicted, train, undrawn
 
 ENDS = ["sd", "low", "high"]
@@ -30,7 +30,7 @@ def test_a_checkpoint_keeps_the_errors_of_its_own_model(worsened: Path, csv: Pat
     data, kept = RatingsDataModule(str(csv)), []
     for kind in ("best", "last"):
         model = Recommender.from_checkpoint(path_of(worsened, kind)).model
-        errors = (training_errors(data.graphs[part], model.factors, model.scale) for part in ("train", "val"))
+        errors = (prediction_errors(data.graphs[part], model.factors, model.scale) for part in ("train", "val"))
         fitted = Uncertainty.fit(data.graphs["train"], next(errors), data.graphs["val"], next(errors))
         assert fitted is not None
         found = checkpoint(worsened, kind)["uncertainty"]

@@ -187,14 +187,14 @@ def test_the_weight_is_that_of_the_best_validation(tmp_path: Path) -> None:
     values = []
     for weight in WEIGHTS:
         module = fit(tmp_path / "one.ckpt", RidgeTail(5, weight=weight)).module
-        assert (module._factors_of("val").tail is None) == (weight == 0)
+        assert (module._finished(module(*module._matrices["val"])).tail is None) == (weight == 0)
         judge: Any = module.judge("val")
-        values.append(judge.of_baseline(module._factors_of("val"))["val/ranking_ndcg@20"])
+        values.append(judge.of_baseline(module._finished(module(*module._matrices["val"])))["val/ranking_ndcg@20"])
     found = fit(tmp_path / "two.ckpt", RidgeTail(5)).module
     same = fit(tmp_path / "one.ckpt", RidgeTail(5, weight=WEIGHTS[int(np.argmax(values))])).module
     torch.testing.assert_close(found.model.near_weight, same.model.near_weight)
     if bool(same.model.near_weight.any()):
-        unit = found._factors_of("val")
+        unit = found._finished(found(*found._matrices["val"]))
         assert unit.tail is not None
         again, _ = best_weight(found.judge("val"), unit, 20)
         assert again in WEIGHTS
