@@ -98,7 +98,8 @@ def measure(processes: int) -> None:
 def memory(ratings: float, nodes: float, dim: int, processes: int) -> float:
     """Bytes of the larger of a step and a validation, of a process."""
     table = 4 * nodes * dim
-    return max(70 * ratings + 5 * table / processes, 36 * ratings + table * (1 + 7 / processes))
+    gathered = table if processes > 1 else 0
+    return max(70 * ratings + 5 * table / processes, 36 * ratings + 7 * table / processes + gathered)
 
 
 def largest(size: float, dim: int, processes: int) -> float:
