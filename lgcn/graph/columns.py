@@ -46,11 +46,12 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, part: Tensor, columns: "Columns") -> Tensor:
         ctx.own = slice(columns.rank * part.shape[1], (columns.rank + 1) * part.shape[1])
         whole = part.new_empty(len(part), columns.processes * part.shape[1])
-        size = max(SCORES // whole.shape[1], 1)  # rows at a time: a table may be large
+        size = max(min(SCORES // whole.shape[1], len(part)), 1)  # rows at a time: a table may be large
+        parts = part.new_empty(columns.processes, size, part.shape[1])
         for rows, gathered in zip(torch.split(part, size), torch.split(whole, size), strict=True):
-            parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(columns.processes)]
-            distributed.all_gather(parts, rows.contiguous())
-            torch.cat(parts, dim=1, out=gathered)
+            received = [*parts[:, : len(rows)]]
+            distributed.all_gather(received, rows.contiguous())
+            torch.cat(received, dim=1, out=gathered)
         return whole
 
     @staticmethod
