@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from lgcn.errors import InputError
+
+LARGEST = 2**31 - 1  # of int32, which numbers edges and nodes
+
 
 class Multipliable(Protocol):
     """A sparse matrix that knows ``matrix @ dense``: a :class:`BipartiteMatrix` or a ``torch_sparse.SparseTensor``."""
@@ -36,7 +40,13 @@ class EdgePattern(NamedTuple):
 
     @classmethod
     def of_pairs(cls, user: Tensor, item: Tensor, num_users: int, num_items: int) -> "EdgePattern":
-        """The pattern of pairs given as two index tensors [B], users ascending. A pair may occur more than once."""
+        """The pattern of pairs given as two index tensors [B], users ascending. A pair may occur more than once.
+
+        Raises:
+            InputError: there are more than int32 can number.
+        """
+        if len(user) > LARGEST:
+            raise InputError(f"{len(user):,} pairs at a time are more than {LARGEST:,}; make the batch smaller")
         by_item = torch.argsort(item, stable=True)
         user_starts, item_starts = (
             row_starts(torch.bincount(index, minlength=size)) for index, size in ((user, num_users), (item, num_items))

@@ -22,7 +22,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from lgcn.graph.ops import BipartiteMatrix, EdgePattern, csr, csr_matmul, row_starts
+from lgcn.errors import InputError
+from lgcn.graph.ops import LARGEST, BipartiteMatrix, EdgePattern, csr, csr_matmul, row_starts
 
 # torch says this once about every CSR tensor. The operations used here are compared with dense products in
 # tests/graph/test_ops.py, so the warning does not help someone who trains a model.
@@ -112,11 +113,14 @@ class RatingGraph:
         """
         if not len(user) == len(item) == len(rating) == len(rating if time is None else time):
             raise ValueError(f"user, item and rating differ in length: {len(user)}, {len(item)}, {len(rating)}")
+        if 2 * len(user) + num_users + num_items > LARGEST:
+            raise InputError(
+                f"{len(user):,} ratings of {num_users:,} users and {num_items:,} items are too many: twice the "
+                f"ratings, the users and the items must be {LARGEST:,} together at the most"
+            )
         for name, index, size in (("user", user, num_users), ("item", item, num_items)):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
                 raise ValueError(f"{name} indices must be in 0..{size - 1} (got {index.min()}..{index.max()})")
-        if 2 * len(user) + num_users + num_items >= 2**31:
-            raise ValueError(f"{len(user)} ratings of {num_users} users and {num_items} items are too many for int32")
         rows, columns = user.cpu().numpy(), item.cpu().numpy()
         order = sparse.csr_array((np.arange(len(rows)), (rows, columns)), shape=(num_users, num_items))
         order.sort_indices()

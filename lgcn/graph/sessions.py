@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lgcn.errors import InputError
+from lgcn.graph.ops import LARGEST
 from lgcn.graph.ratings import RatingGraph
 
 
@@ -49,6 +51,8 @@ class Sessions:
         numbered = replace(empty, first=first, slots=int(slots))
         keys = numbered._keys(graph.user, time)
         keys, count = torch.unique(keys[keys >= 0], return_counts=True)
+        if len(keys) > LARGEST:
+            raise InputError(f"{len(keys):,} sessions are more than {LARGEST:,}; give fewer windows, or longer ones")
         found = replace(numbered, keys=keys)
         return replace(found, share=count / graph.user_degree[found.owner])
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lgcn.graph.columns import Columns
 from lgcn.graph.ops import EdgePattern, edge_scores
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.sessions import Sessions
@@ -53,11 +54,12 @@ class Factors(NamedTuple):
     offset: Tensor  # []
     moments: Moments | None = None  # what is added at a known time; user_bias is that of any other time
     tail: Neighbours | None = None  # what is added from item to item, where items are ranked
+    columns: Columns = Columns()  # which of the factor columns these are; of a part, scores are summed over processes
 
     @property
     def tables(self) -> dict[str, Tensor | None]:
-        """All but moments and tail, by name."""
-        return {name: part for name, part in self._asdict().items() if name not in ("moments", "tail")}
+        """Factors and biases, by name."""
+        return {name: getattr(self, name) for name in self._fields[:5]}
 
     # -- parts of the tables -------------------------------------------------------------------------------
 
@@ -81,6 +83,13 @@ class Factors(NamedTuple):
         tail = None if self.tail is None else self.tail.times(unit)
         return self._replace(user=self.user * unit, user_bias=user_bias, item_bias=item_bias, tail=tail)
 
+    def gathered(self) -> "Factors":
+        """With all columns, of which each process has a part."""
+        if not self.user.shape[1]:
+            return self
+        user, item = self.columns.gather(self.user), self.columns.gather(self.item)
+        return self._replace(user=user, item=item, columns=Columns())
+
     # -- scores --------------------------------------------------------------------------------------------
 
     def predict(self, user: Tensor, item: Tensor, time: Tensor | None = None) -> Tensor:
@@ -102,9 +111,18 @@ class Factors(NamedTuple):
         assert self.tail is None, "models that predict ratings have no tail"
         # U additions of the offset instead of E.
         bias = self.offset.expand(len(self.user)) if self.user_bias is None else self.user_bias + self.offset
-        scores = edge_scores(graph.pattern, self.user, self.item, bias, self.item_bias)
+        scores = self._edge_scores(graph.pattern, bias)
         added = None if self.moments is None else self.moments.of_edges(graph)
         return scores if added is None else scores + added
+
+    def _edge_scores(self, pattern: EdgePattern, user_bias: Tensor | None) -> Tensor:
+        """Scores of a pattern's edges, [E], with these users' biases."""
+        user, item = self.user, self.item
+        if self.columns.processes == 1 or not user.shape[1]:
+            return edge_scores(pattern, user, item, user_bias, self.item_bias)
+        # Biases count once, and have the same gradient in all processes.
+        biases = edge_scores(pattern, user[:, :0], item[:, :0], user_bias, self.item_bias)
+        return self.columns.sum(edge_scores(pattern, user, item)) + biases
 
     def scores(self, users: Tensor) -> Tensor:
         """Scores [B, I] of all items for some users [B], to rank by. What is the same for all items is left out."""
@@ -119,7 +137,7 @@ class Factors(NamedTuple):
             order = user.argsort(stable=True)
             return self.pair_scores(user[order], item[order])[order.argsort()]
         pattern = EdgePattern.of_pairs(user, item, len(self.user), len(self.item))
-        scores = edge_scores(pattern, self.user, self.item, None, self.item_bias)
+        scores = self._edge_scores(pattern, None)
         return scores if self.tail is None else scores + self.tail.pairs(user, item)
 
     def whole(self, scores: Tensor, users: Tensor) -> Tensor:
@@ -127,14 +145,17 @@ class Factors(NamedTuple):
         scores = scores + self.offset
         return scores if self.user_bias is None else scores + self.user_bias[users, None]
 
-    def as_rows(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rows whose inner products are :meth:`scores`: of users [B, F + 1] (None is all), and of items [I, F + 1].
+    def as_rows(self, users: Tensor | None = None, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows whose inner products are :meth:`scores`: of users [B, F + 1] and of items [k, F + 1]; None is all.
 
         The item's bias is one more column, in which every user has 1. Without biases the tables are given as they are.
         """
         assert self.tail is None, "a tail is in no table"
         user = self.user if users is None else self.user.index_select(0, users)
-        if self.item_bias is None:
-            return user, self.item
-        ones = user.new_ones(len(user), 1)
-        return torch.cat([user, ones], dim=1), torch.cat([self.item, self.item_bias[:, None]], dim=1)
+        item, bias = self.item, self.item_bias
+        if items is not None:
+            item, bias = item.index_select(0, items), None if bias is None else bias.index_select(0, items)
+        user, item = self.columns.gather(user), self.columns.gather(item)
+        if bias is None:
+            return user, item
+        return torch.cat([user, user.new_ones(len(user), 1)], dim=1), torch.cat([item, bias[:, None]], dim=1)

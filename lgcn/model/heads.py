@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lgcn.graph.columns import Columns
 from lgcn.graph.ops import BipartiteMatrix, Multipliable, full_precision, one_sided_polynomial, own_precision
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.scale import spread
@@ -32,6 +33,8 @@ class Head(nn.Module, ABC):
     personal: ClassVar[bool] = True
     #: Whether a user's bias is made of propagated columns, and not learned for each user.
     propagates_biases: ClassVar[bool] = False
+    #: Which of the embedding columns this process has.
+    columns: Columns = Columns()
 
     @property
     def unit_of_ratings(self) -> Tensor | float:
@@ -128,7 +131,8 @@ class LinearHead(Head):
         return self._factors(*(reduce(torch.add, sides) for sides in zip(*channels, strict=True)))
 
     def _factors(self, user: Tensor, item: Tensor) -> Factors:
-        """From users' first column [U] and items' second [I]."""
+        """From users' first column [U] and items' second [I], which are sums over embedding columns."""
+        user, item = self.columns.sum(user), self.columns.sum(item)
         return Factors(user.new_empty(len(user), 0), item.new_empty(len(item), 0), user, item, self.out.bias.view(()))
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
@@ -204,7 +208,13 @@ class CosineHead(DotHead):
     """
 
     def forward(self, user: Tensor, item: Tensor) -> Factors:
-        return super().forward(normalize(user, dim=1), normalize(item, dim=1))
+        return super().forward(self._normalised(user), self._normalised(item))
+
+    def _normalised(self, rows: Tensor) -> Tensor:
+        if self.columns.processes == 1:
+            return normalize(rows, dim=1)
+        square = self.columns.sum(rows.square().sum(dim=1, keepdim=True))
+        return rows / self.columns.each(square).clamp_min(1e-24).sqrt()
 
     def reads(self, user: Tensor, item: Tensor) -> Tensor:
         length: Tensor = torch.linalg.vector_norm(user).clamp_min(1e-12)  # as `normalize` does

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from lgcn.choices import check_returned, made, settings_object
 from lgcn.errors import InputError
 from lgcn.graph.budget import check_memory
+from lgcn.graph.columns import Columns
 from lgcn.graph.ops import Multipliable, sparse_matmul, sparse_polynomial
 from lgcn.graph.ratings import RatingGraph
 from lgcn.model.content import Content, ContentMap, Sides, with_rows
@@ -99,6 +100,9 @@ class LightGCN(nn.Module):
         _check("channel_embeddings", channel_embeddings, channel_embeddings in ("own", "shared"), "'own' or 'shared'")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.num_channels, self.ego_layer = num_channels, ego_layer
+        self.columns = Columns()
+        #: [P, w] where each process's columns are in a parameter's, by name, of those that are divided.
+        self.places: dict[str, Tensor] = {}
         tables = num_channels if channel_embeddings == "own" else 1
         # Once as they are, and once propagated.
         check_memory(2 * tables * (num_users + num_items) * embedding_dim, f"'embedding_dim' {embedding_dim:,}")
@@ -158,6 +162,34 @@ class LightGCN(nn.Module):
             self.content.prepare(features())
         return train if self.sessions is None else self.sessions.prepare(train)
 
+    def check_divides(self, processes: int) -> None:
+        """Raise an InputError if so many processes cannot divide the embedding columns."""
+        dim, head = self.embedding.embedding_dim, type(self.head)
+        if dim % processes:
+            raise InputError(
+                f"'embedding_dim' must be a multiple of {processes}, the processes that divide its columns (got {dim})"
+            )
+        if head.__module__ != Head.__module__:
+            raise InputError(f"'head' {head.__name__} may mix columns, so processes cannot divide them; try DotHead")
+
+    @torch.no_grad()
+    def divide(self, columns: Columns) -> None:
+        """Keep this process's columns of all that is made of embedding columns. Everything else stays whole.
+
+        Raises:
+            InputError: they cannot be divided, or are already.
+        """
+        if columns == self.columns:
+            return
+        if self.columns.processes > 1:
+            raise InputError("the module has only a part of its columns: give its checkpoint to a new one")
+        self.check_divides(columns.processes)
+        for name, parameter in self.named_parameters():
+            if name in ("embedding.weight", "head.out.weight", "content.user", "content.item"):
+                self.places[name] = places = columns.places(parameter.shape[1], self.embedding.embedding_dim)
+                parameter.data = parameter.data.index_select(1, places[columns.rank].to(parameter.device))
+        self.columns = self.head.columns = columns
+
     def make_room(self, state: Mapping[str, Tensor]) -> None:
         """Give the parameters that depend on the data as many rows as a LightGCNModule's state has.
 
@@ -196,7 +228,7 @@ class LightGCN(nn.Module):
         """α, [K + 1]."""
         if self.layer_logits is None:
             return self.fixed_layer_weights
-        learned = self.layer_logits.softmax(dim=0)
+        learned = self.columns.each(self.layer_logits).softmax(dim=0)
         return learned if self.ego_layer else torch.cat([learned.new_zeros(1), learned])
 
     def propagate(self, matrix: Multipliable, ego: Tensor) -> Tensor:
@@ -245,7 +277,7 @@ class LightGCN(nn.Module):
 
     def complemented(self, factors: Factors) -> Factors:
         """The head's factors, with what content and sessions add."""
-        unit = self.head.unit_of_ratings
+        factors, unit = factors._replace(columns=self.columns), self.head.unit_of_ratings
         for part in (self.content, self.sessions):
             factors = factors if part is None else part(factors, unit)
         return factors
@@ -282,6 +314,8 @@ class LightGCN(nn.Module):
                     continue
                 # What is known counts for those without a rating, too. Of anybody else nothing is known.
                 more = added.get(table)
+                if more is not None and more.shape[1:] != rows.shape[1:]:  # the factors are gathered already
+                    more = self.columns.gather(more)
                 bare = rows if more is None else rows - more
                 completed = self.head.completed(bare, rated, name)
                 whole = completed[:-1] if more is None else completed[:-1] + more

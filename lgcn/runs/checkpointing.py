@@ -188,9 +188,13 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         """Put the weights that were judged into ``best.ckpt`` where a callback has changed them since."""
         judged, now = self._judged, checkpoint["state_dict"]
-        if not self._writes_best or judged is None:
+        if not self._writes_best:
             return
-        if judged.keys() != now.keys() or not all(torch.equal(judged[name], now[name]) for name in now):
+        kept = judged is None or (
+            judged.keys() == now.keys() and all(torch.equal(judged[name], now[name]) for name in now)
+        )
+        # A process may have only columns that have not changed.
+        if not trainer.strategy.reduce_boolean_decision(kept) and judged is not None:
             checkpoint["state_dict"], self._changed = judged, True
             log.info("a callback has changed the model since it was judged: best.ckpt has it as judged, last.ckpt now")
 

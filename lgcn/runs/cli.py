@@ -48,6 +48,7 @@ from lgcn.runs.trust import Said, check_model, of_checkpoint
 from lgcn.runs.warm_start import WarmStart
 from lgcn.terminal import TRAINING, OneLineParser, one_line_errors, say, set_up_logging, shows_progress
 from lgcn.training.module import LightGCNModule
+from lgcn.training.strategy import ColumnsStrategy
 
 log = logging.getLogger(__name__)
 
@@ -325,6 +326,8 @@ class LgcnCLI(internals.OneCommandCLI):
         kwargs["callbacks"] = callbacks
         try:
             trainer: Trainer = super().instantiate_trainer(**kwargs)
+            if isinstance(trainer.strategy, ColumnsStrategy):  # before it starts other processes
+                trainer.strategy.check(trainer, self.model)
         except (ValueError, TypeError, ImportError) as error:
             with suppress(OSError):  # it is empty, or of another run
                 run.rmdir()
@@ -510,4 +513,8 @@ def main(args: list[str]) -> None:
             restores = args[0] in ("validate", "test", "predict") or "ckpt_path" in " ".join(args)
             if restores and (found := in_restoring(error)):
                 raise found from error
+            if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error):
+                raise SystemExit(
+                    "lgcn: error: another process has ended; lgcn fit --ckpt_path last resumes a run"
+                ) from error
             raise

@@ -303,13 +303,14 @@ def quicken(kind: type[pl.LightningModule]) -> None:
 #: How messages begin that say nothing, or what we say ourselves in fewer words.
 LEFT_OUT = (
     *("Tip:", "GPU available", "TPU available", "HPU available", "LOCAL_RANK", "Seed set to", "`Trainer.fit` stopped"),
-    *("Restoring states", "Restored all states", "Loaded model weights"),
+    *("Restoring states", "Restored all states", "Loaded model weights", "Initializing distributed", 20 * "-"),
 )
 
 
 def quieten() -> None:
     """Leave out what Lightning says and nobody can use."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+    several = (f"fabric.utilities.{one}" for one in ("rank_zero", "seed", "distributed"))
+    for name in ("pytorch.utilities.rank_zero", *several):
         logging.getLogger(f"lightning.{name}").addFilter(_is_of_use)
     # Lightning 2.6 (pytorch/utilities/_pytree.py) asks torch's pytree for a class that torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)` is deprecated")
@@ -317,7 +318,8 @@ def quieten() -> None:
 
 def _is_of_use(record: logging.LogRecord) -> bool:
     """Whether a message is none of those that are left out. Tips advertise other products, behind a picture."""
-    return not (str(record.msg).startswith(LEFT_OUT) or "Tip:" in str(record.msg))
+    said = re.sub(r"^\[rank: \d+\] ", "", str(record.msg))  # of several processes
+    return not (said.startswith(LEFT_OUT) or "Tip:" in said)
 
 
 # -- the loops -------------------------------------------------------------------------------------------------

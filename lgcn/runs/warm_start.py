@@ -36,6 +36,8 @@ class WarmStart(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, LightGCNModule)
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
+        if module.model.columns.processes > 1:
+            raise InputError("--init_from goes without --trainer.strategy columns: start in one process, then resume")
         if not module.objective.trains:
             log.info("a closed form has no start: it is fitted anew to all these data, with the checkpoint's settings")
             return

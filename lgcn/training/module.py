@@ -21,6 +21,7 @@ from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
 from lgcn.evaluation.weights import best_weight, spread_of_vectors
 from lgcn.graph.budget import check_memory
+from lgcn.graph.columns import Columns
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
 from lgcn.graph.propagation import Propagation
 from lgcn.graph.ratings import RatingGraph
@@ -196,8 +197,9 @@ class LightGCNModule(pl.LightningModule):
         device = self.trainer.strategy.root_device
         if stage == "fit" and self.objective.trains and device.type == "cpu":
             # With a gradient and Adam's two moments, which the model alone does not count.
-            table = self.model.embedding.weight
-            check_memory(5 * table.numel(), f"training with 'embedding_dim' {table.shape[1]:,}")
+            table, columns = self.model.embedding.weight, getattr(self.trainer.strategy, "columns", None)
+            machines = self.trainer.num_nodes if columns else 1
+            check_memory(5 * table.numel() // machines, f"training with 'embedding_dim' {table.shape[1]:,}")
         judged: list[Part] = [] if stage == "predict" else ["test"] if stage == "test" else ["val"]
         graphs: dict[str, RatingGraph] = {part: data.graphs[part].to(device) for part in ("train", "val", *judged)}
         self.training_ratings = train = self.model.prepare(graphs["train"], lambda: data.features)
@@ -223,6 +225,7 @@ class LightGCNModule(pl.LightningModule):
                 )
             for part in ("val", "test"):
                 self._matrices[part] = self.propagation.matrices(data.graphs[part].to(device))
+        self.model.divide(getattr(self.trainer.strategy, "columns", Columns()))
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
     def keep_embeddings(self) -> None:
@@ -237,21 +240,26 @@ class LightGCNModule(pl.LightningModule):
             graph = self.train_graph
             fitted = graph, self.propagation.sent_to_users(graph), self.propagation.item_ratio(graph), int(self.seed)
             near, self._tail_weight = self.model.tail.fit(*fitted)
-            self.model.near.copy_(near)
+            self.model.columns.first(self.model.near.copy_(near))
         if not self.objective.trains:
-            self._weigh_tail(self(*self._matrices["val"]))
+            self._weigh_tail(self._propagated("val"))
 
     def _fit_embeddings(self) -> None:
         """Fit each table of embeddings to its channel's matrix, or a shared one to that of all channels' sum."""
         if not self.model.init.fits or self._restored:
             return
         graph, one = self.train_graph, torch.ones_like(self.train_graph.rating)
-        tables = torch.split(self.model.embedding.weight.detach(), graph.num_nodes)
+        part, columns = self.model.embedding.weight.detach(), self.model.columns
+        # All processes fit the whole, and keep their columns of the first one's: signs of vectors are arbitrary.
+        whole = part if columns.processes == 1 else part.new_empty(len(part), self.model.embedding.embedding_dim)
+        tables = torch.split(whole, graph.num_nodes)
         values = torch.stack([one if value is None else value for value in self.propagation.values(graph)])
         for table, value in zip(tables, values if len(tables) == len(values) else [values.sum(dim=0)], strict=True):
             matrix = graph.propagation_matrix(value=value, normalisation=self.propagation.normalisation)
             assert isinstance(matrix, BipartiteMatrix)
             self.model.init.fit(table, matrix, int(self.seed))
+        if whole is not part:
+            part.copy_(columns.first(whole)[:, self.model.places["embedding.weight"][columns.rank]])
 
     def _weigh_tail(self, bare: Factors) -> None:
         """Say how much the tail counts beside these vectors."""
@@ -272,7 +280,7 @@ class LightGCNModule(pl.LightningModule):
                 "the tail has weight %g, which is best on the validation part: %s %.4f, without it %.4f",
                 *(counts, self.monitor[0], max(values), values[0]),
             )
-        self.model.near_weight.mul_(counts)
+        self.model.columns.first(self.model.near_weight.mul_(counts))
 
     def _correct(self, bare: Factors) -> None:
         """Say how strongly these factors are corrected."""
@@ -283,7 +291,7 @@ class LightGCNModule(pl.LightningModule):
         def error(strength: float) -> float:
             return judge.rmse(self.model.completed(corrected(bare, train, strength), self.train_graph))
 
-        self.model.strength.fill_(self.model.correction.best(error))
+        self.model.columns.first(self.model.strength.fill_(self.model.correction.best(error)))
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -328,12 +336,35 @@ class LightGCNModule(pl.LightningModule):
             raise self._diverged("train/loss", loss)
 
     def check_finite(self) -> None:
-        """Raise Diverged if a parameter is not finite."""
-        sums = {name: value.detach().sum() for name, value in self.named_parameters()}
-        if sums and not torch.isfinite(torch.stack([*sums.values()])).all():  # a sum may also be too large itself
-            for name, value in self.named_parameters():
-                if not (finite := torch.isfinite(value)).all():
-                    raise self._diverged(name, value[~finite][0])
+        """Raise Diverged, in all processes, if a parameter is not finite."""
+        sums = [value.detach().sum() for value in self.parameters()]
+        suspect = bool(sums) and not torch.isfinite(torch.stack(sums)).all()  # a sum may also be too large itself
+        lost = [(name, value) for name, value in self.named_parameters() if suspect and not value.isfinite().all()]
+        if self.trainer.strategy.reduce_boolean_decision(bool(lost), all=False):
+            name, value = lost[0] if lost else ("a parameter of another process", torch.tensor([torch.nan]))
+            raise self._diverged(name, value[~value.isfinite()][0])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, with the norm of all columns, of which a process may have a part."""
+        columns, norm = self.model.columns, gradient_clip_algorithm != "value"
+        if columns.processes == 1 or not gradient_clip_val or not norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        square = torch.zeros((), device=self.device)
+        for name, parameter in self.model.named_parameters():
+            if (grad := parameter.grad) is None:
+                continue
+            if columns.rank:  # what all processes have counts in the first
+                places = self.model.places.get(name)
+                grad = grad[:0] if places is None else grad[:, places[columns.rank] != places[0]]
+            square = square + grad.float().square().sum()
+        total = columns.sum(square).sqrt()
+        torch.nn.utils.clip_grads_with_norm_(self.parameters(), float(gradient_clip_val), total)
 
     def _diverged(self, name: str, value: Tensor) -> Diverged:
         """The error that names what is not finite, and the likely cause."""
@@ -357,6 +388,11 @@ class LightGCNModule(pl.LightningModule):
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
+    def _propagated(self, part: str) -> Factors:
+        """The factors that a part is judged by, of all columns if they are to be finished."""
+        factors: Factors = self(*self._matrices[part])
+        return factors if self.model.tail is None and self.model.correction is None else factors.gathered()
+
     def _finished(self, bare: Factors) -> Factors:
         """Propagated factors, corrected or with the tail."""
         if self.model.tail is None:
@@ -366,10 +402,11 @@ class LightGCNModule(pl.LightningModule):
     def _judge_by(self, bare: Factors) -> None:
         # In a ranking, an item without a training pair is scored from where it is.
         replaces = not self.objective.ranks
-        self._factors = self.model.completed(self._finished(bare), self.train_graph, replace_items=replaces)
+        finished = self._finished(bare)
+        self._factors = self.model.completed(finished, self.train_graph, replace_items=replaces).gathered()
 
     def on_validation_epoch_start(self) -> None:
-        bare: Factors = self(*self._matrices["val"])
+        bare = self._propagated("val")
         if self.trainer.state.fn == "fit":
             self.check_finite()
             if self.objective.trains:
@@ -378,7 +415,7 @@ class LightGCNModule(pl.LightningModule):
         self._judge_by(bare)
 
     def on_test_epoch_start(self) -> None:
-        self._judge_by(self(*self._matrices["test"]))
+        self._judge_by(self._propagated("test"))
         if self.uncertainty is not None and self._factors is not None:
             train = self.training_ratings
             self._spread = self.uncertainty.spread(train, prediction_errors(train, self._factors, self.scale))
@@ -394,13 +431,19 @@ class LightGCNModule(pl.LightningModule):
             interval = self.interval(self.predict_step(batch, batch_idx), batch)
             assert interval is not None
             within = ((interval.low <= batch.rating) & (batch.rating <= interval.high)).float().mean()
-            self.log("test/within_90", within, batch_size=len(batch.user), sync_dist=True)
+            self._log_mean("test/within_90", within, len(batch.user))
 
     def _judge_batch(self, part: Part, batch: Any) -> None:
         assert self._factors is not None
         loss = self.judge(part).update(self._factors, batch)
         if loss is not None:
-            self.log(f"{part}/loss", loss, prog_bar=part == "val", batch_size=len(batch.user), sync_dist=True)
+            self._log_mean(f"{part}/loss", loss, len(batch.user), prog_bar=part == "val")
+
+    def _log_mean(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log the mean over all ratings, of which a value is that of ``count``."""
+        # Lightning averages counts over processes, and those that are whole numbers are rounded down.
+        size: Any = float(count)
+        self.log(name, value, prog_bar=prog_bar, batch_size=size, sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Predicted ratings of pairs, or the scores that items are ranked by; [B]."""
@@ -422,7 +465,7 @@ class LightGCNModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test")
         # Lightning takes the place on the curves' axis from a value of this name; without, a test is at step 0.
-        self.log("step", float(max(self._trained_steps - 1, 0)))
+        self.log("step", float(max(self._trained_steps - 1, 0)), sync_dist=True)
 
     def _log(self, part: Part) -> None:
         # The judge has synchronised over processes already; Lightning warns unless it may do so again.

@@ -263,17 +263,18 @@ class Softmax(RankingObjective):
     def rank(self, factors: Factors, positives: RatingGraph, generator: torch.Generator) -> Step:
         users, num_items = drawn_users(positives.pattern, self.batch_size, generator), positives.num_items
         wanted, theirs = (Pairs.of_users(graph.pattern, users) for graph in (positives, self.train))
-        of_pairs, (user, item) = users[wanted.place], factors.as_rows(users)
+        of_pairs = users[wanted.place]
         if self.num_negatives is None or self.num_negatives >= num_items:
-            return Step(softmax(user, item, wanted, theirs, self.temperature), of_pairs, wanted.item)
+            return Step(softmax(*factors.as_rows(users), wanted, theirs, self.temperature), of_pairs, wanted.item)
         drawn = torch.randperm(num_items, generator=generator, device=users.device)[: self.num_negatives]
         if len(users) * len(drawn) > SCORES:
             raise InputError(
                 f"{len(users):,} users and 'num_negatives' {len(drawn):,} are more than {SCORES:,} scores a step; give "
                 "a 'batch_size', or leave 'num_negatives' out: over all items the softmax is computed in parts"
             )
+        user, item = factors.as_rows(users, drawn)
         with torch.autocast(user.device.type, enabled=False):
-            scores = user.float() @ item.float().index_select(0, drawn).t()
+            scores = user.float() @ item.float().t()
         place = torch.full((num_items,), -1, device=drawn.device)  # of each item among the drawn ones
         place[drawn] = torch.arange(len(drawn), device=drawn.device)
         column = place[theirs.item]

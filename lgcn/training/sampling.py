@@ -67,6 +67,7 @@ class NegativeSampler:
 
     def draw(self, user: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Negatives [B, n] of users [B], each of whom must have a free item."""
+        user = user.long()  # below it is a factor of large numbers
         free = self.num_free[user][:, None]
         share = torch.rand(len(user), count, generator=generator, device=generator.device, dtype=torch.double)
         rank = (share * free).long().minimum(free - 1)

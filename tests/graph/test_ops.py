@@ -5,8 +5,17 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from lgcn.errors import InputError
 from lgcn.graph import ops
-from lgcn.graph.ops import BipartiteMatrix, csr, edge_scores, one_sided_polynomial, sparse_matmul, sparse_polynomial
+from lgcn.graph.ops import (
+    BipartiteMatrix,
+    EdgePattern,
+    csr,
+    edge_scores,
+    one_sided_polynomial,
+    sparse_matmul,
+    sparse_polynomial,
+)
 from lgcn.graph.ratings import Normalisation, RatingGraph
 
 COLUMNS = [1, 2, 64]
@@ -373,3 +382,9 @@ def test_a_float64_operand_is_multiplied_in_float64() -> None:
     product = sparse_matmul(matrix, dense)
     assert product.dtype == torch.float64
     torch.testing.assert_close(product, matrix.to_dense().double() @ dense, rtol=1e-14, atol=1e-14)
+
+
+def test_more_pairs_than_int32_has_numbers_are_refused() -> None:
+    many = torch.zeros(1, dtype=torch.int64).expand(2**31)  # without memory
+    with pytest.raises(InputError, match=r"2,147,483,648 pairs at a time are more than 2,147,483,647; make the batch"):
+        EdgePattern.of_pairs(many, many, 1, 1)

@@ -125,9 +125,12 @@ def test_edges_that_cannot_be(user: list[int], item: list[int], message: str) ->
         RatingGraph.from_edges(torch.tensor(user), torch.tensor(item), torch.ones(3), 2, 3)
 
 
-def test_more_nodes_than_int32_can_number_are_refused() -> None:
-    with pytest.raises(ValueError, match="too many for int32"):
+def test_more_nodes_and_edges_than_int32_can_number_are_refused() -> None:
+    with pytest.raises(InputError, match=r"0 ratings of 1,073,741,824 users and .* must be 2,147,483,647 together"):
         RatingGraph.from_edges(*no_edges(), num_users=2**30, num_items=2**30)
+    many = torch.zeros(1, dtype=torch.int64).expand(2**30)  # without memory
+    with pytest.raises(InputError, match="1,073,741,824 ratings of 1 users and 1 items are too many"):
+        RatingGraph.from_edges(many, many, many, 1, 1)
 
 
 # -- the normalised adjacency ------------------------------------------------------------------------------

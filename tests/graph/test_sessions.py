@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lgcn.errors import InputError
+from lgcn.graph import sessions as rooms
 from lgcn.graph.ratings import RatingGraph
 from lgcn.graph.sessions import Sessions
 from tests.made import made_graph
@@ -89,3 +91,9 @@ def test_sessions_are_found_again_among_those_of_other_ratings() -> None:
     there = old.find(places[later.user.long()], later.time).long()
     assert torch.equal(found[own.long()], there.where(there < len(old), -1))
     assert 0 < int((found >= 0).sum()) < len(new)
+
+
+def test_more_sessions_than_int32_has_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "LARGEST", 3)
+    with pytest.raises(InputError, match=r"sessions are more than 3; give fewer windows"):
+        Sessions.of(timed(), WINDOWS)

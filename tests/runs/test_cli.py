@@ -205,15 +205,14 @@ def test_progress_is_shown_in_a_terminal_alone(
 
 # -- two processes ---------------------------------------------------------------------------------------------
 
-TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=columns"]
 SGD = ["--optimizer=SGD", "--optimizer.lr=0.5"]
 
 
 def test_two_processes_train_and_rank_what_one_would(
     moved: Path, fit: Callable[..., Path], csv: Path, tmp_path: Path
 ) -> None:
-    """Each computes the same full-graph step, or draws the same batch, so the mean of their gradients is that of one.
-    Each judges its share of the ratings, or of the users."""
+    """Each computes a step with its columns. Each judges its share of the ratings, or of the users."""
     where = ["--runs_dir", str(tmp_path / "two")]
     args = ["--data.source", str(csv), *FAST, *DOT, *SGD, "--trainer.max_steps=8", *TWO, *where]
     # Lightning starts the second process with the command line of the first.

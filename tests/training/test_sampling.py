@@ -106,3 +106,12 @@ def test_the_edges_of_some_users() -> None:
     assert items == [*sorted(has[4]), *sorted(has[1]), *sorted(has[4])]
     place, edge = pattern.edges_of(torch.tensor([0]))
     assert len(place) == len(edge) == 0
+
+
+def test_users_and_items_may_be_more_than_int32_has_pairs() -> None:
+    """The last user has the last item but one: its negatives are all others. Indices may be int32, as a graph's are."""
+    user, item, count = torch.tensor([0, 69_999]), torch.tensor([0, 69_998]), 70_000
+    sampler = NegativeSampler(EdgePattern.of_pairs(user, item, count, count), count)
+    drawn = sampler.draw(torch.tensor([69_999], dtype=torch.int32).expand(1000), 100, generator())
+    assert set(drawn.flatten().tolist()) <= set(range(count)) - {69_998}
+    assert len(set(drawn.flatten().tolist())) > 50_000  # 53,200 are expected of uniform draws
