@@ -221,9 +221,10 @@ class RunConfig(SaveConfigCallback):
         # A saved configuration starts a new run; where this one started from is not part of it.
         config = config.clone()
         config["ckpt_path"] = None
-        super().__init__(parser, config, overwrite=True, **kwargs)
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)  # Lightning would leave half a file
         self.text = parser.dump(config, skip_none=False, format="yaml")
         self.changed: ChangedSettings | None = None
+        self._path = Path()  # of the file
         self._restored: dict[str, Any] = {}
 
     @cached_property
@@ -235,17 +236,22 @@ class RunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         run = run_folder(trainer)
-        path = (run or Path()) / self.config_filename
+        self._path = (run or Path()) / self.config_filename
         if trainer.is_global_zero and run is not None and not is_rehearsal(trainer):
             for part in run.rglob("*.part"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
-        kept = read_yaml(path.read_text(), str(path)) if trainer.is_global_zero and path.is_file() else None
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        path = self._path
+        kept = read_yaml(path.read_text(), str(path)) if path.is_file() else None
         # Where a run is may be said from another folder. It is the same run.
         same = isinstance(kept, dict) and kept | {"runs_dir": None} == self.settings | {"runs_dir": None}
-        if kept is not None and not same:
-            number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
-            path.replace(path.with_name(f"config.before_{number}.yaml"))
-        super().setup(trainer, pl_module, stage)
+        with replacing(path) as part:
+            part.write_text(self.text, encoding="utf-8")
+            if kept is not None and not same:
+                number = len(list(path.parent.glob("config.before_*.yaml"))) + 1
+                path.replace(path.with_name(f"config.before_{number}.yaml"))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from lgcn.data.datamodule import FRAME
 from lgcn.evaluation.baselines import Baseline, UserItemBiases, usual_baselines
 from lgcn.evaluation.bootstrap import against_baseline, largest_errors, show
 from lgcn.evaluation.judges import Part, RatingJudge, check_baselines, judged_baselines
@@ -93,13 +92,10 @@ class RunSummary(Callback):
         else:
             say("nothing was validated, so there is no best.ckpt; last.ckpt has the model after the last step", "note")
         using = ["--ckpt_path", str(best.path("last" if best.best_score is None else "best"))]
-        kept = FRAME not in trainer.datamodule.hparams.values()  # type: ignore[attr-defined]
-        if kept:
-            say(command(trainer, "test", *using), "test")
+        say(command(trainer, "test", *using), "test")
         say(command(trainer, "recommend", *using), "recommend")
-        if kept:  # a DataFrame is not, and these commands read the data again
-            say(command(trainer, "predict", *using, "--output", "predictions.csv"), "predict")
-        if kept and trains:
+        say(command(trainer, "predict", *using, "--output", "predictions.csv"), "predict")
+        if trains:
             say(command(trainer, "fit", "--ckpt_path", str(best.path("last")), *_twice_as_long(trainer)), "go on")
         tensorboard = str(Path(program()).with_name("tensorboard"))
         say(shlex.join([tensorboard, "--logdir", str(self.run.parent.parent)]), "curves")

@@ -150,7 +150,8 @@ def check_model(path: Path, trained: Settings, options: Iterable[str], now: Mapp
     Raises:
         InputError: they differ.
     """
-    ours = dict(_leaves({"model": now}))
+    sizes = {"num_users", "num_items"}  # of the data as they are now
+    ours = dict(_leaves({"model": {name: value for name, value in now.items() if name not in sizes}}))
     for name, value in _leaves({"model": trained}):
         changed = any(f"{option}.".startswith(f"{name}.") for option in options)
         if name in ours and not changed and not _agrees(value, ours[name]):

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from lgcn.choices import check_returned, made, plain, settings_object
 from lgcn.errors import Diverged, InputError
 from lgcn.evaluation.judges import Judge, Part, RatingJudge
-from lgcn.evaluation.weights import best_weight, spread_of_vectors
+from lgcn.evaluation.weights import WEIGHTS, best_weight, spread_of_vectors
 from lgcn.graph.budget import check_memory
 from lgcn.graph.columns import Columns
 from lgcn.graph.ops import BipartiteMatrix, Multipliable
@@ -277,8 +277,8 @@ class LightGCNModule(pl.LightningModule):
             factors = factors._replace(tail=factors.tail.times(unit))
             counts, values = best_weight(judge, factors, self.ks[0])
             log.info(
-                "the tail has weight %g, which is best on the validation part: %s %.4f, without it %.4f",
-                *(counts, self.monitor[0], max(values), values[0]),
+                "the tail has weight %g, which is nearly best on the validation part: %s %.4f, without it %.4f",
+                *(counts, self.monitor[0], values[WEIGHTS.index(counts)], values[0]),
             )
         self.model.columns.first(self.model.near_weight.mul_(counts))
 

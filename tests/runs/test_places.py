@@ -23,6 +23,7 @@ from lgcn.data.datamodule import RatingsDataModule
 from lgcn.errors import InputError
 from lgcn.runs import folders, projector
 from lgcn.runs.folders import make_next_version
+from lgcn.runs.settings import read_yaml
 from lgcn.serving.recommender import Recommender
 from tests.runs.running import DOT, FAST, checkpoint, path_of, refused
 
@@ -99,7 +100,7 @@ def test_a_test_on_a_full_disk_prints_its_results(
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("at", [2_000, 10_000])
+@pytest.mark.parametrize("at", [1_000, 2_000, 10_000])
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(
     at: int, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(
     assert "cannot be written" in message
     assert "File too large" in message
     assert contents(run / "checkpoints") == before
+    assert read_yaml((run / "config.yaml").read_text(), "whole")["runs_dir"]
     main(["fit", "--ckpt_path", path_of(run), "--trainer.max_steps=12"])
     assert checkpoint(run)["global_step"] == 12
 
