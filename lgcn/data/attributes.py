@@ -197,8 +197,10 @@ def _numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
     Codes stay texts: numbers with a leading zero, as of ids, and those that are too large for a float to tell apart.
     """
     numbers = pd.to_numeric(column.replace(COMMA, POINT, regex=True), errors="coerce")
+    if not numbers.isna().equals(column.isna()):
+        return column
     codes = column.astype(str).str.match(r"\s*-?0\d").any() or (numbers.abs() >= 2**53).any()
-    return numbers if numbers.isna().equals(column.isna()) and not codes else column
+    return column if codes else numbers
 
 
 def in_words(value: Value) -> str:

@@ -246,3 +246,11 @@ def test_lists_are_texts(tmp_path: Path) -> None:
     table[["item", "title", "tags"]].to_parquet(tmp_path / "items.parquet")
     found = read_attributes(tmp_path / "items.parquet", Vocabulary(["a", "b"]), "item", "item").columns
     assert found == {"title": ["A", "B"], "tags": ["x|y", ""]}
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """They are no numbers, either."""
+    table = pd.DataFrame({"item": [1, 2], "sign": [b"\x80", b"7"]})
+    table.to_parquet(tmp_path / "items.parquet")
+    found = read_attributes(tmp_path / "items.parquet", Vocabulary([1, 2]), "item", "item")
+    assert [*found.columns] == ["sign"]
