@@ -44,8 +44,9 @@ def test_a_run_killed_between_its_renames_is_the_same_run(
     kind = request.getfixturevalue("masked") if name == next(iter(KINDS)) else Kind(killer, source, name)
     renames = [number for number, event in enumerate(kind.plain.events) if event.startswith("replace")]
     named = [kind.plain.events[number] for number in renames]
-    assert named[1:3] == ["replace best.ckpt", "replace last.ckpt"]
-    for number in (renames[1], renames[2]):
+    first = named.index("replace best.ckpt")
+    assert named[first : first + 2] == ["replace best.ckpt", "replace last.ckpt"]
+    for number in renames[first : first + 2]:
         assert kind.fit("killed", sends={number: [KILL]}).status == -KILL
         ended = kind.go_on("killed")
         assert (ended.status, kind.differences("killed")) == (0, []), ended.output
