@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -426,9 +426,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
     start = None if start == "null" else start
     # Options change a recipe. A configuration that says something of the model is whole.
     if anew and start is None and (adapts or not settings.names_a_model(contents)):
-        steps = (reduce(dict.__or__, map(settings.by_name, contents), settings.Settings()) | options).get(
-            "trainer.max_steps"
-        )
+        steps = settings.in_force(contents, options).get("trainer.max_steps")
         recipe = recipes.choose(recipes.data_settings(contents, options), frames or {}, steps)
         times = {} if recipe.times is None else {"data": {"timestamp_column": recipe.times}}
         contents = [{"why": recipe.why} | times, *settings.load(recipe.path), *contents]
@@ -444,7 +442,7 @@ def resolve(args: list[str], frames: Mapping[str, DataFrame] | None = None, adap
         raise InputError(f"lgcn {args[0]} needs a trained model: give --ckpt_path best, last, or a file (got null)")
     base: list[str] = []
     run, step, resumed, trained, check = None, 0, [], None, None
-    values = reduce(dict.__or__, map(settings.by_name, contents), settings.Settings()) | options
+    values = settings.in_force(contents, options)
     user = Said(given.imports, texts, values)
     prints = any(arg.startswith("--print_config") for arg in rest)
     if wanted not in (None, "null") and not prints:

@@ -142,6 +142,15 @@ def by_name(content: Mapping[str, Any], start: str = "") -> Settings:
     return found
 
 
+def in_force(contents: Iterable[Settings], options: Settings) -> Settings:
+    """What counts of configurations, of which the later ones win, and of options, by dotted name.
+
+    >>> in_force([{"seed": 1}, {"seed": 2}], {"k": 3})
+    {'seed': 2, 'k': 3}
+    """
+    return reduce(dict.__or__, map(by_name, contents), Settings()) | options
+
+
 def names_a_model(contents: Iterable[Settings]) -> bool:
     """Whether configurations say something of the model or how it is trained.
 

@@ -194,11 +194,10 @@ class LightGCNModule(pl.LightningModule):
                 f"the data has {found[0]:,} users and {found[1]:,} items, and the model was made for "
                 f"{self.model.num_users:,} and {self.model.num_items:,}; give it data.num_users and data.num_items"
             )
-        device = self.trainer.strategy.root_device
+        device, columns = self.trainer.strategy.root_device, getattr(self.trainer.strategy, "columns", Columns())
         if stage == "fit" and self.objective.trains and device.type == "cpu":
             # With a gradient and Adam's two moments, which the model alone does not count.
-            table, columns = self.model.embedding.weight, getattr(self.trainer.strategy, "columns", None)
-            machines = self.trainer.num_nodes if columns else 1
+            table, machines = self.model.embedding.weight, self.trainer.num_nodes if columns.processes > 1 else 1
             check_memory(5 * table.numel() // machines, f"training with 'embedding_dim' {table.shape[1]:,}")
         judged: list[Part] = [] if stage == "predict" else ["test"] if stage == "test" else ["val"]
         graphs: dict[str, RatingGraph] = {part: data.graphs[part].to(device) for part in ("train", "val", *judged)}
@@ -225,7 +224,7 @@ class LightGCNModule(pl.LightningModule):
                 )
             for part in ("val", "test"):
                 self._matrices[part] = self.propagation.matrices(data.graphs[part].to(device))
-        self.model.divide(getattr(self.trainer.strategy, "columns", Columns()))
+        self.model.divide(columns)
         self._penalised = [] if self.l2.per == "batch" else self.l2.of(self.model, self.train_graph)
 
     def keep_embeddings(self) -> None:
